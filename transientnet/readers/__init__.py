@@ -1,0 +1,1 @@
+"""Readers: any source of candidates in, `Triplet` objects out."""
