@@ -1,0 +1,400 @@
+"""From contract and triplets to the network's tensor: the one code path of scoring, training and export.
+
+Per stamp: sentinels and infinities become missing; the stamp is shrunk, if its point-spread
+function is broader than the network knows; it is cropped or padded around its centre; its median
+is subtracted and it is divided by its noise; an inverse hyperbolic sine keeps a faint source
+visible beside a bright one; missing pixels become background. Each stamp is treated by itself, so
+gain, zero point and units do not matter, and a row never depends on its neighbours in a batch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .contract import InputContract
+from .triplet import CHANNELS, QualityFlag, Triplet
+
+__all__ = ["Prepared", "estimate_fwhm", "preprocess"]
+
+FloatArray = npt.NDArray[np.float32]
+
+SENTINEL = 1e30
+"""Absolute values above this are markers for missing pixels, not fluxes."""
+
+MIN_SIDE = 7
+"""Stamps with a side shorter than this, at the network's sampling, hold too little to judge."""
+
+CORE = 5
+"""Side of the central box that must not be wholly missing: the candidate itself."""
+
+# Shrink factors are rounded to this step in the logarithm, so that stamps share resampling matrices.
+_FACTOR_STEP = 0.02
+
+# Mean of the lower half of |x| for a unit normal deviate: 2/0.5 (phi(0) - phi(0.6745)).
+_LOWER_HALF_MEAN = 0.3247
+
+# One stamp's few sources overestimate the seeing by up to this; only what is surely broad is shrunk.
+_ESTIMATE_MARGIN = 1.2
+
+_FWHM_PER_SIGMA = 2.3548
+_FWHM_STEPS = (1, 2, 3)
+_FWHM_MIN_SNR = 20.0
+_FWHM_MAX_SOURCES = 12
+# Sharper than any sampled point-spread function: cosmic rays and hot pixels.
+_FWHM_SHARPEST = 1.0
+
+
+class Prepared(NamedTuple):
+    """Tensor and flags of a batch, row by row as the triplets came.
+
+    tensor : float32, shape (N, 3, S, S); rows that are not usable are zero.
+    quality : uint16, shape (N,); `QualityFlag` bits.
+    usable : bool, shape (N,); False where no score must be given.
+    """
+
+    tensor: FloatArray
+    quality: npt.NDArray[np.uint16]
+    usable: npt.NDArray[np.bool_]
+
+
+def preprocess(triplets: Sequence[Triplet], contract: InputContract) -> Prepared:
+    """Bring triplets of any shape, scale and unit onto a model's footing.
+
+    Parameters
+    ----------
+    triplets : sequence of Triplet
+    contract : InputContract
+
+    Returns
+    -------
+    Prepared
+        Never raises for a bad stamp: such a row is zero and flagged.
+    """
+    n = len(triplets)
+    tensor = np.zeros((n, 3, contract.size, contract.size), np.float32)
+    quality = np.zeros(n, np.uint16)
+    stamps: list[list[npt.NDArray[Any] | None]] = []
+    for row, triplet in enumerate(triplets):
+        stamps.append([_as_image(stamp) for stamp in triplet.stamps])
+        unreadable = triplet.error is not None
+        quality[row] = QualityFlag.UNREADABLE if unreadable else _policy(stamps[row], contract)
+    factors = _shrink_factors(triplets, stamps, quality, contract)
+
+    for channel, name in enumerate(CHANNELS):
+        alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for row in range(n):
+            stamp = stamps[row][channel]
+            if stamp is not None and not quality[row] & QualityFlag.UNUSABLE:
+                alike[(stamp.shape, stamp.dtype, factors[row])].append(row)
+        for (_, _, factor), rows in alike.items():
+            stack = np.stack([stamps[row][channel] for row in rows])  # type: ignore[misc]
+            image, flags = _normalise(stack, factor, contract)
+            if name == "reference":
+                # A template that is all one value is a template that does not exist there.
+                empty = (flags & QualityFlag.UNUSABLE) != 0
+                image[empty] = 0.0
+                for index in np.flatnonzero(empty):
+                    flags[index] = _policy([stamps[rows[index]][0], None, stamps[rows[index]][2]], contract)
+            tensor[rows, channel] = image
+            quality[rows] |= flags
+    _orient_difference(tensor)
+    usable = (quality & QualityFlag.UNUSABLE) == 0
+    tensor[~usable] = 0.0
+    return Prepared(tensor, quality, usable)
+
+
+def _as_image(stamp: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+    """Native float32, or float64 where float32 would lose digits; masked pixels are NaN."""
+    if stamp is None:
+        return None
+    if isinstance(stamp, np.ma.MaskedArray):
+        stamp = stamp.astype(np.float64).filled(np.nan)
+    array = np.asarray(stamp)
+    if array.ndim != 2:
+        array = array.reshape(0, 0)
+    small = array.dtype.kind in "biuf" and array.dtype.itemsize <= (4 if array.dtype.kind == "f" else 2)
+    return array.astype(np.float32 if small else np.float64, copy=False)
+
+
+def _policy(stamps: list[npt.NDArray[Any] | None], contract: InputContract) -> int:
+    """Flags for absent stamps, after the contract's declared policy."""
+    science, reference, difference = stamps
+    flags = 0
+    if science is None:
+        flags |= QualityFlag.MISSING_REQUIRED
+    if reference is None:
+        flags |= QualityFlag.MISSING_REFERENCE
+        if contract.missing_reference == "refuse" or difference is None:
+            flags |= QualityFlag.MISSING_REQUIRED
+    if difference is None:
+        flags |= QualityFlag.MISSING_DIFFERENCE
+        if contract.missing_difference == "refuse":
+            flags |= QualityFlag.MISSING_REQUIRED
+    return flags
+
+
+def _shrink_factors(
+    triplets: Sequence[Triplet],
+    stamps: list[list[npt.NDArray[Any] | None]],
+    quality: npt.NDArray[np.uint16],
+    contract: InputContract,
+) -> list[float]:
+    """Factor per row that brings the point-spread function into the network's range, at most 1."""
+    broadest = contract.fwhm_px[1]
+    factors = []
+    for row, triplet in enumerate(triplets):
+        fwhm = triplet.fwhm
+        science = stamps[row][0]
+        if quality[row] & QualityFlag.UNUSABLE or science is None:
+            factors.append(1.0)
+            continue
+        if fwhm is None or not np.isfinite(fwhm) or fwhm <= 0:
+            fwhm = estimate_fwhm(science)
+            known = np.isfinite(fwhm)
+            quality[row] |= np.uint16(QualityFlag.FWHM_ESTIMATED if known else QualityFlag.FWHM_ASSUMED)
+            fwhm /= _ESTIMATE_MARGIN
+        if not fwhm > broadest:
+            factors.append(1.0)
+            continue
+        steps = round(np.log(broadest / fwhm) / _FACTOR_STEP)
+        factors.append(float(np.exp(steps * _FACTOR_STEP)))
+        if steps:
+            quality[row] |= np.uint16(QualityFlag.RESAMPLED)
+    return factors
+
+
+def _normalise(
+    stack: npt.NDArray[Any], factor: float, contract: InputContract
+) -> tuple[FloatArray, npt.NDArray[np.uint16]]:
+    """Normalise like-shaped stamps (n, H, W) to (n, S, S), and say what was found."""
+    n, height, width = stack.shape
+    size = contract.size
+    flags = np.zeros(n, np.uint16)
+    if min(height, width) * factor < MIN_SIDE:
+        flags[:] = QualityFlag.TOO_SMALL
+        return np.zeros((n, size, size), np.float32), flags
+
+    highest = stack.max(axis=(1, 2))
+    lowest = stack.min(axis=(1, 2))
+    # NaN fails both comparisons, so a clean row is proved by two reductions and no temporary.
+    clean = (highest < SENTINEL) & (lowest > -SENTINEL)
+    flags[clean & (highest == lowest)] = QualityFlag.BLANK
+    stack, padded = _mark_missing(stack, clean)
+    if stack.dtype == np.float64:
+        # Subtract a pedestal before the digits are cut.
+        pedestal = np.where(np.isfinite(lowest) & clean, lowest, 0.0)
+        stack = (stack - pedestal[:, None, None]).astype(np.float32)
+
+    image = _to_grid(stack, factor, size)
+    missing = np.isnan(image)
+    holes = missing.any(axis=(1, 2))
+    if min(height, width) * factor < size - 0.5:
+        _mark(flags, np.ones(n, bool), QualityFlag.PADDED)
+    _mark(flags, padded, QualityFlag.PADDED)
+    _mark(flags, ~clean, QualityFlag.MASKED)
+
+    half, core = size // 2, CORE // 2
+    centre = missing[:, half - core : half + core + 1, half - core : half + core + 1]
+    _mark(flags, centre.all(axis=(1, 2)), QualityFlag.OFF_CHIP)
+    background, noise = _background_and_noise(image, holes)
+    bad = ~(noise > 0) | ~np.isfinite(noise) | ~np.isfinite(background)
+    _mark(flags, bad, QualityFlag.BLANK)
+    background[bad], noise[bad] = 0.0, 1.0
+
+    image -= background[:, None, None]
+    image *= (1.0 / (noise * contract.softening))[:, None, None]
+    if holes.any():
+        np.nan_to_num(image, copy=False, nan=0.0)
+    np.arcsinh(image, out=image)
+    return image, flags
+
+
+def _mark(flags: npt.NDArray[np.uint16], where: npt.NDArray[np.bool_], flag: QualityFlag) -> None:
+    flags[where] |= np.uint16(flag)
+
+
+def _mark_missing(
+    stack: npt.NDArray[Any], clean: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Turn sentinels, infinities and constant margins (a survey's own padding) into NaN.
+
+    Also tells which rows had such a margin.
+    """
+    padded = np.zeros(len(stack), bool)
+    margins = np.zeros(len(stack), bool)
+    for line in (stack[:, 0], stack[:, -1], stack[:, :, 0], stack[:, :, -1]):
+        margins |= line.max(axis=1) == line.min(axis=1)
+    if clean.all() and not margins.any():
+        return stack, padded
+    stack = stack.copy()
+    with np.errstate(invalid="ignore"):
+        stack[~clean] = np.where(np.abs(stack[~clean]) < SENTINEL, stack[~clean], np.nan)
+    for row in np.flatnonzero(margins):
+        padded[row] = _blank_margins(stack[row])
+    return stack, padded
+
+
+def _blank_margins(image: npt.NDArray[Any]) -> bool:
+    """Set the constant margins of one image to NaN, in place; True if there were any.
+
+    A margin counts when its lines share one value: at least two lines, or one line of zeros.
+    """
+    found = False
+    for view in (image, image[::-1], image.T, image.T[::-1]):
+        value = view[0, 0]
+        constant = (view == value).all(axis=1)
+        depth = len(view) if constant.all() else int(np.argmin(constant))
+        if depth >= 2 or (depth == 1 and value == 0):
+            view[:depth] = np.nan
+            found = True
+    return found
+
+
+def _background_and_noise(image: FloatArray, holes: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """Median and noise per image, over every second pixel: a grid that turns and flips onto itself.
+
+    The noise is the mean of the lower half of the absolute deviations: as robust as the median
+    absolute deviation, and smooth where 8-bit stamps make that one jump between grey levels.
+    """
+    n = len(image)
+    sample = image[:, ::2, ::2].reshape(n, -1)
+    background = np.zeros(n, np.float32)
+    noise = np.zeros(n, np.float32)
+    whole = np.flatnonzero(~holes)
+    if len(whole):
+        background[whole], noise[whole] = _robust(sample[whole])
+    for row in np.flatnonzero(holes):
+        values = sample[row][np.isfinite(sample[row])]
+        if len(values) < CORE * CORE:
+            values = image[row][np.isfinite(image[row])]
+        if len(values):
+            one, two = _robust(values[None])
+            background[row], noise[row] = one[0], two[0]
+    return background, noise
+
+
+def _robust(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Row-wise median and noise of a 2-D array without NaN."""
+    middle = values.shape[1] // 2
+    median = np.partition(values, middle, axis=1)[:, middle]
+    deviation = np.abs(values - median[:, None])
+    lower = np.partition(deviation, middle, axis=1)[:, : middle + 1]
+    noise = lower.mean(axis=1) / _LOWER_HALF_MEAN
+    # More than half of the pixels equal: a mostly flat stamp, where only the rest tells a scale.
+    flat = noise <= 1e-6 * np.abs(deviation).max(axis=1)
+    if flat.any():
+        noise[flat] = deviation[flat].mean(axis=1)
+    return median.astype(np.float32), noise.astype(np.float32)
+
+
+def _to_grid(stack: FloatArray, factor: float, size: int) -> FloatArray:
+    """Shrink by `factor` and crop or pad to (n, size, size) around the centre; NaN where unseen."""
+    n, height, width = stack.shape
+    if factor == 1.0 and height % 2 and width % 2:
+        if height == width == size:
+            return stack.astype(np.float32, copy=True)
+        out = np.full((n, size, size), np.nan, np.float32)
+        (to_y, from_y), (to_x, from_x) = _overlap(height, size), _overlap(width, size)
+        out[:, to_y, to_x] = stack[:, from_y, from_x]
+        return out
+    rows, cols = _resampling_matrix(height, size, factor), _resampling_matrix(width, size, factor)
+    missing = np.isnan(stack)
+    weight = np.outer(rows.sum(axis=1), cols.sum(axis=1))[None]
+    if missing.any():
+        weight = rows @ (~missing).astype(np.float32) @ cols.T
+        stack = np.where(missing, np.float32(0), stack)
+    out = rows @ stack @ cols.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Means over the seen part of each pixel; fluxes per stamp are restored by the normalisation.
+        out = np.where(weight > 0.5, out / weight, np.nan)
+    return out.astype(np.float32, copy=False)
+
+
+def _overlap(length: int, size: int) -> tuple[slice, slice]:
+    """Where a centred line of `length` pixels goes in a line of `size`, and which part of it."""
+    if length >= size:
+        start = (length - size) // 2
+        return slice(0, size), slice(start, start + size)
+    start = (size - length) // 2
+    return slice(start, start + length), slice(0, length)
+
+
+def _resampling_matrix(length: int, size: int, factor: float) -> FloatArray:
+    """Area weights (size, length) from a line of pixels to a centred line of broader pixels.
+
+    Each target pixel covers ``1 / factor`` source pixels and averages what it covers: exact for
+    flux, free of aliasing, symmetric about the centre, also for even lengths.
+    """
+    width = 1.0 / factor
+    low = (np.arange(size) - size / 2) * width + length / 2
+    edges = np.arange(length)
+    covered = np.minimum(low[:, None] + width, edges[None] + 1) - np.maximum(low[:, None], edges[None])
+    return (np.clip(covered, 0.0, None) / width).astype(np.float32)
+
+
+def _orient_difference(tensor: FloatArray) -> None:
+    """Flip the sign of differences whose centre is negative: a fading source is a source.
+
+    The sign comes from the flux within the core, which turns and flips onto itself.
+    """
+    half, core = tensor.shape[-1] // 2, CORE // 2
+    flux = tensor[:, 2, half - core : half + core + 1, half - core : half + core + 1].sum(axis=(1, 2))
+    tensor[flux < 0, 2] *= -1
+
+
+def estimate_fwhm(science: npt.NDArray[Any]) -> float:
+    """Estimate the seeing from the sources in one science stamp.
+
+    The curvature of the logarithm of the flux across a source's peak gives the width of a
+    Gaussian, at any sub-pixel position. The sharpest of the significant sources bounds the
+    point-spread function: galaxies and blends are only ever broader.
+
+    Parameters
+    ----------
+    science : ndarray, shape (H, W)
+
+    Returns
+    -------
+    float
+        FWHM in pixels; NaN where no source is bright enough to tell.
+    """
+    image = _as_image(science)
+    if image is None or min(image.shape) < MIN_SIDE:
+        return float("nan")
+    with np.errstate(invalid="ignore"):
+        image = np.where(np.abs(image) < SENTINEL, image, np.nan).astype(np.float32)
+    background, noise = _background_and_noise(image[None], np.isnan(image)[None].any(axis=(1, 2)))
+    if not noise[0] > 0:
+        return float("nan")
+    snr = (image - background[0]) / noise[0]
+    reach = max(_FWHM_STEPS)
+    inner = snr[reach:-reach, reach:-reach]
+    height, width = snr.shape
+    peak = inner > _FWHM_MIN_SNR
+    for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+        peak &= inner >= snr[reach + dy : height - reach + dy, reach + dx : width - reach + dx]
+    y, x = np.nonzero(peak)
+    if len(y) == 0:
+        return float("nan")
+    brightest = np.argsort(inner[y, x])[::-1][:_FWHM_MAX_SOURCES]
+    y, x = y[brightest] + reach, x[brightest] + reach
+
+    fwhm = np.full(len(y), np.nan)
+    for step in _FWHM_STEPS:
+        centre = np.log(snr[y, x])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            sides = [np.log(snr[y + a, x + b]) for a, b in ((step, 0), (-step, 0), (0, step), (0, -step))]
+            curvature = (4 * centre - sum(sides)) / (2 * step**2)
+            measured = _FWHM_PER_SIGMA / np.sqrt(np.where(curvature > 0, curvature, np.nan))
+        # A longer step beats the noise on a broad profile; on a sharp one it falls into the sky.
+        use = np.isfinite(measured) & (np.isnan(fwhm) | (fwhm > 2.0 * step))
+        fwhm[use] = measured[use]
+    fwhm = np.sort(fwhm[np.isfinite(fwhm) & (fwhm > _FWHM_SHARPEST)])
+    if len(fwhm) == 0:
+        return float("nan")
+    return float(np.median(fwhm[: (len(fwhm) + 1) // 2]))
