@@ -24,7 +24,23 @@ _LAZY = {
     "open_triplets": "readers",
 }
 
-__all__ = [*sorted(_LAZY), "__version__"]
+__all__ = [
+    "AdaptConfig",
+    "AdaptResult",
+    "Classifier",
+    "InputContract",
+    "ModelRecord",
+    "Predictions",
+    "QualityFlag",
+    "TransientnetError",
+    "Triplet",
+    "__version__",
+    "adapt",
+    "classify",
+    "list_models",
+    "load_model",
+    "open_triplets",
+]
 
 if TYPE_CHECKING:
     from .classifier import Classifier, load_model

@@ -35,7 +35,7 @@ def _fields_of(cls: type, data: Any, where: str) -> dict[str, Any]:
     unknown = sorted(set(data) - known)
     if unknown:
         raise ContractError(
-            f"{where}: unknown field(s) {', '.join(unknown)}; upgrade transientnet if the model is newer than it"
+            f"{where}: unknown field(s) {', '.join(unknown)}; if the model is new, upgrade transientnet"
         )
     return dict(data)
 
@@ -84,9 +84,11 @@ class InputContract:
             problems.append(f"fwhm_px must be an increasing pair, not {self.fwhm_px}")
         if self.normalisation not in NORMALISATIONS:
             problems.append(f"normalisation {self.normalisation!r} is not one of {list(NORMALISATIONS)}")
-        for name in ("missing_reference", "missing_difference"):
-            if getattr(self, name) not in MISSING_POLICIES:
-                problems.append(f"{name} must be one of {list(MISSING_POLICIES)}")
+        problems += [
+            f"{name} must be one of {list(MISSING_POLICIES)}, not {getattr(self, name)!r}"
+            for name in ("missing_reference", "missing_difference")
+            if getattr(self, name) not in MISSING_POLICIES
+        ]
         if not self.softening > 0 or not self.pixel_scale_arcsec > 0:
             problems.append("softening and pixel_scale_arcsec must be positive")
         if problems:
@@ -102,7 +104,8 @@ class InputContract:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return _plain(self)
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,9 @@ class Source:
         if missing:
             raise ContractError(f"source of kind {self.kind!r} lacks {', '.join(missing)}")
         if self.kind == "hf" and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
-            raise ContractError(f"Hugging Face source {self.repo!r} must pin a 40-hex commit, not {self.revision!r}")
+            raise ContractError(
+                f"Hugging Face source {self.repo!r} must pin a 40-hex commit, not {self.revision!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +224,8 @@ class ModelRecord:
         values["contract"] = InputContract.from_dict(values.get("contract"), f"{where}: contract")
         try:
             values["sources"] = tuple(
-                Source(**_fields_of(Source, source, f"{where}: sources")) for source in values.get("sources", ())
+                Source(**_fields_of(Source, source, f"{where}: sources"))
+                for source in values.get("sources", ())
             )
             return cls(**values)
         except TypeError as error:
@@ -236,7 +242,8 @@ class ModelRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, as in the manifest."""
-        return _plain(self)
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
     def to_metadata(self) -> str:
         """JSON for the ONNX metadata: all but what only the manifest knows."""

@@ -113,7 +113,7 @@ def _as_image(stamp: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
     if stamp is None:
         return None
     if isinstance(stamp, np.ma.MaskedArray):
-        stamp = stamp.astype(np.float64).filled(np.nan)
+        stamp = np.where(np.ma.getmaskarray(stamp), np.nan, stamp.data.astype(np.float64))
     array = np.asarray(stamp)
     if array.ndim != 2:
         array = array.reshape(0, 0)
@@ -182,7 +182,7 @@ def _normalise(
     highest = stack.max(axis=(1, 2))
     lowest = stack.min(axis=(1, 2))
     # NaN fails both comparisons, so a clean row is proved by two reductions and no temporary.
-    clean = (highest < SENTINEL) & (lowest > -SENTINEL)
+    clean: npt.NDArray[np.bool_] = np.asarray((highest < SENTINEL) & (lowest > -SENTINEL))
     flags[clean & (highest == lowest)] = QualityFlag.BLANK
     stack, padded = _mark_missing(stack, clean)
     if stack.dtype == np.float64:
@@ -191,8 +191,8 @@ def _normalise(
         stack = (stack - pedestal[:, None, None]).astype(np.float32)
 
     image = _to_grid(stack, factor, size)
-    missing = np.isnan(image)
-    holes = missing.any(axis=(1, 2))
+    missing: npt.NDArray[np.bool_] = np.isnan(image)
+    holes = np.asarray(missing.any(axis=(1, 2)))
     if min(height, width) * factor < size - 0.5:
         _mark(flags, np.ones(n, bool), QualityFlag.PADDED)
     _mark(flags, padded, QualityFlag.PADDED)
@@ -200,7 +200,7 @@ def _normalise(
 
     half, core = size // 2, CORE // 2
     centre = missing[:, half - core : half + core + 1, half - core : half + core + 1]
-    _mark(flags, centre.all(axis=(1, 2)), QualityFlag.OFF_CHIP)
+    _mark(flags, np.asarray(centre.all(axis=(1, 2))), QualityFlag.OFF_CHIP)
     background, noise = _background_and_noise(image, holes)
     bad = ~(noise > 0) | ~np.isfinite(noise) | ~np.isfinite(background)
     _mark(flags, bad, QualityFlag.BLANK)
@@ -304,9 +304,10 @@ def _to_grid(stack: FloatArray, factor: float, size: int) -> FloatArray:
         return out
     rows, cols = _resampling_matrix(height, size, factor), _resampling_matrix(width, size, factor)
     missing = np.isnan(stack)
-    weight = np.outer(rows.sum(axis=1), cols.sum(axis=1))[None]
+    weight: FloatArray = np.outer(rows.sum(axis=1), cols.sum(axis=1))[None]
     if missing.any():
-        weight = rows @ (~missing).astype(np.float32) @ cols.T
+        seen: FloatArray = (~missing).astype(np.float32)
+        weight = rows @ seen @ cols.T
         stack = np.where(missing, np.float32(0), stack)
     out = rows @ stack @ cols.T
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -334,7 +335,8 @@ def _resampling_matrix(length: int, size: int, factor: float) -> FloatArray:
     low = (np.arange(size) - size / 2) * width + length / 2
     edges = np.arange(length)
     covered = np.minimum(low[:, None] + width, edges[None] + 1) - np.maximum(low[:, None], edges[None])
-    return (np.clip(covered, 0.0, None) / width).astype(np.float32)
+    matrix: FloatArray = (np.clip(covered, 0.0, None) / width).astype(np.float32)
+    return matrix
 
 
 def _orient_difference(tensor: FloatArray) -> None:
@@ -363,12 +365,12 @@ def estimate_fwhm(science: npt.NDArray[Any]) -> float:
     float
         FWHM in pixels; NaN where no source is bright enough to tell.
     """
-    image = _as_image(science)
-    if image is None or min(image.shape) < MIN_SIDE:
+    stamp = _as_image(science)
+    if stamp is None or min(stamp.shape) < MIN_SIDE:
         return float("nan")
     with np.errstate(invalid="ignore"):
-        image = np.where(np.abs(image) < SENTINEL, image, np.nan).astype(np.float32)
-    background, noise = _background_and_noise(image[None], np.isnan(image)[None].any(axis=(1, 2)))
+        image: FloatArray = np.where(np.abs(stamp) < SENTINEL, stamp, np.nan).astype(np.float32)
+    background, noise = _background_and_noise(image[None], np.array([np.isnan(image).any()]))
     if not noise[0] > 0:
         return float("nan")
     snr = (image - background[0]) / noise[0]

@@ -1,0 +1,6 @@
+"""``python -m transientnet``."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Write a trained network as an ONNX file with its record inside, and prove that both say the same."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from ..contract import METADATA_KEY, ModelRecord
+from ..errors import ContractError
+from .network import NetworkConfig, StampNetwork
+
+__all__ = ["OPSET", "PARITY", "export_onnx", "load_network"]
+
+OPSET = 18
+PARITY = 1e-4
+"""Largest difference of a logit between torch and ONNX that is accepted."""
+
+
+class _Shipped(nn.Module):
+    """One head and the features, in the order of the ONNX outputs."""
+
+    def __init__(self, network: StampNetwork, head: str):
+        super().__init__()
+        self.network, self.head = network, head
+
+    def forward(self, triplet: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.network.embedding(triplet)
+        return self.network.heads[self.head](features), features
+
+
+def export_onnx(network: StampNetwork, head: str, record: ModelRecord, path: Path) -> float:
+    """Write one head of a network to `path`, its record in the metadata.
+
+    Parameters
+    ----------
+    network : StampNetwork
+        Its batch statistics are folded into the weights of a copy.
+    head : str
+    record : ModelRecord
+        Its `network` field must hold the network's configuration.
+    path : Path
+
+    Returns
+    -------
+    float
+        Largest absolute difference of a logit between torch and onnxruntime, on two batch sizes.
+
+    Raises
+    ------
+    ContractError
+        If that difference exceeds `PARITY`.
+    """
+    size = record.contract.size
+    shipped = _Shipped(network.written_out(), head).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            shipped,
+            (torch.zeros(2, 3, size, size),),
+            dynamo=True,
+            external_data=False,
+            opset_version=OPSET,
+            input_names=["triplet"],
+            output_names=["logits", "features"],
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+            verbose=False,
+        )
+    model = cast(torch.onnx.ONNXProgram, program).model_proto
+    # Names of the machine's files and of torch's modules are no one's business.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.metadata_props[:], model.metadata_props[:]
+    del model.graph.value_info[:]
+    onnx.helper.set_model_props(model, {METADATA_KEY: record.to_metadata()})
+    model.producer_name, model.producer_version = "transientnet", ""
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return _parity(shipped, path, size)
+
+
+def _parity(shipped: nn.Module, path: Path, size: int) -> float:
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    generator = torch.Generator().manual_seed(0)
+    for batch in (1, 7):
+        x = 3 * torch.randn(batch, 3, size, size, generator=generator)
+        with torch.inference_mode():
+            expected = shipped(x)[0].numpy()
+        worst = max(worst, float(np.abs(session.run(["logits"], {"triplet": x.numpy()})[0] - expected).max()))
+    if not worst <= PARITY:
+        raise ContractError(
+            f"{path}: torch and ONNX differ by {worst:.2e} in a logit, more than {PARITY:.0e}"
+        )
+    return worst
+
+
+def load_network(path: Path, record: ModelRecord, heads: dict[str, int]) -> StampNetwork:
+    """Rebuild the trainable network from an ONNX file that `export_onnx` wrote.
+
+    Heads of the same size as the file's are filled from it; others start fresh.
+
+    Raises
+    ------
+    ContractError
+        If the file's network is not this package's.
+    """
+    if "widths" not in record.network:
+        raise ContractError(
+            f"{path}: {record.id} is not a network of this package; only those can be adapted"
+        )
+    network = StampNetwork(heads, NetworkConfig.from_dict(dict(record.network))).fold()
+    prefix = "network."
+    weights = {
+        item.name.removeprefix(prefix): torch.from_numpy(numpy_helper.to_array(item).copy())
+        for item in onnx.load(str(path), load_external_data=False).graph.initializer
+    }
+    try:
+        network.read_written_out(weights)
+    except (KeyError, RuntimeError) as error:
+        raise ContractError(
+            f"{path}: its weights do not fit the network that its record declares ({error})"
+        ) from error
+    return network

@@ -1,0 +1,63 @@
+"""The command line: one file per command, thin over the library.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 ok; 1 a check asked for failed;
+2 usage; 3 model unavailable; 4 no input could be read; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import TransientnetError
+from . import doctor, models, score
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="transientnet",
+    help="Vet difference-image candidates of any telescope, and transfer the models onto your own labels.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("score")(score.score)
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Entry point: errors of the package become one line on stderr and an exit code."""
+    try:
+        app()
+    except TransientnetError as error:
+        typer.echo(f"transientnet: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("transientnet: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our stdout has gone (`| head`): not an error of ours.
+        sys.stderr.close()
+        sys.exit(0)
