@@ -280,8 +280,13 @@ def _background_and_noise(image: FloatArray, holes: npt.NDArray[np.bool_]) -> tu
 
 def _robust(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Row-wise median and noise of a 2-D array without NaN."""
-    middle = values.shape[1] // 2
-    median = np.partition(values, middle, axis=1)[:, middle]
+    count = values.shape[1]
+    middle = count // 2
+    halves = np.partition(values, middle, axis=1)
+    median = halves[:, middle]
+    if count % 2 == 0:
+        # The mean of the two middle values, so that an inverted stamp has the inverted median.
+        median = (median + halves[:, :middle].max(axis=1)) / 2
     deviation = np.abs(values - median[:, None])
     lower = np.partition(deviation, middle, axis=1)[:, : middle + 1]
     noise = lower.mean(axis=1) / _LOWER_HALF_MEAN
