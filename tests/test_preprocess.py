@@ -175,7 +175,7 @@ def test_turns_and_flips_commute(turn: int, side: int) -> None:
 
     good = triplet(side, side)
     turned = Triplet(*[apply(image) for image in good.stamps], fwhm=2.4)
-    np.testing.assert_allclose(run(turned).tensor[0], apply(run(good).tensor[0]), atol=1e-5)
+    np.testing.assert_allclose(run(turned).tensor[0], apply(run(good).tensor[0]), atol=1e-4)
 
 
 def test_padding_with_nan_changes_nothing() -> None:
