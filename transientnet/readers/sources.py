@@ -13,7 +13,7 @@ from ..errors import EmptyInputError, ReadError
 from .sniff import sniff
 from .surveys import channel_of
 
-__all__ = ["StampFiles", "expand", "group_files", "stem"]
+__all__ = ["StampFiles", "channel_of_file", "expand", "group_files", "stem"]
 
 _ENDING = re.compile(r"\.(?:gz|fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?)$", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[\s._+=-]+")
@@ -105,6 +105,11 @@ def group_files(paths: Iterable[str]) -> Iterator[str | StampFiles]:
             yield path
         elif next(iter(members.values())) == path and found is not None:
             yield StampFiles(found[1], members)
+
+
+def channel_of_file(path: str) -> str | None:
+    """The channel that a file's name (or its folder's) speaks of, or None."""
+    return _split_name(path)[1]
 
 
 def _split_name(path: str) -> tuple[tuple[str, str], str | None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from importlib import resources
@@ -24,9 +24,11 @@ __all__ = [
     "GENERIC",
     "Layout",
     "channel_of",
+    "combined",
     "load_layout",
     "match_channels",
     "match_role",
+    "match_roles",
     "normalise",
     "recognise",
     "surveys",
@@ -46,7 +48,7 @@ _CHANNEL = re.compile(
     rf"(?:{_FILLER})*(?:{'|'.join(f'(?P<{channel}>{words})' for channel, words in _WORDS.items())})(?:{_FILLER})*"
 )
 #: A bare "image" is the science stamp, and the one-letter names of thumbnails count, if nothing else does.
-_WEAK = {"image": "science", "primary": "science", "img": "science", "thumbnaild": "difference"}
+_WEAK = {"image": "science", "img": "science", "thumbnaild": "difference"}
 
 #: Generic names of everything but the stamps, best first; normalised.
 _ROLES: dict[str, tuple[str, ...]] = {
@@ -63,6 +65,7 @@ _ROLES: dict[str, tuple[str, ...]] = {
     "band": ("band", "filter", "filtername", "filt", "fid"),
     "is_positive": ("isdiffpos", "ispositive", "positive"),
     "is_negative": ("isnegative", "negative"),
+    "edge_distance": ("mindtoedge", "disttoedge", "edgedistance", "edgedist"),
     "x": ("xpos", "x", "ximage", "xwinimage", "xcentroid"),
     "y": ("ypos", "y", "yimage", "ywinimage", "ycentroid"),
     "pixel_scale": ("pixelscale", "pixscale", "pixscal", "platescale", "secpix", "scale"),
@@ -72,7 +75,7 @@ _ROLES: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Layout:
     """How a survey names and samples its stamps.
 
@@ -86,10 +89,12 @@ class Layout:
     fields : mapping of str to tuple of str
         Names of ``science``, ``reference``, ``difference``, ``id``, ``group``, ``ra``, ``dec``, ``jd``,
         ``mjd``, ``magnitude``, ``flux``, ``flux_error``, ``snr``, ``band``, ``is_positive``,
-        ``is_negative``, ``x``, ``y``, ``pixel_scale`` or ``fwhm`` (px), before the generic ones. Case and
+        ``is_negative``, ``x``, ``y`` (on the chip, 1-based), ``edge_distance``, ``pixel_scale`` or ``fwhm`` (px), before the generic ones. Case and
         punctuation do not count; ``candidate.ra`` names a field of a nested record, a number an HDU.
     order : tuple of str
         Channels of a cube, of a stack, and of stamps that have no names.
+    packet_order : tuple of str
+        Order of the cutouts in a packet that comes without its schema.
     pixel_scale : float or None
         arcsec per pixel, where the file does not tell.
     fwhm : float or None
@@ -108,6 +113,7 @@ class Layout:
     recognise: tuple[str, ...] = ()
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     order: tuple[str, ...] = CHANNELS
+    packet_order: tuple[str, ...] = CHANNELS
     pixel_scale: float | None = None
     fwhm: float | None = None
     stamp_size: int | None = None
@@ -126,15 +132,16 @@ class Layout:
             if bad:
                 raise UsageError(f"{where}: unknown {sorted(bad)}; known are {sorted(allowed)}")
         try:
-            for key in ("recognise", "order"):
+            for key in ("recognise", "order", "packet_order"):
                 if key in values:
                     values[key] = _strings(values[key])
             for key in ("pixel_scale", "fwhm"):
                 if values.get(key) is not None:
                     values[key] = float(values[key])
             aliases = {role: _strings(names) for role, names in named.items()}
-            if "order" in values and not set(values["order"]) <= set(CHANNELS):
-                raise ValueError(f"order names {values['order']}, channels are {CHANNELS}")
+            for key in ("order", "packet_order"):
+                if not set(values.get(key, ())) <= set(CHANNELS):
+                    raise ValueError(f"{key} names {values[key]}, channels are {CHANNELS}")
             for pattern in values.get("recognise", ()):
                 re.compile(pattern)
             values["bands"] = {str(k): str(v) for k, v in values.get("bands", {}).items()}
@@ -232,7 +239,7 @@ def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, 
     """
     found: dict[str, str] = {}
     for channel in CHANNELS:
-        name = _listed(names, layout.fields.get(channel, ()))
+        name = next(_listed(names, layout.fields.get(channel, ())), None)
         if name is not None:
             found[channel] = name
     for understand in (channel_of, lambda name: _WEAK.get(normalise(name))):
@@ -243,14 +250,27 @@ def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, 
     return {channel: found[channel] for channel in CHANNELS if channel in found}
 
 
-def match_role(names: Sequence[str], role: str, layout: Layout = GENERIC) -> str | None:
-    """Which of `names` plays `role` (a key of `Layout.fields`), or None."""
-    name = _listed(names, layout.fields.get(role, ()))
-    return name if name is not None else _listed(names, _ROLES.get(role, ()))
+@lru_cache(maxsize=256)
+def match_roles(names: tuple[str, ...], layout: Layout = GENERIC) -> dict[str, list[str]]:
+    """`match_role` of every role."""
+    return {role: match_role(names, role, layout) for role in _ROLES}
 
 
-def _listed(names: Sequence[str], aliases: Iterable[str]) -> str | None:
-    """First of `aliases` that is one of `names`, whole or as the last part of a dotted name."""
+@lru_cache(maxsize=256)
+def combined(layout: Layout, survey: Layout) -> Layout:
+    """`survey` with the names that `layout` lists before its own."""
+    roles = {*layout.fields, *survey.fields}
+    names = {role: (*layout.fields.get(role, ()), *survey.fields.get(role, ())) for role in roles}
+    return replace(survey, fields=names)
+
+
+def match_role(names: Sequence[str], role: str, layout: Layout = GENERIC) -> list[str]:
+    """Which of `names` play `role` (a key of `Layout.fields`), best first: a value may be null."""
+    return list(_listed(names, (*layout.fields.get(role, ()), *_ROLES.get(role, ()))))
+
+
+def _listed(names: Sequence[str], aliases: Iterable[str]) -> Iterator[str]:
+    """Those of `names` that `aliases` list, whole or as the last part of a dotted name, best first."""
     whole: dict[str, str] = {}
     last: dict[str, str] = {}
     for name in names:
@@ -258,8 +278,6 @@ def _listed(names: Sequence[str], aliases: Iterable[str]) -> str | None:
         last.setdefault(normalise(name.rpartition(".")[2]), name)
     for alias in aliases:
         wanted = normalise(alias)
-        if wanted in whole:
-            return whole[wanted]
-        if wanted in last:
-            return last[wanted]
-    return None
+        for known in (whole, last):
+            if wanted in known:
+                yield known[wanted]
