@@ -16,7 +16,10 @@ from .surveys import channel_of
 __all__ = ["StampFiles", "channel_of_file", "expand", "group_files", "stem"]
 
 _ENDING = re.compile(r"\.(?:gz|fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?)$", re.IGNORECASE)
+_SEPARATORS = " ._+=-"
 _SEPARATOR = re.compile(r"[\s._+=-]+")
+#: Words of a name: ``xSci``, ``srch123`` and ``x_sci`` have two.
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,41 +90,49 @@ def _is_readable(path: str) -> bool:
 def group_files(paths: Iterable[str]) -> Iterator[str | StampFiles]:
     """Put files of one candidate together: ``x_sci.fits x_ref.fits x_diff.fits``, in any order.
 
-    The channel is a word at the end, at the beginning or within the name, or the name of the folder. Each
-    candidate comes where its first file stood; files without companions come as they are.
+    The channel is a word at the end, at the beginning or within the name, or the name of the folder; of
+    several such words the one counts that finds companions. Each candidate comes where its first file
+    stood; files without companions come as they are.
     """
     paths = list(paths)
-    groups: dict[tuple[str, str], dict[str, str]] = {}
-    keys: list[tuple[str, str] | None] = []
-    for path in paths:
-        key, channel = _split_name(path)
-        if channel is not None and groups.setdefault(key, {}).setdefault(channel, path) == path:
-            keys.append(key)
-        else:
-            keys.append(None)
-    for path, found in zip(paths, keys, strict=True):
-        members = groups.get(found) if found is not None else None
-        if members is None or len(members) == 1:
+    readings = [_readings(path) for path in paths]
+    groups: dict[_Key, dict[str, str]] = {}
+    for path, found in zip(paths, readings, strict=True):
+        for key, channel in found:
+            groups.setdefault(key, {}).setdefault(channel, path)
+    done: set[_Key] = set()
+    for path, found in zip(paths, readings, strict=True):
+        mine = [key for key, channel in found if len(groups[key]) > 1 and groups[key][channel] == path]
+        key = max(mine, key=lambda key: len(groups[key]), default=None)
+        if key is None:
             yield path
-        elif next(iter(members.values())) == path and found is not None:
-            yield StampFiles(found[1], members)
+        elif key not in done:
+            done.add(key)
+            yield StampFiles(_SEPARATOR.sub("_", "_".join(filter(None, key[1:]))), groups[key])
 
 
 def channel_of_file(path: str) -> str | None:
-    """The channel that a file's name (or its folder's) speaks of, or None."""
-    return _split_name(path)[1]
+    """The channel that a file's name (or its folder's) speaks of; None if of none or several."""
+    channels = {channel for _, channel in _readings(path)}
+    return channels.pop() if len(channels) == 1 else None
 
 
-def _split_name(path: str) -> tuple[tuple[str, str], str | None]:
-    """``((folder, candidate), channel)`` that a file's name speaks of."""
+#: Folder, and what stands before and behind the channel's word in a name.
+_Key = tuple[str, str, str]
+
+
+def _readings(path: str) -> list[tuple[_Key, str]]:
+    """The ways to understand a file's name, likeliest first: ``((folder, before, behind), channel)``."""
     folder, name = os.path.split(path)[0], stem(path)
-    words = [word for word in _SEPARATOR.split(name) if word]
-    order = [len(words) - 1, *range(len(words) - 1)]
-    for i in order:
-        channel = channel_of(words[i]) if len(words) > 1 else None
+    words = list(_WORD.finditer(name))
+    found: list[tuple[_Key, str]] = []
+    for word in [*words[-1:], *words[:-1]]:
+        channel = channel_of(word[0])
         if channel is not None:
-            return (folder, "_".join(words[:i] + words[i + 1 :])), channel
+            before, behind = name[: word.start()].rstrip(_SEPARATORS), name[word.end() :].lstrip(_SEPARATORS)
+            found.append(((folder, before, behind), channel))
     above, parent = os.path.split(folder)
-    if parent and (channel := channel_of(parent)) is not None:
-        return (above, name), channel
-    return (folder, name), channel_of(name) if len(words) == 1 else None
+    channel = channel_of(parent)
+    if channel is not None:
+        found.append(((above, name, ""), channel))
+    return found
