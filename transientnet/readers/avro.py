@@ -322,7 +322,9 @@ class _Schema:
                 ]
                 inner = any(name.startswith(f"{path}.") for name in wanted)
                 if inner or path in wanted:
-                    kept.append({"name": item["name"], "type": branches if len(branches) > 1 else branches[0]})
+                    kept.append(
+                        {"name": item["name"], "type": branches if len(branches) > 1 else branches[0]}
+                    )
             return {"type": "record", "name": record["name"], "fields": kept}
 
         def refer(node: Any) -> Any:
@@ -364,7 +366,7 @@ def _framed(data: bytes, path: str, layout: Layout) -> Triplet:
     if not found:
         raise ReadError(
             f"{path}: no format that is read here; if it is an alert packet sent without its schema, "
-            "name the schema's .avsc in a layout (schema = \"…\")"
+            'name the schema\'s .avsc in a layout (schema = "…")'
         )
     images = [decode_image(data[start:end]) for start, end in found]
     hint = data[found[0][0] : found[0][0] + 5760].decode("latin-1") if data[found[0][0]] == b"S"[0] else ""

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import ReadError
 from ..triplet import CHANNELS, Triplet
@@ -19,6 +20,8 @@ __all__ = ["from_images", "from_record"]
 
 _NUMBERS = ("ra", "dec", "jd", "mjd", "magnitude", "flux", "flux_error", "snr", "source_fwhm")
 _DEPTH = 3
+#: Rows and columns to add before and behind; empty if none.
+_Edges = tuple[()] | tuple[tuple[int, int], tuple[int, int]]
 _MJD = 2400000.5
 
 
@@ -57,7 +60,9 @@ def from_images(
     science = images.get("science")
     if science is None:
         present = [channel for channel in CHANNELS if images.get(channel) is not None]
-        raise ReadError(f"{source}: candidate {id} has no science stamp ({', '.join(present) or 'no stamp'} only)")
+        raise ReadError(
+            f"{source}: candidate {id} has no science stamp ({', '.join(present) or 'no stamp'} only)"
+        )
     scalars = scalars or {}
     roles = _Roles(scalars, layout)
     group = roles.text("group")
@@ -77,27 +82,28 @@ def from_images(
     edges = _cut_off(science.data.shape, roles, survey)
     if edges is None:
         meta["truncated"] = True
-    arrays = []
-    for channel in CHANNELS:
-        image = stamps[channel]
-        data = None if image is None else image.data
-        if data is not None and edges and data.shape == science.data.shape:
-            data = np.pad(
-                np.asarray(data, dtype=np.result_type(data.dtype.newbyteorder("="), np.float32)),
-                edges,
-                constant_values=np.nan,
-            )
-        arrays.append(data)
+    shape = science.data.shape
+    reference, difference = (
+        None if (image := stamps[channel]) is None else _padded(image, edges, shape)
+        for channel in CHANNELS[1:]
+    )
     return Triplet(
-        arrays[0],
-        arrays[1],
-        arrays[2],
+        _padded(science, edges, shape),
+        reference,
+        difference,
         id=roles.text("id") or id,
         pixel_scale=scale if scale is not None else survey.pixel_scale,
         fwhm=fwhm if fwhm is not None else survey.fwhm,
         group=group,
         meta=meta,
     )
+
+
+def _padded(image: Image, edges: _Edges | None, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    if not edges or image.data.shape != shape:
+        return image.data
+    dtype = np.result_type(image.data.dtype.newbyteorder("="), np.float32)
+    return np.pad(np.asarray(image.data, dtype=dtype), edges, constant_values=np.nan)
 
 
 def from_record(
@@ -200,7 +206,7 @@ class _Roles:
     def text(self, role: str) -> str | None:
         """The value as text; zero is no name (LSST writes it for "none")."""
         value = self.value(role)
-        if value is None or isinstance(value, float) and not value.is_integer():
+        if value is None or (isinstance(value, float) and not value.is_integer()):
             return None
         if isinstance(value, float):
             value = int(value)
@@ -241,8 +247,11 @@ def _truth(value: Any) -> bool | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return {"t": True, "f": False}.get({"+": "t", "-": "f", "0": "f", "1": "t", "p": "t", "n": "f"}.get(
-            value.strip().lower()[:1], value.strip().lower()[:1]))
+        return {"t": True, "f": False}.get(
+            {"+": "t", "-": "f", "0": "f", "1": "t", "p": "t", "n": "f"}.get(
+                value.strip().lower()[:1], value.strip().lower()[:1]
+            )
+        )
     return bool(value > 0) if isinstance(value, (int, float)) else None
 
 
@@ -250,9 +259,7 @@ def _first(stamps: Mapping[str, Image | None], name: str) -> float | None:
     return next((v for image in stamps.values() if image and (v := getattr(image, name)) is not None), None)
 
 
-def _cut_off(
-    shape: tuple[int, ...], roles: _Roles, survey: Layout
-) -> tuple[tuple[int, int], tuple[int, int]] | tuple[()] | None:
+def _cut_off(shape: tuple[int, ...], roles: _Roles, survey: Layout) -> _Edges | None:
     """What to pad (rows, columns) so that the target is at the centre; None if that cannot be known.
 
     A stamp smaller than the survey's own, or longer one way than the other, was cut at the edge of the

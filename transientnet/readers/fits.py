@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     if isinstance(found, tuple):
         _refuse_lone(path)
         image, scalars = found
-        candidates = [{"science": image}]
+        candidates: list[dict[str, Image | None]] = [{"science": image}]
     elif images := [hdu for hdu in found if hdu.data is not None and hdu.data.size and hdu.kind == "image"]:
         candidates = _candidates(path, found, images, layout)
         scalars = header_values(found)
@@ -187,8 +186,8 @@ def _cube(path: str, hdu: Hdu, hdus: Sequence[Hdu], layout: Layout) -> list[dict
         cube = np.moveaxis(cube, -1, -3)
     if cube.ndim not in (3, 4) or cube.shape[-3] != count:
         raise ReadError(
-            f"{path}: an array of shape {cube.shape} is no ({count}, H, W) cube of {', '.join(layout.order)}; "
-            "give the order of its channels in a layout"
+            f"{path}: an array of shape {cube.shape} is no ({count}, H, W) cube of "
+            f"{', '.join(layout.order)}; give the order of its channels in a layout"
         )
     stack: npt.NDArray[Any] = cube.reshape(-1, *cube.shape[-3:])
     return [

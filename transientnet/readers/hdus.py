@@ -23,7 +23,9 @@ __all__ = ["Hdu", "apply_mask", "first_image", "hdu_image", "header_values", "pi
 _KINDS = {
     "mask": re.compile(r"mask|bpm|badpix"),
     "psf": re.compile(r"psf"),
-    "other": re.compile(r"unc|var|err|sigma|noise|rms|weight|wht|wgt|ivar|dq|flag|scorr|snr|score|kernel|exptime"),
+    "other": re.compile(
+        r"unc|var|err|sigma|noise|rms|weight|wht|wgt|ivar|dq|flag|scorr|snr|score|kernel|exptime"
+    ),
 }
 #: Planes of an LSST-style bit mask that say a pixel was not measured.
 _BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
@@ -142,7 +144,7 @@ def apply_mask(data: npt.NDArray[Any], mask: Hdu) -> npt.NDArray[Any]:
     bad = (mask.data.astype(np.int64) & bits) != 0
     if not bad.any():
         return data
-    whole = np.array(data, dtype=np.float64 if data.dtype.itemsize > 4 or data.dtype.kind in "iu" else np.float32)
+    whole = np.array(data, dtype=np.result_type(data.dtype.newbyteorder("="), np.float32))
     whole[bad] = np.nan
     return whole
 
@@ -151,7 +153,9 @@ def pick(hdus: Sequence[Hdu], kind: str, channel: str = "", version: int = 1) ->
     """The mask or PSF that belongs to a stamp: by the channel in its name, else the one without."""
     found = [hdu for hdu in hdus if hdu.kind == kind and hdu.data is not None]
     of = {hdu.index: channel_of(_KINDS[kind].sub("", hdu.name.lower())) for hdu in found}
-    mine = [hdu for hdu in found if of[hdu.index] == channel] or [hdu for hdu in found if of[hdu.index] is None]
+    mine = [hdu for hdu in found if of[hdu.index] == channel] or [
+        hdu for hdu in found if of[hdu.index] is None
+    ]
     return next((hdu for hdu in mine if hdu.version == version), mine[0] if len(mine) == 1 else None)
 
 

@@ -17,7 +17,6 @@ __all__ = ["StampFiles", "channel_of_file", "expand", "group_files", "stem"]
 
 _ENDING = re.compile(r"\.(?:gz|fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?)$", re.IGNORECASE)
 _SEPARATORS = " ._+=-"
-_SEPARATOR = re.compile(r"[\s._+=-]+")
 #: Words of a name: ``xSci``, ``srch123`` and ``x_sci`` have two.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
@@ -103,12 +102,12 @@ def group_files(paths: Iterable[str]) -> Iterator[str | StampFiles]:
     done: set[_Key] = set()
     for path, found in zip(paths, readings, strict=True):
         mine = [key for key, channel in found if len(groups[key]) > 1 and groups[key][channel] == path]
-        key = max(mine, key=lambda key: len(groups[key]), default=None)
-        if key is None:
+        best = max(mine, key=lambda key: len(groups[key]), default=None)
+        if best is None:
             yield path
-        elif key not in done:
-            done.add(key)
-            yield StampFiles(_SEPARATOR.sub("_", "_".join(filter(None, key[1:]))), groups[key])
+        elif best not in done:
+            done.add(best)
+            yield StampFiles("_".join(filter(None, best[1:])), groups[best])
 
 
 def channel_of_file(path: str) -> str | None:

@@ -35,18 +35,17 @@ __all__ = [
 ]
 
 _WORDS = {
-    "science": "science|sci|scim|new|search|srch|target|targ|reduced|red|calexp|obs",
-    "reference": "reference|refr|ref|template|templ|tmplt|tmpl|temp",
-    "difference": "difference|differential|diffimg|diffim|diffexp|diff|dif|subtraction|subtracted|sub|scimref"
+    "science": "science|istamp|sstamp|sci|scim|new|search|srch|target|targ|reduced|red|calexp|obs",
+    "reference": "reference|rstamp|tstamp|refr|ref|template|templ|tmplt|tmpl|temp",
+    "difference": "difference|dstamp|differential|diffimg|diffim|diffexp|diff|dif|subtraction|subtracted|sub|scimref"
     "|residual|resid",
 }
 _FILLER = (
     "cutouts?|postagestamps?|stamps?|stampdata|thumbnails?|thumbs?|postage|images?|img|im|fits|data|array|arr"
     "|pixels|pix|hdu|b"
 )
-_CHANNEL = re.compile(
-    rf"(?:{_FILLER})*(?:{'|'.join(f'(?P<{channel}>{words})' for channel, words in _WORDS.items())})(?:{_FILLER})*"
-)
+_ONE_WORD = "|".join(f"(?P<{channel}>{words})" for channel, words in _WORDS.items())
+_CHANNEL = re.compile(rf"(?:{_FILLER})*(?:{_ONE_WORD})(?:{_FILLER})*")
 #: A bare "image" is the science stamp, and the one-letter names of thumbnails count, if nothing else does.
 _WEAK = {"image": "science", "img": "science", "thumbnaild": "difference"}
 
@@ -89,8 +88,10 @@ class Layout:
     fields : mapping of str to tuple of str
         Names of ``science``, ``reference``, ``difference``, ``id``, ``group``, ``ra``, ``dec``, ``jd``,
         ``mjd``, ``magnitude``, ``flux``, ``flux_error``, ``snr``, ``band``, ``is_positive``,
-        ``is_negative``, ``x``, ``y`` (on the chip, 1-based), ``edge_distance``, ``pixel_scale`` or ``fwhm`` (px), before the generic ones. Case and
-        punctuation do not count; ``candidate.ra`` names a field of a nested record, a number an HDU.
+        ``is_negative``, ``x``, ``y`` (on the chip, 1-based), ``edge_distance``, ``pixel_scale``, ``fwhm``
+        (px), ``source_fwhm`` (of the candidate, not the seeing) or ``survey``, before the generic ones.
+        Case and punctuation do not count; ``candidate.ra`` names a field of a nested record, a number an
+        HDU.
     order : tuple of str
         Channels of a cube, of a stack, and of stamps that have no names.
     packet_order : tuple of str
@@ -190,7 +191,9 @@ def load_layout(layout: str | Path | Layout | None) -> Layout:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         names = ", ".join(survey.name for survey in surveys())
-        raise UsageError(f"layout {layout!s}: neither a known survey ({names}) nor a readable file") from error
+        raise UsageError(
+            f"layout {layout!s}: neither a known survey ({names}) nor a readable file"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"layout {path}: not valid TOML: {error}") from error
     loaded = Layout.from_mapping(values, where=f"layout {path}")
@@ -244,9 +247,9 @@ def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, 
             found[channel] = name
     for understand in (channel_of, lambda name: _WEAK.get(normalise(name))):
         for name in names:
-            channel = understand(name)
-            if channel is not None and channel not in found and name not in found.values():
-                found[channel] = name
+            heard = understand(name)
+            if heard is not None and heard not in found and name not in found.values():
+                found[heard] = name
     return {channel: found[channel] for channel in CHANNELS if channel in found}
 
 
