@@ -209,11 +209,11 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _plan(text: bytes, layout: Layout) -> _Plan:
+def _plan(text: bytes, layout: Layout, folder: Path | None = None) -> _Plan:
     import fastavro
 
     try:
-        schema = _Schema(json.loads(text))
+        schema = _Schema(json.loads(text), folder)
         record = schema.root["name"]
         paths = list(schema.paths(schema.root))
         known = layout if layout.name else recognise((record,)) or layout
@@ -242,8 +242,9 @@ class _Schema:
     themselves, and arrays of items that take no bytes.
     """
 
-    def __init__(self, parsed: Any) -> None:
+    def __init__(self, parsed: Any, folder: Path | None = None) -> None:
         self._names: dict[str, Any] = {}
+        self._folder = folder
         self.root = self._plain(parsed, "", 0)
         if not isinstance(self.root, dict) or self.root["type"] != "record":
             raise ReadError("the schema describes no record")
@@ -255,9 +256,12 @@ class _Schema:
             return [self._plain(branch, space, depth + 1) for branch in node]
         if isinstance(node, str):
             name = next((name for name in (node, f"{space}.{node}") if name in self._names), None)
-            if node not in _PRIMITIVES and name is None:
-                raise ReadError(f"the schema uses the type {node!r} before (or within) its definition")
-            return name or node
+            if node in _PRIMITIVES or name is not None:
+                return name or node
+            beside = None if self._folder is None else self._folder / f"{Path(node).name}.avsc"
+            if beside is not None and beside.is_file():
+                return self._plain(json.loads(beside.read_bytes()), space, depth + 1)
+            raise ReadError(f"the schema uses the type {node!r} before (or within) its definition")
         kind = node["type"]
         if kind == "array":
             items = self._plain(node["items"], space, depth + 1)
@@ -358,7 +362,8 @@ def _framed(data: bytes, path: str, layout: Layout) -> Triplet:
     """The record behind one zero byte and four bytes of schema number."""
     if layout.schema is not None:
         try:
-            plan = _plan(Path(layout.schema).read_bytes(), layout)
+            file = Path(layout.schema)
+            plan = _plan(file.read_bytes(), layout, file.parent)
             return _one(io.BytesIO(data[_FRAME:]), plan, path, 0, layout)
         except (OSError, ReadError) as error:
             raise ReadError(f"{path}: not a record of schema {layout.schema}: {error}") from error

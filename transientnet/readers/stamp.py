@@ -37,7 +37,9 @@ _STRUCTURE = (b"SIMPLE  ", b"BITPIX  ", b"NAXIS   ", b"NAXIS1  ", b"NAXIS2  ")
 #: How keywords begin that tell of sampling or seeing.
 _TELLING = (b"CD", b"PC", b"PI", b"PL", b"PS", b"SE", b"FW", b"ME")
 #: Keywords that change what the pixels mean: astropy's work.
-_UNUSUAL = (b"BSCALE  ", b"BZERO   ", b"BLANK   ", b"GROUPS  ", b"PCOUNT  ", b"GCOUNT  ", b"NAXIS3  ")
+_UNUSUAL = (b"BLANK   ", b"GROUPS  ", b"NAXIS3  ")
+#: Keywords that do so unless they have these values.
+_NEUTRAL = {b"BSCALE  ": 1, b"BZERO   ": 0, b"PCOUNT  ": 0, b"GCOUNT  ": 1}
 
 
 def decode_stamp(data: bytes) -> npt.NDArray[Any]:
@@ -151,6 +153,8 @@ def _scan(data: bytes) -> tuple[npt.NDArray[Any], dict[bytes, bytes]] | None:
     else:
         return None
     if any(key in cards for key in _UNUSUAL):
+        return None
+    if any(key in cards and card_value(cards[key])[0] != value for key, value in _NEUTRAL.items()):
         return None
     try:
         simple, bits, naxis, width, height = (card_value(cards[key])[0] for key in _STRUCTURE)

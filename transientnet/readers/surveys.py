@@ -37,8 +37,8 @@ __all__ = [
 _WORDS = {
     "science": "science|istamp|sstamp|sci|scim|new|search|srch|target|targ|reduced|red|calexp|obs",
     "reference": "reference|rstamp|tstamp|refr|ref|template|templ|tmplt|tmpl|temp",
-    "difference": "difference|dstamp|differential|diffimg|diffim|diffexp|diff|dif|subtraction|subtracted|sub|scimref"
-    "|residual|resid",
+    "difference": "difference|dstamp|differential|diffimg|diffim|diffexp|diff|dif|subtraction|subtracted|sub"
+    "|scimref|residual|resid",
 }
 _FILLER = (
     "cutouts?|postagestamps?|stamps?|stampdata|thumbnails?|thumbs?|postage|images?|img|im|fits|data|array|arr"
@@ -105,7 +105,8 @@ class Layout:
     bands : mapping of str to str
         Names of numbered filters.
     schema : str or None
-        Path of an Avro schema (``.avsc``) for packets that come without one.
+        Path of an Avro schema (``.avsc``) for packets that come without one; types that it does not
+        define are looked up in files of their name beside it.
     sources : str
         Where the numbers come from.
     """
