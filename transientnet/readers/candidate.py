@@ -1,0 +1,291 @@
+"""One candidate from its parts: stamps, and the scalars that the survey sent along."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ReadError
+from ..triplet import CHANNELS, Triplet
+from .image import Image, oriented_like
+from .stamp import decode_image
+from .surveys import Layout, combined, match_channels, match_roles, recognise
+
+__all__ = ["from_images", "from_record"]
+
+_NUMBERS = ("ra", "dec", "jd", "mjd", "magnitude", "flux", "flux_error", "snr", "source_fwhm")
+_DEPTH = 3
+#: Rows and columns to add before and behind; empty if none.
+_Edges = tuple[()] | tuple[tuple[int, int], tuple[int, int]]
+_MJD = 2400000.5
+
+
+def from_images(
+    images: Mapping[str, Image | None],
+    *,
+    id: str,
+    source: str,
+    layout: Layout,
+    scalars: Mapping[str, Any] | None = None,
+    hints: tuple[str, ...] = (),
+) -> Triplet:
+    """Put the stamps of one candidate together.
+
+    The reference and difference are brought into the science stamp's orientation where their WCS differ by
+    flips and quarter turns, and what was cut off at the edge of the chip is filled with NaN, so that the
+    target is at the centre again.
+
+    Parameters
+    ----------
+    images : mapping of channel to Image or None
+    id, source : str
+        Name of the candidate if `scalars` has none, and the file that it came from.
+    layout : Layout
+        Of the user; the survey's own is looked up if it is generic.
+    scalars : mapping
+        Names and values of everything else: record fields, header keywords, columns.
+    hints : tuple of str
+        Further texts that may name the survey.
+
+    Raises
+    ------
+    ReadError
+        There is no science stamp.
+    """
+    science = images.get("science")
+    if science is None:
+        present = [channel for channel in CHANNELS if images.get(channel) is not None]
+        raise ReadError(
+            f"{source}: candidate {id} has no science stamp ({', '.join(present) or 'no stamp'} only)"
+        )
+    scalars = scalars or {}
+    roles = _Roles(scalars, layout)
+    group = roles.text("group")
+    known = layout if layout.name else recognise((*hints, *roles.texts("survey"), group or "", id))
+    survey = known or layout
+    if survey is not layout:
+        roles = _Roles(scalars, combined(layout, survey))
+    meta = {"source": source, **_meta(roles, survey)}
+    if survey.name:
+        meta["survey"] = survey.name
+    stamps = {c: None if (i := images.get(c)) is None else oriented_like(i, science.matrix) for c in CHANNELS}
+    scale = roles.number("pixel_scale") or _first(stamps, "pixel_scale")
+    fwhm = roles.number("fwhm") or science.fwhm or _first(stamps, "fwhm")
+    for name, own, usual in (("pixel_scale", scale, survey.pixel_scale), ("fwhm", fwhm, survey.fwhm)):
+        if own is not None or usual is not None:
+            meta[f"{name}_from"] = "file" if own is not None else "survey"
+    edges = _cut_off(science.data.shape, roles, survey)
+    if edges is None:
+        meta["truncated"] = True
+    shape = science.data.shape
+    reference, difference = (
+        None if (image := stamps[channel]) is None else _padded(image, edges, shape)
+        for channel in CHANNELS[1:]
+    )
+    return Triplet(
+        _padded(science, edges, shape),
+        reference,
+        difference,
+        id=roles.text("id") or id,
+        pixel_scale=scale if scale is not None else survey.pixel_scale,
+        fwhm=fwhm if fwhm is not None else survey.fwhm,
+        group=group,
+        meta=meta,
+    )
+
+
+def _padded(image: Image, edges: _Edges | None, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    if not edges or image.data.shape != shape:
+        return image.data
+    dtype = np.result_type(image.data.dtype.newbyteorder("="), np.float32)
+    return np.pad(np.asarray(image.data, dtype=dtype), edges, constant_values=np.nan)
+
+
+def from_record(
+    record: Mapping[str, Any], *, id: str, source: str, layout: Layout, hints: tuple[str, ...] = ()
+) -> Triplet:
+    """A candidate from a record of a packet or a row of a table.
+
+    Parameters
+    ----------
+    record : mapping
+        Field to value; nested records are searched, lists (histories) are not. Cutouts are bytes, arrays,
+        or nested lists of numbers.
+    id, source, layout, hints
+        As in `from_images`.
+
+    Returns
+    -------
+    Triplet
+        `Triplet.unreadable` when a cutout cannot be decoded or the science stamp is absent.
+    """
+    scalars: dict[str, Any] = {}
+    bulky: dict[str, Any] = {}
+    _flatten(record, "", 0, scalars, bulky)
+    id = _Roles(scalars, layout).text("id") or id
+    names = _channels(tuple(bulky), layout)
+    try:
+        if not names:
+            raise ReadError(
+                f"{source}: no field of the record is named like a science, reference or difference cutout "
+                f"(it has {', '.join(list(record)[:12])}); name them in a layout"
+            )
+        images = {channel: _image(bulky[name], channel) for channel, name in names.items()}
+        return from_images(images, id=id, source=source, layout=layout, scalars=scalars, hints=hints)
+    except ReadError as error:
+        return Triplet.unreadable(id, source, str(error))
+
+
+@lru_cache(maxsize=256)
+def _channels(names: tuple[str, ...], layout: Layout) -> dict[str, str]:
+    return match_channels(names, layout)
+
+
+def _flatten(
+    record: Mapping[str, Any], prefix: str, depth: int, scalars: dict[str, Any], bulky: dict[str, Any]
+) -> None:
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            if depth < _DEPTH:
+                _flatten(value, f"{name}.", depth + 1, scalars, bulky)
+        elif isinstance(value, (bytes, bytearray, memoryview, list, np.ndarray)):
+            bulky[name] = value
+        else:
+            scalars[name] = value
+            if value is None:
+                bulky[name] = value
+
+
+def _image(value: Any, channel: str) -> Image | None:
+    if value is None or (isinstance(value, (bytes, bytearray, list)) and len(value) == 0):
+        return None
+    try:
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return decode_image(bytes(value))
+        array = np.asarray(value)
+    except ReadError as error:
+        raise ReadError(f"{channel} cutout: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise ReadError(f"{channel} cutout: not a rectangular array of numbers: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise ReadError(f"{channel} cutout: {array.dtype} is not a number")
+    side = math.isqrt(array.size)
+    if array.ndim == 1 and side * side == array.size:
+        array = array.reshape(side, side)
+    if array.ndim != 2:
+        raise ReadError(f"{channel} cutout: shape {array.shape} is not (H, W), nor square when flattened")
+    return Image(array)
+
+
+class _Roles:
+    """Values of a record by what they mean."""
+
+    def __init__(self, scalars: Mapping[str, Any], layout: Layout) -> None:
+        self._scalars = scalars
+        self._names = match_roles(tuple(scalars), layout)
+
+    def value(self, role: str) -> Any:
+        """First value of `role` that is not null, None if there is none."""
+        return next((v for name in self._names[role] if (v := self._scalars[name]) not in (None, "")), None)
+
+    def number(self, role: str) -> float | None:
+        """The value if it is a finite number and no sentinel (-99, -999, 1e30…)."""
+        value = self.value(role)
+        try:
+            number = math.nan if isinstance(value, bool) or value is None else float(value)
+        except (TypeError, ValueError):
+            return None
+        return number if math.isfinite(number) and abs(number) < 1e30 and number not in _SENTINELS else None
+
+    def text(self, role: str) -> str | None:
+        """The value as text; zero is no name (LSST writes it for "none")."""
+        value = self.value(role)
+        if value is None or (isinstance(value, float) and not value.is_integer()):
+            return None
+        if isinstance(value, float):
+            value = int(value)
+        return str(value).strip() or None if value != 0 else None
+
+    def texts(self, role: str) -> list[str]:
+        """Every text of `role`."""
+        return [v for name in self._names[role] if isinstance(v := self._scalars[name], str)]
+
+
+_SENTINELS = (-99.0, -999.0, -9999.0)
+
+
+def _meta(roles: _Roles, survey: Layout) -> dict[str, Any]:
+    meta: dict[str, Any] = {name: v for name in _NUMBERS if (v := roles.number(name)) is not None}
+    if "mjd" in meta:
+        meta.setdefault("jd", meta["mjd"] + _MJD)
+        del meta["mjd"]
+    flux, error = meta.get("flux"), meta.pop("flux_error", None)
+    if flux is not None and error is not None and error > 0:
+        meta.setdefault("snr", flux / error)
+    band = roles.value("band")
+    if band is not None:
+        meta["band"] = survey.bands.get(str(band), str(band))
+    positive = _truth(roles.value("is_positive"))
+    if positive is None:
+        negative = _truth(roles.value("is_negative"))
+        if negative is not None:
+            positive = not negative
+        elif flux is not None:
+            positive = flux >= 0
+    if positive is not None:
+        meta["is_positive"] = positive
+    return meta
+
+
+def _truth(value: Any) -> bool | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return {"t": True, "f": False}.get(
+            {"+": "t", "-": "f", "0": "f", "1": "t", "p": "t", "n": "f"}.get(
+                value.strip().lower()[:1], value.strip().lower()[:1]
+            )
+        )
+    return bool(value > 0) if isinstance(value, (int, float)) else None
+
+
+def _first(stamps: Mapping[str, Image | None], name: str) -> float | None:
+    return next((v for image in stamps.values() if image and (v := getattr(image, name)) is not None), None)
+
+
+def _cut_off(shape: tuple[int, ...], roles: _Roles, survey: Layout) -> _Edges | None:
+    """What to pad (rows, columns) so that the target is at the centre; None if that cannot be known.
+
+    A stamp smaller than the survey's own, or longer one way than the other, was cut at the edge of the
+    chip. The side follows from the position on the chip: nearer to the origin than half a stamp is a cut
+    on the low side. Without the survey's size a rectangle may be meant so: then it counts as cut only when
+    position or distance to the edge agree with the missing pixels.
+    """
+    size = survey.stamp_size or max(shape)
+    missing = [size - n for n in shape]
+    if not any(missing) or min(missing) < 0:
+        return ()
+    half = size // 2
+    edge = roles.number("edge_distance")
+    padding = []
+    for role, lacking in zip(("y", "x"), missing, strict=True):
+        position = roles.number(role)
+        if lacking == 0:
+            padding.append((0, 0))
+            continue
+        if position is None:
+            return None
+        below = half - (round(position) - 1)
+        if below > 0 and abs(below - lacking) <= 1:
+            padding.append((lacking, 0))
+        elif below <= 0 and (survey.stamp_size or (edge is not None and abs(half - edge - lacking) <= 1)):
+            padding.append((0, lacking))
+        else:
+            return None
+    return (padding[0], padding[1])

@@ -1,0 +1,215 @@
+"""FITS files: extensions, cubes, tables of stamps, one file per stamp."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ReadError
+from ..triplet import Triplet
+from .candidate import from_images, from_record
+from .hdus import Hdu, first_image, hdu_image, header_values, pick, read_hdus
+from .image import Image
+from .sources import StampFiles, channel_of_file, stem
+from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, gunzip, plain_file
+from .surveys import Layout, match_channels
+
+__all__ = ["load_image", "read", "read_stamps"]
+
+#: Keywords of one header that hold for every candidate of the file.
+_SHARED = ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN", "FILTER", "BAND", "MJD", "MJD-OBS", "JD", "PIXSCALE")
+
+
+def read(path: str, layout: Layout) -> Iterator[Triplet]:
+    """Candidates of one FITS file.
+
+    Understood are: extensions named after the channels (several candidates by EXTVER or by repetition);
+    as many unnamed images as the layout has channels, in its order; a cube ``(3, H, W)`` or
+    ``(N, 3, H, W)``; a binary table with a column per stamp and a row per candidate; one image alone,
+    which is the science stamp.
+
+    Raises
+    ------
+    ReadError
+        The file is damaged, or holds no stamps that can be told apart.
+    """
+    found = _load(path)
+    if isinstance(found, tuple):
+        _refuse_lone(path)
+        image, scalars = found
+        candidates: list[dict[str, Image | None]] = [{"science": image}]
+    elif images := [hdu for hdu in found if hdu.data is not None and hdu.data.size and hdu.kind == "image"]:
+        candidates = _candidates(path, found, images, layout)
+        scalars = header_values(found)
+    else:
+        yield from _table_rows(path, found, layout)
+        return
+    if len(candidates) > 1:
+        scalars = {key: scalars[key] for key in _SHARED if key in scalars}
+    for i, channels in enumerate(candidates):
+        name = stem(path) if len(candidates) == 1 else f"{stem(path)}_{i}"
+        try:
+            yield from_images(channels, id=name, source=path, layout=layout, scalars=scalars)
+        except ReadError as error:
+            yield Triplet.unreadable(name, path, str(error))
+
+
+def read_stamps(files: StampFiles, layout: Layout) -> Triplet:
+    """The candidate whose stamps lie in a file each; unreadable if one of them is damaged."""
+    source = files.paths.get("science") or next(iter(files.paths.values()))
+    try:
+        images: dict[str, Image | None] = {}
+        scalars: Mapping[str, Any] = {}
+        for channel, path in files.paths.items():
+            images[channel], header = load_image(path)
+            if channel == "science":
+                scalars = header
+        return from_images(images, id=files.id, source=source, layout=layout, scalars=scalars)
+    except ReadError as error:
+        return Triplet.unreadable(files.id, source, str(error))
+
+
+def load_image(path: str) -> tuple[Image | None, Mapping[str, Any]]:
+    """The first image of a FITS file (mask applied) and its header values; None if it has no pixels.
+
+    Raises
+    ------
+    ReadError
+        The file is damaged or holds no 2-D image.
+    """
+    found = _load(path)
+    if isinstance(found, tuple):
+        return found
+    if all(hdu.data is None and hdu.rows is None for hdu in found):
+        return None, header_values(found)
+    try:
+        return first_image(found), header_values(found)
+    except ReadError as error:
+        raise ReadError(f"{path}: {error}") from error
+
+
+def _load(path: str) -> list[Hdu] | tuple[Image, dict[str, Any]]:
+    """All HDUs, or at once the image of a plain file."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_STAMP_BYTES)
+            zipped, large = data[:2] == b"\x1f\x8b", os.path.getsize(path) > MAX_STAMP_BYTES
+            if zipped and large:
+                data += file.read(MAX_FILE_BYTES)
+        if zipped:
+            data = gunzip(data, MAX_FILE_BYTES)
+        elif large:
+            return read_hdus(path, MAX_FILE_BYTES)
+        if data[:9] != b"SIMPLE  =":
+            raise ReadError("not a FITS file")
+        return plain_file(data) or read_hdus(data, MAX_FILE_BYTES)
+    except ReadError as error:
+        raise ReadError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ReadError(f"{path}: {error.strerror or error}") from error
+
+
+def _refuse_lone(path: str) -> None:
+    channel = channel_of_file(path)
+    if channel in ("reference", "difference"):
+        raise ReadError(
+            f"{path}: by its name the {channel} stamp of a candidate whose science stamp is not there; "
+            "name the science file too, or rename this one"
+        )
+
+
+def _candidates(
+    path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: Layout
+) -> list[dict[str, Image | None]]:
+    """Channel to image, for each candidate."""
+    names = list(dict.fromkeys(hdu.name for hdu in images))
+    numbers = {str(hdu.index): hdu for hdu in images}
+    found = match_channels([*names, *numbers], layout)
+    unnamed = [hdu for hdu in images if not hdu.name]
+    if found and len(unnamed) < 2:
+        channels = {
+            channel: [numbers[name]] if name in numbers else [hdu for hdu in images if hdu.name == name]
+            for channel, name in found.items()
+        }
+        if "science" not in channels and len(unnamed) == 1:
+            channels["science"] = unnamed
+        if any(len(members) > 1 for members in channels.values()):
+            return [_images(hdus, members) for members in _by_version(channels)]
+        members = {channel: members[0] for channel, members in channels.items()}
+    elif len(images) == 1:
+        return _cube(path, images[0], hdus, layout)
+    elif len(images) == len(layout.order) and (len(names) == 1 or len(unnamed) == len(images) - 1):
+        members = dict(zip(layout.order, images, strict=True))
+    else:
+        raise ReadError(
+            f"{path}: {len(images)} images named {names}: which is science, reference, difference is not "
+            f"clear; name the extensions (or give their numbers) in a layout"
+        )
+    if list(members) == ["science"] and members["science"].data is not None:
+        return _cube(path, members["science"], hdus, layout)
+    return [_images(hdus, members)]
+
+
+def _images(hdus: Sequence[Hdu], members: Mapping[str, Hdu]) -> dict[str, Image | None]:
+    return {
+        channel: hdu_image(
+            hdu, pick(hdus, "mask", channel, hdu.version), pick(hdus, "psf", channel, hdu.version)
+        )
+        for channel, hdu in members.items()
+    }
+
+
+def _by_version(channels: Mapping[str, Sequence[Hdu]]) -> Iterator[dict[str, Hdu]]:
+    """Candidates of repeated extensions: by EXTVER where it tells them apart, else by their order."""
+    if all(len({hdu.version for hdu in members}) == len(members) for members in channels.values()):
+        keyed = {channel: {hdu.version: hdu for hdu in members} for channel, members in channels.items()}
+    else:
+        keyed = {channel: dict(enumerate(members)) for channel, members in channels.items()}
+    for key in sorted({key for members in keyed.values() for key in members}):
+        yield {channel: members[key] for channel, members in keyed.items() if key in members}
+
+
+def _cube(path: str, hdu: Hdu, hdus: Sequence[Hdu], layout: Layout) -> list[dict[str, Image | None]]:
+    """One image HDU: a lone science stamp, a triplet, or a stack of triplets."""
+    image = hdu_image(hdu, pick(hdus, "mask"), pick(hdus, "psf"))
+    if image is None:
+        raise ReadError(f"{path}: no pixels")
+    cube, count = image.data, len(layout.order)
+    if cube.ndim == 2:
+        _refuse_lone(path)
+        return [{"science": image}]
+    if cube.ndim in (3, 4) and cube.shape[-3] != count and cube.shape[-1] == count:
+        cube = np.moveaxis(cube, -1, -3)
+    if cube.ndim not in (3, 4) or cube.shape[-3] != count:
+        raise ReadError(
+            f"{path}: an array of shape {cube.shape} is no ({count}, H, W) cube of "
+            f"{', '.join(layout.order)}; give the order of its channels in a layout"
+        )
+    stack: npt.NDArray[Any] = cube.reshape(-1, *cube.shape[-3:])
+    return [
+        {
+            channel: Image(plane, image.pixel_scale, image.fwhm)
+            for channel, plane in zip(layout.order, planes, strict=True)
+        }
+        for planes in stack
+    ]
+
+
+def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Triplet]:
+    for hdu in hdus:
+        if hdu.rows is None or not match_channels(hdu.rows.names, layout):
+            continue
+        columns = {name: hdu.rows.field(name) for name in hdu.rows.names}
+        hints = tuple(str(hdu.header.get(key, "")) for key in ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN"))
+        for i in range(len(hdu.rows)):
+            record = {
+                name: value.item() if isinstance(value := column[i], np.generic) else value
+                for name, column in columns.items()
+            }
+            yield from_record(record, id=f"{stem(path)}_{i}", source=path, layout=layout, hints=hints)
+        return
+    raise ReadError(f"{path}: no image, and no table with a column named like a stamp")

@@ -1,0 +1,186 @@
+"""FITS of any shape through astropy, with bounds on what a header may claim."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ReadError
+from .image import Image, facts, psf_fwhm
+from .stamp import gunzip
+from .surveys import channel_of
+
+__all__ = ["Hdu", "apply_mask", "first_image", "hdu_image", "header_values", "pick", "read_hdus"]
+
+#: What an HDU is when it is not a stamp, by its name.
+_KINDS = {
+    "mask": re.compile(r"mask|bpm|badpix"),
+    "psf": re.compile(r"psf"),
+    "other": re.compile(
+        r"unc|var|err|sigma|noise|rms|weight|wht|wgt|ivar|dq|flag|scorr|snr|score|kernel|exptime"
+    ),
+}
+#: Planes of an LSST-style bit mask that say a pixel was not measured.
+_BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
+_NAME_KEYS = ("EXTNAME", "HDUNAME", "STAMP_TYPE", "STAMPTYP", "IMTYPE", "IMAGETYP")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hdu:
+    """One HDU: its name (lower case kept as written), header, pixels (or None) or table rows (or None)."""
+
+    index: int
+    name: str
+    version: int
+    header: Any
+    data: npt.NDArray[Any] | None = None
+    rows: Any = None
+
+    @property
+    def kind(self) -> str:
+        """``image``, ``mask``, ``psf`` or ``other``, by name."""
+        plain = self.name.lower()
+        return next((kind for kind, words in _KINDS.items() if words.search(plain)), "image")
+
+
+def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
+    """All HDUs of a FITS file that hold numbers.
+
+    Parameters
+    ----------
+    data : bytes or str
+        The file's bytes, or the path of a large file (it is memory-mapped).
+    limit : int
+        Most bytes of pixels that one HDU may claim.
+
+    Raises
+    ------
+    ReadError
+        The file is damaged, or claims more than `limit`.
+    """
+    try:
+        with warnings.catch_warnings():
+            # astropy warns of every repaired card; a stamp that decodes is good enough.
+            warnings.simplefilter("ignore")
+            return list(_hdus(data, limit))
+    except ReadError:
+        raise
+    except MemoryError as error:
+        raise ReadError("the FITS file asks for more memory than there is") from error
+    except Exception as error:  # astropy answers damaged headers with nearly every exception there is
+        raise ReadError(f"damaged FITS: {type(error).__name__}: {error}") from error
+
+
+def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
+    from astropy.io import fits
+
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    with fits.open(file, memmap=not isinstance(data, bytes), lazy_load_hdus=True) as opened:
+        for index, hdu in enumerate(opened):
+            header = hdu.header
+            name = next((str(header[key]).strip() for key in _NAME_KEYS if header.get(key)), "")
+            version = header.get("EXTVER", 1)
+            common = (index, name, version if isinstance(version, int) else 1, header)
+            if isinstance(hdu, fits.BinTableHDU):
+                yield Hdu(*common, rows=hdu.data)
+                continue
+            if not getattr(hdu, "is_image", False) or header.get("NAXIS", 0) < 1:
+                continue
+            axes = [int(header.get(f"NAXIS{i + 1}", 0)) for i in range(header["NAXIS"])]
+            size = abs(int(header.get("BITPIX", 8))) // 8
+            for axis in axes:
+                size *= axis
+            if min(axes) < 0 or size > limit:
+                raise ReadError(f"HDU {index} claims {size} bytes of pixels, the limit is {limit}")
+            if isinstance(hdu, fits.CompImageHDU):
+                _check_tiles(hdu, limit)
+            pixels = hdu.data
+            yield Hdu(*common, data=None if pixels is None else np.asarray(pixels))
+
+
+def _check_tiles(hdu: Any, limit: int) -> None:
+    """Refuse gzip tiles that inflate beyond `limit`: astropy inflates a tile without a bound."""
+    compressed = hdu._bintable
+    if "GZIP" not in str(compressed.header.get("ZCMPTYPE", "")) and not any(
+        "GZIP" in name for name in compressed.columns.names
+    ):
+        return
+    for name in compressed.columns.names:
+        if name.endswith("COMPRESSED_DATA"):
+            for tile in compressed.data[name]:
+                raw = np.ascontiguousarray(tile).tobytes()
+                if raw[:2] == b"\x1f\x8b":
+                    limit -= len(gunzip(raw, limit))
+
+
+def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Image | None:
+    """The HDU as an `Image`, None where it holds no pixels."""
+    if hdu.data is None or hdu.data.size == 0:
+        return None
+    scale, fwhm, matrix = facts(hdu.header, lambda key: str(hdu.header.comments[key]))
+    if psf is not None and psf.data is not None and fwhm is None:
+        fwhm = psf_fwhm(psf.data)
+    data = hdu.data
+    while data.ndim > 2 and data.shape[0] == 1:
+        data = data[0]
+    if mask is not None and mask.data is not None:
+        data = apply_mask(data, mask)
+    return Image(data, scale, fwhm, matrix)
+
+
+def apply_mask(data: npt.NDArray[Any], mask: Hdu) -> npt.NDArray[Any]:
+    """`data` with NaN where `mask` says bad; as it is when the mask has another shape."""
+    if mask.data is None or mask.data.shape != data.shape or mask.data.dtype.kind not in "iub":
+        return data
+    planes = [int(mask.header[key]) for key in _BAD_PLANES if isinstance(mask.header.get(key), int)]
+    bits = sum(1 << plane for plane in planes if 0 <= plane < 63) if planes else -1
+    bad = (mask.data.astype(np.int64) & bits) != 0
+    if not bad.any():
+        return data
+    whole = np.array(data, dtype=np.result_type(data.dtype.newbyteorder("="), np.float32))
+    whole[bad] = np.nan
+    return whole
+
+
+def pick(hdus: Sequence[Hdu], kind: str, channel: str = "", version: int = 1) -> Hdu | None:
+    """The mask or PSF that belongs to a stamp: by the channel in its name, else the one without."""
+    found = [hdu for hdu in hdus if hdu.kind == kind and hdu.data is not None]
+    of = {hdu.index: channel_of(_KINDS[kind].sub("", hdu.name.lower())) for hdu in found}
+    mine = [hdu for hdu in found if of[hdu.index] == channel] or [
+        hdu for hdu in found if of[hdu.index] is None
+    ]
+    return next((hdu for hdu in mine if hdu.version == version), mine[0] if len(mine) == 1 else None)
+
+
+def first_image(hdus: Sequence[Hdu]) -> Image:
+    """First image of one stamp's file (image, then perhaps mask, uncertainty and PSF).
+
+    Raises
+    ------
+    ReadError
+        No HDU holds a 2-D image.
+    """
+    for hdu in hdus:
+        if hdu.kind in ("mask", "psf", "other") and hdu.index > 0:
+            continue
+        image = hdu_image(hdu, pick(hdus, "mask"), pick(hdus, "psf"))
+        if image is not None and image.data.ndim == 2:
+            return image
+    raise ReadError("no HDU holds a 2-D image")
+
+
+def header_values(hdus: Sequence[Hdu]) -> dict[str, Any]:
+    """Keywords with a plain value, of the first HDU that has them."""
+    values: dict[str, Any] = {}
+    for hdu in hdus:
+        for card in hdu.header.cards:
+            if isinstance(card.value, (str, int, float)) and card.keyword not in ("", "COMMENT", "HISTORY"):
+                values.setdefault(card.keyword, card.value)
+    return values

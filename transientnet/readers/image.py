@@ -1,0 +1,172 @@
+"""One decoded stamp with what its header tells: sampling, seeing, orientation."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Image", "facts", "oriented_like", "psf_fwhm"]
+
+#: Plausible arcsec per pixel of a telescope that takes stamps; beyond it a header is not believed.
+_SCALES = (1e-3, 600.0)
+#: Plausible FWHM in pixels.
+_FWHMS = (0.3, 200.0)
+
+_SCALE_KEYS = ("PIXSCALE", "PIXSCAL1", "PIXELSCALE", "PIXELSCL", "PLATESCL", "SECPIX", "SECPIX1", "PSCALE")
+_FWHM_KEYS = ("PSF_FWHM", "PSFFWHM", "FWHM_PX", "FWHMPX", "FWHM_PIX", "MEDFWHM", "FWHMMED", "FWHM", "SEEING")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """A stamp of shape (H, W), masked pixels NaN.
+
+    ``matrix`` is the linear part of its WCS, (x, y) in pixels to (RA, Dec) in degrees.
+    """
+
+    data: npt.NDArray[Any]
+    pixel_scale: float | None = None
+    fwhm: float | None = None
+    matrix: npt.NDArray[np.float64] | None = None
+
+
+def facts(
+    header: Mapping[str, Any], comment: Callable[[str], str] = lambda key: ""
+) -> tuple[float | None, float | None, npt.NDArray[np.float64] | None]:
+    """Pixel scale (arcsec/px), FWHM (px) and WCS matrix that a FITS header tells, None where it does not.
+
+    Parameters
+    ----------
+    header : mapping
+        Keyword to value.
+    comment : callable
+        Comment of a keyword: tells arcseconds from pixels.
+    """
+    matrix = _matrix(header)
+    scale: float | None = None
+    if matrix is not None:
+        scale = math.sqrt(abs(float(np.linalg.det(matrix)))) * 3600
+        if not _SCALES[0] < scale < _SCALES[1]:
+            scale = matrix = None
+    if scale is None:
+        scale = next((v for key in _SCALE_KEYS if (v := _positive(header, key, *_SCALES)) is not None), None)
+    return scale, _fwhm(header, comment, scale), matrix
+
+
+def _fwhm(header: Mapping[str, Any], comment: Callable[[str], str], scale: float | None) -> float | None:
+    for key in _FWHM_KEYS:
+        value = _positive(header, key, 0.0, math.inf)
+        if value is None:
+            continue
+        unit = comment(key).lower()
+        arcsec = "arcs" in unit or '"' in unit or (key == "SEEING" and "pix" not in unit)
+        if arcsec and scale is None:
+            continue
+        pixels = value / scale if arcsec and scale is not None else value
+        if _FWHMS[0] < pixels < _FWHMS[1]:
+            return pixels
+    return None
+
+
+def _positive(header: Mapping[str, Any], key: str, low: float, high: float) -> float | None:
+    value = _number(header, key, math.nan)
+    return value if low < value < high else None
+
+
+def _number(header: Mapping[str, Any], key: str, default: float) -> float:
+    value = header.get(key)
+    if value is None or isinstance(value, bool):
+        return default
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return default
+
+
+def _matrix(header: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
+    names = ((1, 1), (1, 2), (2, 1), (2, 2))
+    steps = [_number(header, f"CDELT{i}", 1.0) for i in (1, 2)]
+    if any(f"CD{i}_{j}" in header for i, j in names):
+        values = [_number(header, f"CD{i}_{j}", 0.0) for i, j in names]
+    elif any(f"PC{i}_{j}" in header for i, j in names):
+        values = [_number(header, f"PC{i}_{j}", float(i == j)) * steps[i - 1] for i, j in names]
+    elif "CDELT1" in header and "CDELT2" in header:
+        turn = math.radians(_number(header, "CROTA2", 0.0))
+        cos, sin = math.cos(turn), math.sin(turn)
+        values = [steps[0] * cos, -steps[1] * sin, steps[0] * sin, steps[1] * cos]
+    else:
+        return None
+    matrix = np.array(values, dtype=np.float64).reshape(2, 2)
+    per_degree = {"arcsec": 3600.0, "arcmin": 60.0}.get(str(header.get("CUNIT1", "deg")).strip().lower(), 1.0)
+    matrix /= per_degree
+    usable = np.isfinite(matrix).all() and np.abs(matrix).max() < 1 and np.linalg.det(matrix) != 0
+    return matrix if usable else None
+
+
+def oriented_like(image: Image, matrix: npt.NDArray[np.float64] | None) -> Image:
+    """Bring `image` into the orientation of `matrix` if flips and quarter turns do it.
+
+    Any other rotation (by more than 10 degrees from those) is left alone: it needs a resampling of the
+    whole frame.
+    """
+    if image.matrix is None or matrix is None:
+        return image
+    # Columns: the steps of the target grid's x and y, in this image's pixels.
+    step = np.linalg.solve(image.matrix, matrix)
+    step /= math.sqrt(abs(float(np.linalg.det(step))))
+    turn = np.rint(step)
+    if np.abs(step - turn).max() > math.sin(math.radians(10)) or abs(np.linalg.det(turn)) != 1:
+        return image
+    data = image.data
+    if turn[0, 0] == 0:
+        data, turn = data.T, turn[::-1]
+    if turn[0, 0] < 0:
+        data = data[:, ::-1]
+    if turn[1, 1] < 0:
+        data = data[::-1, :]
+    return replace(image, data=data, matrix=matrix)
+
+
+def psf_fwhm(psf: npt.NDArray[Any]) -> float | None:
+    """FWHM in pixels of a PSF image: of the circle with the area above half maximum."""
+    fine = 8
+    if psf.ndim != 2 or min(psf.shape) < 3 or max(psf.shape) > 512:
+        return None
+    image = np.nan_to_num(np.asarray(psf, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    for axis in (0, 1):
+        n = image.shape[axis]
+        grid = np.linspace(0, n - 1, (n - 1) * fine + 1)
+        low = np.minimum(grid.astype(int), n - 2)
+        part = np.expand_dims(grid - low, 1 - axis)
+        image = np.take(image, low, axis) * (1 - part) + np.take(image, low + 1, axis) * part
+    peak = image.max()
+    if not peak > 0:
+        return None
+    fwhm = 2 * math.sqrt(np.count_nonzero(image >= peak / 2) / math.pi) / fine
+    return fwhm if _FWHMS[0] < fwhm < min(psf.shape) else None
+
+
+_CARD = re.compile(rb"\s*(?:'((?:[^']|'')*)'|([^/']*))(?:\s*/(.*))?", re.DOTALL)
+
+
+def card_value(raw: bytes) -> tuple[Any, str]:
+    """Value and comment of a card's bytes behind ``KEYWORD=``."""
+    found = _CARD.match(raw)
+    if found is None:
+        return None, ""
+    text, plain, comment = found.groups()
+    remark = (comment or b"").decode("ascii", "replace")
+    if text is not None:
+        return text.replace(b"''", b"'").decode("ascii", "replace").rstrip(), remark
+    word = (plain or b"").strip().decode("ascii", "replace")
+    if word in ("T", "F"):
+        return word == "T", remark
+    try:
+        return (float(word.replace("D", "E")) if set(word) & set(".eEdD") else int(word)), remark
+    except ValueError:
+        return None, remark

@@ -1,0 +1,67 @@
+"""What a file is, by its content: endings lie."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import IO
+
+from ..errors import ReadError
+
+__all__ = ["FORMATS", "sniff", "sniff_bytes"]
+
+FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5")
+"""Formats that hold stamps, as `sniff` names them."""
+
+_MAGIC = (
+    (b"SIMPLE  =", "fits"),
+    (b"Obj\x01", "avro"),
+    (b"PAR1", "parquet"),
+    (b"\x93NUMPY", "npy"),
+    (b"PK\x03\x04", "npz"),
+    (b"\x89HDF\r\n\x1a\n", "hdf5"),
+)
+_HEAD = 4096
+
+
+def sniff_bytes(head: bytes) -> str | None:
+    """Format that `head`, the first bytes of a file, belongs to; None if it is none of `FORMATS`.
+
+    A bare record behind a schema registry's frame (one zero byte, four bytes of schema number) has no
+    magic of its own: it is taken for one when its first kilobytes are binary.
+    """
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if len(head) > 64 and head[0] == 0 and any(head[1:5]):
+        return "avro-framed"
+    return None
+
+
+def sniff(path: str | Path) -> str | None:
+    """Format of the file at `path`, looked up inside gzip too.
+
+    Raises
+    ------
+    ReadError
+        The file cannot be opened.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = _head(file)
+    except OSError as error:
+        raise ReadError(f"{path}: {error.strerror or error}") from error
+    return sniff_bytes(head)
+
+
+def _head(file: IO[bytes]) -> bytes:
+    head = file.read(_HEAD)
+    if not head.startswith(b"\x1f\x8b"):
+        return head
+    file.seek(0)
+    try:
+        with gzip.GzipFile(fileobj=file) as inner:
+            return inner.read(_HEAD)
+    except (OSError, EOFError, zlib.error):
+        return b""

@@ -1,0 +1,287 @@
+"""What surveys call things: one alias mechanism for packets, tables, extensions, data sets and file names.
+
+A name is understood in two steps. First the names that a `Layout` lists, then the words of the field
+itself: ``cutoutScience``, ``SCI_STAMP``, ``b:cutoutScience_stampData`` and ``x_new.fits`` all say
+"science" once case, punctuation and words like *cutout*, *stamp* and *image* are set aside. The table of
+known surveys (``surveys.toml``) is written in the form that a user writes for ``--layout my.toml``.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..triplet import CHANNELS
+
+__all__ = [
+    "GENERIC",
+    "Layout",
+    "channel_of",
+    "combined",
+    "load_layout",
+    "match_channels",
+    "match_role",
+    "match_roles",
+    "normalise",
+    "recognise",
+    "surveys",
+]
+
+_WORDS = {
+    "science": "science|istamp|sstamp|sci|scim|new|search|srch|target|targ|reduced|red|calexp|obs",
+    "reference": "reference|rstamp|tstamp|refr|ref|template|templ|tmplt|tmpl|temp",
+    "difference": "difference|dstamp|differential|diffimg|diffim|diffexp|diff|dif|subtraction|subtracted|sub"
+    "|scimref|residual|resid",
+}
+_FILLER = (
+    "cutouts?|postagestamps?|stamps?|stampdata|thumbnails?|thumbs?|postage|images?|img|im|fits|data|array|arr"
+    "|pixels|pix|hdu|b"
+)
+_ONE_WORD = "|".join(f"(?P<{channel}>{words})" for channel, words in _WORDS.items())
+_CHANNEL = re.compile(rf"(?:{_FILLER})*(?:{_ONE_WORD})(?:{_FILLER})*")
+#: A bare "image" is the science stamp, and the one-letter names of thumbnails count, if nothing else does.
+_WEAK = {"image": "science", "img": "science", "thumbnaild": "difference"}
+
+#: Generic names of everything but the stamps, best first; normalised.
+_ROLES: dict[str, tuple[str, ...]] = {
+    "id": ("candid", "candidateid", "diasourceid", "alertid", "candidate", "detectionid", "sourceid", "id"),
+    "group": ("objectid", "diaobjectid", "objectname", "ssobjectid", "object", "oid", "objid", "transientid"),
+    "ra": ("ra", "radeg", "raj2000", "alphaj2000", "alphawinj2000", "candra"),
+    "dec": ("dec", "decl", "decdeg", "dej2000", "decj2000", "deltaj2000", "deltawinj2000", "canddec"),
+    "jd": ("jd", "obsjd", "jdobs"),
+    "mjd": ("mjd", "midpointmjdtai", "midpointtai", "mjdobs", "obsmjd", "mjdmid"),
+    "magnitude": ("magpsf", "psfmag", "mag", "magnitude", "forcediffimmag", "magap", "magauto"),
+    "flux": ("psfflux", "fluxpsf", "flux", "forcediffimflux"),
+    "flux_error": ("psffluxerr", "sigmafluxpsf", "fluxpsferr", "fluxerr", "dflux", "forcediffimfluxunc"),
+    "snr": ("snr", "scorr", "significance", "sn"),
+    "band": ("band", "filter", "filtername", "filt", "fid"),
+    "is_positive": ("isdiffpos", "ispositive", "positive"),
+    "is_negative": ("isnegative", "negative"),
+    "edge_distance": ("mindtoedge", "disttoedge", "edgedistance", "edgedist"),
+    "x": ("xpos", "x", "ximage", "xwinimage", "xcentroid"),
+    "y": ("ypos", "y", "yimage", "ywinimage", "ycentroid"),
+    "pixel_scale": ("pixelscale", "pixscale", "pixscal", "platescale", "secpix", "scale"),
+    "fwhm": ("fwhmpx", "fwhmpix", "psffwhmpx", "seeingpx", "seeingpix"),
+    "source_fwhm": ("fwhm", "fwhmimage"),
+    "survey": ("survey", "publisher", "telescop", "telescope", "instrume", "instrument", "origin"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout:
+    """How a survey names and samples its stamps.
+
+    Parameters
+    ----------
+    name : str
+        The survey, as shown to the user; empty for the generic layout.
+    recognise : tuple of str
+        Regular expressions; one that matches an Avro schema name, a publisher, an object name or an
+        instrument in a header recognises the survey.
+    fields : mapping of str to tuple of str
+        Names of ``science``, ``reference``, ``difference``, ``id``, ``group``, ``ra``, ``dec``, ``jd``,
+        ``mjd``, ``magnitude``, ``flux``, ``flux_error``, ``snr``, ``band``, ``is_positive``,
+        ``is_negative``, ``x``, ``y`` (on the chip, 1-based), ``edge_distance``, ``pixel_scale``, ``fwhm``
+        (px), ``source_fwhm`` (of the candidate, not the seeing) or ``survey``, before the generic ones.
+        Case and punctuation do not count; ``candidate.ra`` names a field of a nested record, a number an
+        HDU.
+    order : tuple of str
+        Channels of a cube, of a stack, and of stamps that have no names.
+    packet_order : tuple of str
+        Order of the cutouts in a packet that comes without its schema.
+    pixel_scale : float or None
+        arcsec per pixel, where the file does not tell.
+    fwhm : float or None
+        Typical seeing FWHM in pixels, where the file does not tell.
+    stamp_size : int or None
+        Width of a whole stamp in pixels; what is missing was cut off at the edge of the chip.
+    bands : mapping of str to str
+        Names of numbered filters.
+    schema : str or None
+        Path of an Avro schema (``.avsc``) for packets that come without one; types that it does not
+        define are looked up in files of their name beside it.
+    sources : str
+        Where the numbers come from.
+    """
+
+    name: str = ""
+    recognise: tuple[str, ...] = ()
+    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    order: tuple[str, ...] = CHANNELS
+    packet_order: tuple[str, ...] = CHANNELS
+    pixel_scale: float | None = None
+    fwhm: float | None = None
+    stamp_size: int | None = None
+    bands: Mapping[str, str] = field(default_factory=dict)
+    schema: str | None = None
+    sources: str = ""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str = "layout") -> Layout:
+        """Build from parsed TOML; unknown keys and roles are errors, so that a typo is not ignored."""
+        known = {f.name for f in fields(cls)}
+        roles = {*CHANNELS, *_ROLES}
+        values = dict(values)
+        named = values.pop("fields", {})
+        for bad, allowed in ((set(values) - known, known), (set(named) - roles, roles)):
+            if bad:
+                raise UsageError(f"{where}: unknown {sorted(bad)}; known are {sorted(allowed)}")
+        try:
+            for key in ("recognise", "order", "packet_order"):
+                if key in values:
+                    values[key] = _strings(values[key])
+            for key in ("pixel_scale", "fwhm"):
+                if values.get(key) is not None:
+                    values[key] = float(values[key])
+            aliases = {role: _strings(names) for role, names in named.items()}
+            for key in ("order", "packet_order"):
+                if not set(values.get(key, ())) <= set(CHANNELS):
+                    raise ValueError(f"{key} names {values[key]}, channels are {CHANNELS}")
+            for pattern in values.get("recognise", ()):
+                re.compile(pattern)
+            values["bands"] = {str(k): str(v) for k, v in values.get("bands", {}).items()}
+        except (TypeError, ValueError, AttributeError, re.error) as error:
+            raise UsageError(f"{where}: {error}") from error
+        return cls(fields=aliases, **values)
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    if isinstance(value, (str, int)):
+        return (str(value),)
+    return tuple(str(item) for item in value)
+
+
+GENERIC = Layout()
+"""The layout of whoever did not say: the field's own words, no assumed numbers."""
+
+
+@lru_cache(maxsize=1)
+def surveys() -> tuple[Layout, ...]:
+    """The surveys that are known by name, from ``surveys.toml``."""
+    text = resources.files(__package__).joinpath("surveys.toml").read_text(encoding="utf-8")
+    return tuple(
+        Layout.from_mapping({"name": name, **values}, where=f"surveys.toml [{name}]")
+        for name, values in tomllib.loads(text).items()
+    )
+
+
+def load_layout(layout: str | Path | Layout | None) -> Layout:
+    """Layout of a survey name, of a TOML file, or as it is; None is the generic one.
+
+    Raises
+    ------
+    UsageError
+        No survey has that name and no such file exists, or the file is not a layout.
+    """
+    if layout is None:
+        return GENERIC
+    if isinstance(layout, Layout):
+        return layout
+    for survey in surveys():
+        if survey.name.lower() == str(layout).lower():
+            return survey
+    path = Path(layout)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        names = ", ".join(survey.name for survey in surveys())
+        raise UsageError(
+            f"layout {layout!s}: neither a known survey ({names}) nor a readable file"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"layout {path}: not valid TOML: {error}") from error
+    loaded = Layout.from_mapping(values, where=f"layout {path}")
+    if loaded.schema is not None:
+        loaded = replace(loaded, schema=str(path.parent / loaded.schema))
+    return loaded
+
+
+def recognise(texts: Iterable[str]) -> Layout | None:
+    """The survey that one of `texts` (schema name, publisher, object, instrument) speaks of, or None."""
+    return _recognise(tuple(dict.fromkeys(text for text in texts if text)))
+
+
+@lru_cache(maxsize=4096)
+def _recognise(texts: tuple[str, ...]) -> Layout | None:
+    for text in texts:
+        for survey in surveys():
+            if any(re.search(pattern, text, re.IGNORECASE) for pattern in survey.recognise):
+                return survey
+    return None
+
+
+@lru_cache(maxsize=16384)
+def normalise(name: str) -> str:
+    """Lower case, letters and digits only: ``cutoutScience`` and ``CUTOUT_SCIENCE`` are one name."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@lru_cache(maxsize=16384)
+def channel_of(name: str) -> str | None:
+    """The channel that a name speaks of by its words alone, or None."""
+    found = _CHANNEL.fullmatch(normalise(name))
+    return None if found is None else found.lastgroup
+
+
+def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, str]:
+    """Which of `names` hold the stamps: ``{"science": "SCI", …}``, only for channels that were found.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of fields, extensions, columns, data sets. Those of nested records are written with dots,
+        ``cutoutScience.stampData``.
+    layout : Layout
+        Its names go before the words of the field.
+    """
+    found: dict[str, str] = {}
+    for channel in CHANNELS:
+        name = next(_listed(names, layout.fields.get(channel, ())), None)
+        if name is not None:
+            found[channel] = name
+    for understand in (channel_of, lambda name: _WEAK.get(normalise(name))):
+        for name in names:
+            heard = understand(name)
+            if heard is not None and heard not in found and name not in found.values():
+                found[heard] = name
+    return {channel: found[channel] for channel in CHANNELS if channel in found}
+
+
+@lru_cache(maxsize=256)
+def match_roles(names: tuple[str, ...], layout: Layout = GENERIC) -> dict[str, list[str]]:
+    """`match_role` of every role."""
+    return {role: match_role(names, role, layout) for role in _ROLES}
+
+
+@lru_cache(maxsize=256)
+def combined(layout: Layout, survey: Layout) -> Layout:
+    """`survey` with the names that `layout` lists before its own."""
+    roles = {*layout.fields, *survey.fields}
+    names = {role: (*layout.fields.get(role, ()), *survey.fields.get(role, ())) for role in roles}
+    return replace(survey, fields=names)
+
+
+def match_role(names: Sequence[str], role: str, layout: Layout = GENERIC) -> list[str]:
+    """Which of `names` play `role` (a key of `Layout.fields`), best first: a value may be null."""
+    return list(_listed(names, (*layout.fields.get(role, ()), *_ROLES.get(role, ()))))
+
+
+def _listed(names: Sequence[str], aliases: Iterable[str]) -> Iterator[str]:
+    """Those of `names` that `aliases` list, whole or as the last part of a dotted name, best first."""
+    whole: dict[str, str] = {}
+    last: dict[str, str] = {}
+    for name in names:
+        whole.setdefault(normalise(name), name)
+        last.setdefault(normalise(name.rpartition(".")[2]), name)
+    for alias in aliases:
+        wanted = normalise(alias)
+        for known in (whole, last):
+            if wanted in known:
+                yield known[wanted]
