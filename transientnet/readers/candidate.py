@@ -244,15 +244,15 @@ def _meta(roles: _Roles, survey: Layout) -> dict[str, Any]:
 
 
 def _truth(value: Any) -> bool | None:
-    if value is None:
-        return None
     if isinstance(value, str):
-        return {"t": True, "f": False}.get(
-            {"+": "t", "-": "f", "0": "f", "1": "t", "p": "t", "n": "f"}.get(
-                value.strip().lower()[:1], value.strip().lower()[:1]
-            )
-        )
+        return _WORDS_OF_TRUTH.get(value.strip().lower())
     return bool(value > 0) if isinstance(value, (int, float)) else None
+
+
+_WORDS_OF_TRUTH = {
+    **dict.fromkeys(("t", "true", "1", "+", "y", "yes", "p", "pos", "positive"), True),
+    **dict.fromkeys(("f", "false", "0", "-1", "-", "n", "no", "neg", "negative"), False),
+}
 
 
 def _first(stamps: Mapping[str, Image | None], name: str) -> float | None:
