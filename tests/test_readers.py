@@ -70,7 +70,8 @@ def test_three_files_are_one_candidate(
 
 def test_grouping_keeps_the_order_of_the_list(tmp_path: Path) -> None:
     a = write_triplet(tmp_path / "a.fits")
-    b = [write(tmp_path / f"b_{word}.fits", channel) for word, channel in zip("sci ref diff".split(), STAMPS)]
+    words = dict(zip(STAMPS, ("sci", "ref", "diff"), strict=True))
+    b = [write(tmp_path / f"b_{word}.fits", channel) for channel, word in words.items()]
     c = write_triplet(tmp_path / "c.fits")
     triplets = list(open_triplets([b[1], a, b[0], c, b[2]]))
     assert [t.id for t in triplets] == ["b", "a", "c"]
@@ -212,7 +213,8 @@ def test_a_layout_outranks_the_words() -> None:
 
 def test_layout_of_a_user_in_a_few_lines(tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text(
-        'name = "MyCam"\npixel_scale = 0.4\nfwhm = 3.5\n[fields]\nscience = "A"\nreference = "B"\ndifference = "C"\n'
+        'name = "MyCam"\npixel_scale = 0.4\nfwhm = 3.5\n'
+        '[fields]\nscience = "A"\nreference = "B"\ndifference = "C"\n'
     )
     path = tmp_path / "x.fits"
     hdus = [fits.ImageHDU(stamp, name=name) for name, stamp in zip("CAB", STAMPS.values(), strict=True)]

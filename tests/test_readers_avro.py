@@ -157,7 +157,8 @@ def test_spark_codecs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "kind", "positive"),
     [("t", "string", True), ("f", "string", False), ("1", "string", True), ("0", "string", False),
-     (True, "boolean", True), (False, "boolean", False), (1, "int", True), (-1, "int", False), (0.0, "float", False)],
+     (True, "boolean", True), (False, "boolean", False), (1, "int", True), (-1, "int", False),
+     (0.0, "float", False)],
 )  # fmt: skip
 def test_sign_of_the_detection(tmp_path: Path, value: Any, kind: str, positive: bool) -> None:
     schema = ztf_schema()
@@ -239,8 +240,8 @@ def test_names_of_an_unseen_survey(tmp_path: Path) -> None:
     }  # fmt: skip
     record = {
         "alertId": "b5c1",
-        "diaSource": {"diaObjectId": 77, "ra_deg": 1.5, "decl": -2.5, "midpointMjdTai": 60000.0, "filter": "g",
-                      "psfFlux": -50.0, "psfFluxErr": 5.0},
+        "diaSource": {"diaObjectId": 77, "ra_deg": 1.5, "decl": -2.5, "midpointMjdTai": 60000.0,
+                      "filter": "g", "psfFlux": -50.0, "psfFluxErr": 5.0},
         "cutouts": {"image_difference": fits_bytes(STAMPS["difference"]),
                     "image_new": fits_bytes(STAMPS["science"], PIXSCALE=0.42, FWHM=3.3), "image_tmpl": None},
         "extra": {"drb": 0.3},
