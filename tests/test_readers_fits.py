@@ -256,6 +256,13 @@ def test_id_group_and_survey_of_the_header(tmp_path: Path) -> None:
     assert (triplet.meta["ra"], triplet.meta["dec"], triplet.pixel_scale) == (10.0, -5.0, 1.01)
 
 
+def test_an_empty_primary_names_the_candidate(tmp_path: Path) -> None:
+    primary = fits.PrimaryHDU(header=fits.Header({"CANDID": 99, "SURVEY": "BlackGEM"}))
+    hdus = [primary, fits.ImageHDU(SCI, name="SCI"), fits.ImageHDU(DIFF, name="DIFF")]
+    fits.HDUList(hdus).writeto(tmp_path / "x.fits")
+    assert one(tmp_path / "x.fits").id == "99"
+
+
 def gaussian(fwhm: float, size: int = 41, dx: float = 0.0) -> npt.NDArray[np.float64]:
     y, x = np.mgrid[:size, :size] - size // 2
     return np.exp(-4 * np.log(2) * ((x - dx) ** 2 + y**2) / fwhm**2)

@@ -93,6 +93,8 @@ def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
                 yield Hdu(*common, rows=hdu.data)
                 continue
             if not getattr(hdu, "is_image", False) or hdu.header.get("NAXIS", 0) < 1:
+                # A primary header without pixels names the candidate.
+                yield Hdu(*common)
                 continue
             axes = [int(hdu.header.get(f"NAXIS{i + 1}", 0)) for i in range(hdu.header["NAXIS"])]
             size = abs(int(hdu.header.get("BITPIX", 8))) // 8
