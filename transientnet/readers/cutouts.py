@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import EmptyInputError
 from ..triplet import CHANNELS, Triplet
@@ -45,17 +46,18 @@ def write_fits(triplets: Iterable[Triplet], folder: Path, *, wcs: Any = None) ->
         Each file, once it is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    astrometry = _wcs_cards(wcs)
+    astrometry = _Astrometry(wcs)
     taken: set[str] = set()
     for triplet in triplets:
         if triplet.error is not None:
             continue
         path = folder / f"{_file_name(triplet.id, taken)}.fits"
         with _atomic(path) as file:
-            file.write(_header({"SIMPLE": True, "BITPIX": 8, "NAXIS": 0, "EXTEND": True, **_told(triplet)}))
+            primary = {"SIMPLE": True, "BITPIX": 8, "NAXIS": 0, "EXTEND": True, **_told(triplet)}
+            file.write(_header(_cards(primary)))
             for channel, stamp in zip(CHANNELS, triplet.stamps, strict=True):
                 if stamp is not None:
-                    file.write(_image(channel, stamp, triplet, wcs, astrometry))
+                    file.write(_image(channel, stamp, triplet, astrometry))
         yield path
 
 
@@ -120,18 +122,27 @@ def _told(triplet: Triplet) -> dict[str, Any]:
     return {"CANDID": triplet.id, **group, **numbers}
 
 
-def _wcs_cards(wcs: Any) -> dict[str, Any]:
-    """Keywords of a WCS but the reference pixel, which each stamp has for itself."""
-    if wcs is None:
-        return {}
-    header = wcs.to_header(relax=True)
-    return {key: header[key] for key in header if key not in ("CRPIX1", "CRPIX2", "COMMENT", "")}
+class _Astrometry:
+    """The WCS of a frame as header cards, moved to one stamp after the other."""
+
+    def __init__(self, wcs: Any) -> None:
+        header = {} if wcs is None else wcs.to_header(relax=True)
+        own = ("CRPIX1", "CRPIX2", "COMMENT", "")
+        self._common = _cards({key: header[key] for key in header if key not in own})
+        self._reference_pixel = None if wcs is None else wcs.wcs.crpix
+
+    def cards(self, triplet: Triplet) -> str:
+        if self._reference_pixel is None:
+            return ""
+        position = np.array([triplet.meta["x"], triplet.meta["y"]])
+        moved = self._reference_pixel - stamp_origin(position, triplet.science.shape[1])
+        return self._common + _cards({"CRPIX1": float(moved[0]), "CRPIX2": float(moved[1])})
 
 
-def _image(channel: str, stamp: Any, triplet: Triplet, wcs: Any, astrometry: Mapping[str, Any]) -> bytes:
+def _image(channel: str, stamp: npt.NDArray[Any], triplet: Triplet, astrometry: _Astrometry) -> bytes:
     data = np.ascontiguousarray(stamp, stamp.dtype.newbyteorder(">"))
     height, width = data.shape
-    cards = {
+    structure = {
         "XTENSION": "IMAGE",
         "BITPIX": (-8 if data.dtype.kind == "f" else 8) * data.dtype.itemsize,
         "NAXIS": 2,
@@ -140,23 +151,29 @@ def _image(channel: str, stamp: Any, triplet: Triplet, wcs: Any, astrometry: Map
         "PCOUNT": 0,
         "GCOUNT": 1,
         "EXTNAME": channel.upper(),
-        **astrometry,
     }
-    if wcs is not None:
-        corner = [stamp_origin(np.array([triplet.meta[axis]]), width)[0] for axis in ("x", "y")]
-        cards |= {f"CRPIX{i + 1}": float(wcs.wcs.crpix[i] - corner[i]) for i in (0, 1)}
-    return _header(cards) + data.tobytes().ljust(-(-data.nbytes // _BLOCK) * _BLOCK, b"\0")
+    return _header(_cards(structure) + astrometry.cards(triplet)) + _filled(data.tobytes(), b"\0")
 
 
-def _header(cards: Mapping[str, Any]) -> bytes:
+def _cards(values: Mapping[str, Any]) -> str:
     from astropy.io.fits import Card
 
-    values = {
-        key: value.encode("ascii", "backslashreplace").decode() if isinstance(value, str) else value
-        for key, value in cards.items()
-    }
-    text = "".join(Card(key, value).image for key, value in values.items()) + "END".ljust(80)
-    return text.ljust(-(-len(text) // _BLOCK) * _BLOCK).encode("ascii")
+    cards = []
+    for key, value in values.items():
+        if isinstance(value, str):
+            cards.append(Card(key, value.encode("ascii", "backslashreplace").decode()).image)
+        else:
+            word = "T" if value is True else repr(value).upper()
+            cards.append(f"{key:<8}= {word:>20}".ljust(80))
+    return "".join(cards)
+
+
+def _header(cards: str) -> bytes:
+    return _filled((cards + "END".ljust(80)).encode("ascii"), b" ")
+
+
+def _filled(content: bytes, filler: bytes) -> bytes:
+    return content.ljust(-(-len(content) // _BLOCK) * _BLOCK, filler)
 
 
 def _file_name(id: str, taken: set[str]) -> str:
