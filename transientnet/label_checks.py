@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .contract import InputContract
 from .errors import LabelError
-from .labels import Labels, Text
-from .preprocess import Prepared
-from .triplet import QualityFlag
+from .labels import Labels, Text, read_labels
+from .preprocess import Prepared, preprocess
+from .registry import resolve
+from .triplet import QualityFlag, Triplet
 
-__all__ = ["LabelCheck", "Problem", "check_labels", "sky_objects"]
+__all__ = ["LabelCheck", "Problem", "check_labels", "check_table", "prepare", "sky_objects"]
 
 SIMILARITY = 0.85
 """Correlation of two reference stamps, without their centres, above which they show the same sky.
@@ -27,6 +29,7 @@ On ZTF 97 of 100 pairs above it are the same object, and half of such pairs are 
 _POOL = 3
 _CENTRE = 4
 _LISTED = 12
+_CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,3 +274,27 @@ def _alike(references: npt.NDArray[np.float32]) -> Iterable[tuple[int, int]]:
         for row, other in zip((rows + begin).tolist(), others.tolist(), strict=True):
             if other < row:
                 yield row, other
+
+
+def check_table(
+    labels: Any,
+    *,
+    cutouts: Any = None,
+    groups: Any = None,
+    pixel_scale: float | None = None,
+    fwhm: float | None = None,
+    base: str = "realbogus",
+) -> LabelCheck:
+    """Read and check a label table without training anything; see `read_labels`.
+
+    `base` is the model whose contract says which stamps can be used.
+    """
+    record = resolve(base)[1]
+    table = read_labels(labels, cutouts=cutouts, groups=groups, pixel_scale=pixel_scale, fwhm=fwhm)
+    return check_labels(table, prepare(table.triplets, record.contract))
+
+
+def prepare(triplets: Sequence[Triplet], contract: InputContract) -> Prepared:
+    """`preprocess` in chunks, which bounds the memory of its temporaries."""
+    parts = [preprocess(triplets[i : i + _CHUNK], contract) for i in range(0, len(triplets), _CHUNK)]
+    return Prepared(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

@@ -144,7 +144,7 @@ def read_labels(
         raise LabelError(f"{where}: split must be one of {', '.join(SPLITS)} or empty, not {bad[0]!r}")
 
     triplets = [
-        _with(triplet, pixel_scale=scale or pixel_scale, fwhm=seeing or fwhm)
+        _with(triplet, scale or pixel_scale, seeing or fwhm)
         for triplet, scale, seeing in zip(
             _stamps(table, cutouts, folder, where), scales, seeings, strict=True
         )
@@ -163,9 +163,11 @@ def read_labels(
     )
 
 
-def _with(triplet: Triplet, **values: float | None) -> Triplet:
-    given = {name: value for name, value in values.items() if value is not None}
-    return replace(triplet, **given) if given and triplet.error is None else triplet
+def _with(triplet: Triplet, pixel_scale: float | None, fwhm: float | None) -> Triplet:
+    """The table's word goes before the file's."""
+    if triplet.error is not None:
+        return triplet
+    return replace(triplet, pixel_scale=pixel_scale or triplet.pixel_scale, fwhm=fwhm or triplet.fwhm)
 
 
 # --- the table ---------------------------------------------------------------------------------------

@@ -71,6 +71,8 @@ class Augmentation:
         x = torch.asinh(flux)
         if self.drop:
             lost = torch.zeros(n, 3, 1, 1, device=device)
-            lost.scatter_(1, 1 + (uniform(n, 1, 1, 1) < 0.5).long(), (uniform(n, 1, 1, 1) < self.drop).float())
+            lost.scatter_(
+                1, 1 + (uniform(n, 1, 1, 1) < 0.5).long(), (uniform(n, 1, 1, 1) < self.drop).float()
+            )
             x = x * (1 - lost)
         return x

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from .export import load_network
 from .network import StampNetwork
 from .training import HEAD
 
-__all__ = ["STRENGTHS", "features_of", "fit_head", "load_base", "survey_classes"]
+__all__ = ["STRENGTHS", "choose_strength", "features_of", "fit_head", "load_base", "survey_classes"]
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """Pulls towards the head's start among which cross-validation chooses."""
@@ -40,8 +42,11 @@ def load_base(path: Path, base: ModelRecord, classes: tuple[str, ...]) -> StampN
     already classifies. Other classes start from zero.
     """
     initializers = onnx.load(str(path), load_external_data=False).graph.initializer
-    heads = [name.split(".")[-2] for name in (item.name for item in initializers) if name.endswith("weight")
-             and ".heads." in f".{name}"]
+    heads = [
+        name.split(".")[-2]
+        for name in (item.name for item in initializers)
+        if name.endswith("weight") and ".heads." in f".{name}"
+    ]
     if len(heads) != 1:
         raise ContractError(f"{path}: {base.id} must have one head to adapt, not {len(heads)}")
     network = load_network(path, base, {heads[0]: len(base.classes)})
@@ -64,7 +69,7 @@ def features_of(network: StampNetwork, x: Tensor, batch: int = 256) -> Tensor:
     """Features (N, F) of a normalised tensor, on the CPU."""
     device = next(network.parameters()).device
     network.eval()
-    return torch.cat([network.embedding(part.to(device)).cpu() for part in x.split(batch)])
+    return torch.cat([network.embedding(part.to(device)).cpu() for part in torch.split(x, batch)])
 
 
 def fit_head(head: nn.Linear, features: Tensor, y: Tensor, weight: Tensor, strength: float) -> None:
@@ -87,7 +92,7 @@ def fit_head(head: nn.Linear, features: Tensor, y: Tensor, weight: Tensor, stren
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         head.weight.copy_((start[0] + moved[0].detach()) / spread)
         head.bias.copy_(start[1] + moved[1].detach())
@@ -98,7 +103,7 @@ def choose_strength(
     features: Tensor,
     y: Tensor,
     weight: Tensor,
-    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+    folds: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]],
 ) -> float:
     """The strength with the lowest loss on left-out rows."""
     losses = []

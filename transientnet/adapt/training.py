@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,18 @@ from torch.nn import functional as F
 from .augment import Augmentation
 from .network import StampNetwork
 
-__all__ = ["HEAD", "Recipe", "Weights", "average", "fine_tune", "get_weights", "logits_of", "set_weights"]
+__all__ = [
+    "HEAD",
+    "Recipe",
+    "Weights",
+    "average",
+    "batches",
+    "fast_math",
+    "fine_tune",
+    "get_weights",
+    "logits_of",
+    "set_weights",
+]
 
 HEAD = "survey"
 """Name of the head that adapting trains."""
@@ -76,7 +87,7 @@ def fast_math(device: torch.device) -> AbstractContextManager[object]:
     """Half-precision multiplication where the machine has it in hardware."""
     if device.type == "cpu":
         # torch < 2.10 cannot tell.
-        tell = getattr(torch.cpu, "get_capabilities", dict)
+        tell: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
         able = bool(tell().get("avx512_bf16") or tell().get("amx_bf16"))
     else:
         able = torch.cuda.is_bf16_supported()
@@ -88,11 +99,11 @@ def logits_of(network: StampNetwork, x: Tensor, batch: int = 256) -> Tensor:
     """Logits (N, K) of a normalised tensor, in full precision, on the CPU."""
     device = next(network.parameters()).device
     network.eval()
-    parts = [network.heads[HEAD](network.embedding(part.to(device))).cpu() for part in x.split(batch)]
+    parts = [network.heads[HEAD](network.embedding(part.to(device))).cpu() for part in torch.split(x, batch)]
     return torch.cat(parts)
 
 
-def _order(n: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+def batches(n: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Batches without end; every row once before any comes again."""
     left = torch.empty(0, dtype=torch.long)
     while True:
@@ -155,7 +166,7 @@ def fine_tune(
     marks = {round(recipe.steps * (k + 1) / recipe.snapshots) for k in range(recipe.snapshots)}
     kept: list[Weights] = []
     network.train()
-    for step, rows in enumerate(_order(len(x), recipe.batch, generator)):
+    for step, rows in enumerate(batches(len(x), recipe.batch, generator)):
         if step == recipe.steps:
             break
         batch = recipe.augmentation(x[rows].to(device), generator)
@@ -168,7 +179,7 @@ def fine_tune(
                 Tensor, sum(((p - q) ** 2).sum() for p, q in zip(parameters, start, strict=True))
             )
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
         optimizer.step()
         schedule.step()
