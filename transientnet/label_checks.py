@@ -241,7 +241,7 @@ def sky_objects(labels: Labels, prepared: Prepared) -> tuple[list[list[int]], Te
         for row in rows[1:]:
             parent[root(row)] = root(rows[0])
     alone = np.flatnonzero(missing & prepared.usable)
-    for one, other in _alike(prepared.tensor[alone, 1] if len(alone) else np.zeros((0, 3, 3), np.float32)):
+    for one, other in _alike(prepared.tensor[alone, 1]):
         parent[root(int(alone[one]))] = root(int(alone[other]))
 
     roots = [root(row) for row in range(n)]
@@ -265,7 +265,7 @@ def _alike(references: npt.NDArray[np.float32]) -> Iterable[tuple[int, int]]:
     pooled = window.reshape(n, side, _POOL, side, _POOL).mean((2, 4))
     middle, reach = side // 2, min(_CENTRE, side // 4)
     pooled[:, middle - reach : middle + reach + 1, middle - reach : middle + reach + 1] = 0.0
-    flat = pooled.reshape(n, -1)
+    flat = pooled.reshape(n, side * side)
     flat -= flat.mean(axis=1, keepdims=True)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
     for begin in range(0, n, 1024):

@@ -164,7 +164,8 @@ def cross_fit(
                 kept = _read(path) if path else None
                 if kept is None:
                     network = copy.deepcopy(start)
-                    set_weights(network, networks[number][-1])
+                    if not ready:
+                        set_weights(network, networks[number][-1])
                     part = survey.take(fold.train)
                     kept = fine_tune(network, part.x, part.y, part.weight, recipe, seed + number, on_step)
                     if path:
