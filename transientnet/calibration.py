@@ -157,7 +157,11 @@ def fit_calibration(
             lambda v: calibration_error(p, y, weights=v), groups, len(y), weights=w,
             resamples=resamples, seed=seed,
         )  # fmt: skip
-        return {"nll": _nll(p, y, w), "ece": calibration_error(p, y, weights=w), "ece_interval": list(interval)}
+        return {
+            "nll": _nll(p, y, w),
+            "ece": calibration_error(p, y, weights=w),
+            "ece_interval": list(interval),
+        }
 
     return {
         "method": method,

@@ -369,7 +369,9 @@ def _one_class(
         return np.concatenate([roc, precision[at], area])
 
     value = curves(weights)
-    band = bootstrap(curves, groups, len(scores), weights=weights, resamples=max(100, resamples // 4), seed=seed)
+    band = bootstrap(
+        curves, groups, len(scores), weights=weights, resamples=max(100, resamples // 4), seed=seed
+    )
     low, high = (np.broadcast_to(side, value.shape) for side in band)
     roc, pr = slice(0, CURVE_POINTS), slice(CURVE_POINTS, 2 * CURVE_POINTS)
 
