@@ -85,7 +85,7 @@ class TestGeometry:
     @given(
         x=st.floats(0, WIDTH - 1),
         y=st.floats(0, HEIGHT - 1),
-        size=st.integers(15, 41),
+        size=st.integers(21, 41),
         angle=st.floats(-180, 180),
     )
     @settings(max_examples=25, deadline=None)
@@ -109,8 +109,7 @@ class TestGeometry:
             (stamp * columns).sum() / stamp.sum() + origin[0],
             (stamp * rows).sum() / stamp.sum() + origin[1],
         ]
-        inside = 7 < min(x - origin[0], y - origin[1], size - x + origin[0], size - y + origin[1])
-        if inside and np.isfinite(triplet.reference).all():
+        if np.isfinite(triplet.reference).all():
             assert np.allclose(centre, [x, y], atol=0.02)
             assert stamp.sum() == pytest.approx(1000, rel=0.01)
 
@@ -287,7 +286,7 @@ class TestFrames:
         assert np.isnan(triplet.science[2, 3])
         assert np.isnan(triplet.science).sum() == 1
         # A Rubin mask names its planes: a detected pixel is a good pixel.
-        mask.header["MP_BAD"], mask.header["MP_DETECTED"] = 0, 5
+        mask.header["MP_BAD"], mask.header["HIERARCH MP_DETECTED"] = 0, 5
         fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(FRAME, name="IMAGE"), mask]).writeto(
             path, overwrite=True
         )
@@ -366,8 +365,8 @@ class TestCommand:
 
     def test_the_wcs_of_a_stamp_points_where_the_frame_did(self, tmp_path: Path) -> None:
         header = fits.Header.fromstring(
-            "CTYPE1  = 'RA---TAN-SIP'\nCTYPE2  = 'DEC--TAN-SIP'\nCRVAL1  = 150.0\nCRVAL2  = 2.0\nCRPIX1  = 60.5\n"
-            "CRPIX2  = 45.5\nCD1_1   = -1E-4\nCD1_2   = 0.0\nCD2_1   = 0.0\nCD2_2   = 1E-4\nA_ORDER = 2\n"
+            "CTYPE1  = 'RA---TAN-SIP'\nCTYPE2  = 'DEC--TAN-SIP'\nCRVAL1  = 150.0\nCRVAL2  = 2.0\n"
+            "CRPIX1  = 60.5\nCRPIX2  = 45.5\nCD1_1   = -1E-4\nCD1_2   = 0.0\nCD2_1   = 0.0\nCD2_2   = 1E-4\nA_ORDER = 2\n"
             "A_2_0   = 1E-4\nB_ORDER = 2\nB_0_2   = 2E-4\n",
             sep="\n",
         )
