@@ -366,7 +366,8 @@ class TestCommand:
     def test_the_wcs_of_a_stamp_points_where_the_frame_did(self, tmp_path: Path) -> None:
         header = fits.Header.fromstring(
             "CTYPE1  = 'RA---TAN-SIP'\nCTYPE2  = 'DEC--TAN-SIP'\nCRVAL1  = 150.0\nCRVAL2  = 2.0\n"
-            "CRPIX1  = 60.5\nCRPIX2  = 45.5\nCD1_1   = -1E-4\nCD1_2   = 0.0\nCD2_1   = 0.0\nCD2_2   = 1E-4\nA_ORDER = 2\n"
+            "CRPIX1  = 60.5\nCRPIX2  = 45.5\nCD1_1   = -1E-4\nCD1_2   = 0.0\n"
+            "CD2_1   = 0.0\nCD2_2   = 1E-4\nA_ORDER = 2\n"
             "A_2_0   = 1E-4\nB_ORDER = 2\nB_0_2   = 2E-4\n",
             sep="\n",
         )
