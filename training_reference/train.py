@@ -70,7 +70,7 @@ def train(
         chunks = [work / f"simulated-{index:03d}.npz" for index in range(plan.chunks)]
         _run(
             pool,
-            [(learn.simulate_chunk, (path, index)) for index, path in enumerate(chunks)],
+            [(learn.simulate_chunk, (path, index, plan.batches)) for index, path in enumerate(chunks)],
             "simulated chunk",
             say,
         )
@@ -112,7 +112,7 @@ def train(
         "commit": _commit(),
         "seed": seed,
         "data_sha256": alerts.digest,
-        "plan": dataclasses.asdict(plan),
+        "plan": _plan(plan),
         "machine": f"{platform.machine()}, {pool_size} processes",
         "finished": time.strftime("%Y-%m-%d", time.gmtime()),
         "wall_seconds": round(time.time() - started, 1),
@@ -157,11 +157,15 @@ def _run(pool: ProcessPoolExecutor, jobs: Iterable[tuple[Callable[..., None], tu
 
 def _guard(work: Path, plan: Plan, seed: int, alerts: Alerts) -> None:
     """Refuse to go on from the files of another run."""
-    identity = json.dumps([dataclasses.asdict(plan), seed, alerts.digest], sort_keys=True)
+    identity = json.dumps([_plan(plan), seed, alerts.digest], sort_keys=True)
     stamp = work / "identity.json"
     if stamp.exists() and stamp.read_text(encoding="utf-8") != identity:
         raise SystemExit(f"{work} belongs to a run with another plan, seed or data: give another --output")
     stamp.write_text(identity, encoding="utf-8")
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    return {**dataclasses.asdict(plan), "network": plan.network.to_dict()}
 
 
 def _commit() -> str:
