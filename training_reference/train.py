@@ -24,7 +24,6 @@ from transientnet import __version__
 from . import learn
 from .data import Alerts, load, normalised
 from .learn import HEADS, Plan
-from .record import write_models
 
 __all__ = ["train"]
 
@@ -118,6 +117,8 @@ def train(
         "wall_seconds": round(time.time() - started, 1),
         "stage_ends_seconds": {name: round(seconds, 1) for name, seconds in clock.items()},
     }
+    from .record import write_models
+
     write_models(final, alerts, tensor, held_out, run, output)
     (output / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     say(f"done; {time.process_time() - cpu:.0f} s of processor time in the parent")
@@ -170,16 +171,18 @@ def _plan(plan: Plan) -> dict[str, Any]:
 
 def _commit() -> str:
     """The commit of the code that runs, with a mark if the tree differs from it."""
-    root = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        root = Path(__file__).resolve().parent
+        return subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
-        )
-        status = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=root, capture_output=True,
-                                text=True, check=True)  # fmt: skip
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
 
 
 def _teller(started: float) -> Callable[[str], None]:
