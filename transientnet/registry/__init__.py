@@ -219,9 +219,11 @@ def local_models() -> list[Found]:
         if Location.parse(address).kind == "folder" and cache.entry(address) is None:
             entries.append(_ask(cache, address, True))
     for entry in entries:
-        for record in entry.manifest.records:
-            if entry.pinned.kind == "folder" or cache.model(record).is_file():
-                found.append(Found(record, entry.pinned))
+        found += [
+            Found(record, entry.pinned)
+            for record in entry.manifest.records
+            if entry.pinned.kind == "folder" or cache.model(record).is_file()
+        ]
     return found
 
 

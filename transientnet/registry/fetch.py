@@ -25,6 +25,7 @@ from typing import IO, Any
 from ..contract import Source
 from ..errors import ModelIntegrityError, ModelUnavailableError, UsageError
 from .manifest import MANIFEST_NAME
+from .safety import read_bounded
 
 __all__ = ["Location", "disk_errors", "fetch", "fetch_source", "fetch_url"]
 
@@ -156,15 +157,7 @@ def disk_errors(folder: Path, advice: str = "set TRANSIENTNET_CACHE to a folder"
 
 
 def _copy(source: Path, part: Path, limit: int) -> None:
-    try:
-        stream = open(source, "rb")
-        size = source.stat().st_size
-    except OSError as error:
-        raise ModelUnavailableError(f"cannot read {source}: {error.strerror or error}") from error
-    with stream, open(part, "wb") as target:
-        if size > limit:
-            raise ModelIntegrityError(f"{source}: {size} bytes, more than the {limit} expected")
-        shutil.copyfileobj(stream, target)
+    part.write_bytes(read_bounded(source, limit))
 
 
 # HTTP -------------------------------------------------------------------------------------------
