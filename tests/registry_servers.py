@@ -130,7 +130,9 @@ class Hub:
     def read(self, handler: BaseHTTPRequestHandler, with_body: bool) -> None:
         parts = unquote(urlsplit(handler.path).path).strip("/").split("/")
         if parts[:2] == ["api", "models"]:
-            return _json(handler, {"id": "team/models", "modelId": "team/models", "sha": self.main, "siblings": []})
+            return _json(
+                handler, {"id": "team/models", "modelId": "team/models", "sha": self.main, "siblings": []}
+            )
         if len(parts) < 5 or parts[2] != "resolve":
             return _json(handler, {}, 404)
         revision = self.main if parts[3] == "main" else parts[3]

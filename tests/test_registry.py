@@ -89,7 +89,13 @@ def published(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("TRANSIENTNET_REGISTRY", "TRANSIENTNET_OFFLINE", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy"):
+    for name in (
+        "TRANSIENTNET_REGISTRY",
+        "TRANSIENTNET_OFFLINE",
+        "HF_HUB_OFFLINE",
+        "HTTP_PROXY",
+        "http_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "cache"
     monkeypatch.setenv("TRANSIENTNET_CACHE", str(folder))
@@ -173,7 +179,9 @@ def test_manifest_and_metadata_that_differ_are_an_error_naming_the_fields(
 
 def test_metadata_is_read_without_onnxruntime() -> None:
     code = "import sys; from transientnet.registry import resolve; resolve('4class'); print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert not {"onnxruntime", "huggingface_hub", "requests", "pooch"} & set(modules.stdout.split())
 
 
