@@ -19,13 +19,10 @@ from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image, facts
 from .sources import stem
-from .stacks import MAX_COLUMN_BYTES, Rows, check_dtype, filled, read_stack
+from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, check_dtype, filled, read_stack
 from .surveys import Layout, match_channels
 
 __all__ = ["from_memory", "is_triplet", "read"]
-
-MAX_EXPANSION = 200
-"""Most that a packed array may grow by once it is larger than `MAX_COLUMN_BYTES`; stamps pack far less."""
 
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, SyntaxError, OverflowError, zlib.error, zipfile.BadZipFile)
 

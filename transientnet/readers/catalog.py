@@ -120,8 +120,7 @@ def read_catalog(
             raise UsageError(f"{roles[0]} and {roles[1]} name the columns of one position: give both or neither")
         if first is not None and second is not None:
             return named(first), named(second)
-        found = match_role(names, roles[0], layout), match_role(names, roles[1], layout)
-        return None if found[0] is None or found[1] is None else (found[0], found[1])
+        return next(zip(match_role(names, roles[0], layout), match_role(names, roles[1], layout), strict=False), None)
 
     pixel, sky = pair(x, y, ("x", "y")), pair(ra, dec, ("ra", "dec"))
     if ra is not None and x is None:
@@ -133,8 +132,8 @@ def read_catalog(
         )
     if one_based is None:
         one_based = pixel is not None and _ONE_BASED.fullmatch(normalise(pixel[0])) is not None
-    id_name = named(id_column) if id_column else match_role(names, "id", layout)
-    group_name = named(group_column) if group_column else match_role(names, "group", layout)
+    id_name = named(id_column) if id_column else next(iter(match_role(names, "id", layout)), None)
+    group_name = named(group_column) if group_column else next(iter(match_role(names, "group", layout)), None)
     return Catalog(
         ids=tuple(str(i) for i in range(len(table))) if id_name is None else _texts(table[id_name]),
         groups=(None,) * len(table)

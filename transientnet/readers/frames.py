@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..errors import ReadError, UsageError
 from ..triplet import CHANNELS, Triplet
 from .catalog import read_catalog
+from .image import facts
 from .regrid import Regridder, same_grid
 from .surveys import match_channels
 
@@ -361,7 +362,7 @@ def _frame(
 
         wcs = wcs.celestial
         pixel_scale = float(proj_plane_pixel_area(wcs)) ** 0.5 * 3600
-    return Frame(data, name, mask, wcs, pixel_scale, header_fwhm(headers, pixel_scale))
+    return Frame(data, name, mask, wcs, pixel_scale, _fwhm(headers, pixel_scale))
 
 
 def _wcs(header: Any, hdus: Any = None) -> Any:
@@ -427,3 +428,16 @@ def _sky(wcs: Any, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> np
 
     sky = pixel_to_skycoord(x, y, wcs).icrs
     return np.stack([sky.ra.deg, sky.dec.deg], axis=1)
+
+
+def _fwhm(headers: Sequence[Mapping[str, Any]], pixel_scale: float | None) -> float | None:
+    """Seeing in pixels that the first header knows that does."""
+    for header in headers:
+        comments = getattr(header, "comments", {})
+        told = dict(header)
+        if pixel_scale is not None:
+            told.setdefault("PIXSCALE", pixel_scale)
+        fwhm = facts(told, lambda key: str(comments[key]) if key in comments else "")[1]
+        if fwhm is not None:
+            return fwhm
+    return None

@@ -11,13 +11,12 @@ import numpy as np
 from ..errors import MissingDependencyError, ReadError
 from ..triplet import Triplet
 from .sources import stem
-from .stacks import MAX_COLUMN_BYTES, MAX_TRIPLET_BYTES, Rows, read_stack
+from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, read_stack
 from .surveys import Layout, normalise
 
 __all__ = ["read"]
 
 _ORDER_ATTRIBUTES = ("channels", "channelorder", "channelnames", "order")
-_MAX_DEPTH = 8
 
 
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
@@ -42,7 +41,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     try:
         with h5py.File(path, "r") as file:
             found = False
-            for triplet in _group(file, path, layout, {}, 0):
+            for triplet in _group(file, path, layout, {}, ()):
                 found = True
                 yield triplet
             if not found:
@@ -56,12 +55,15 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         raise ReadError(f"{path} is damaged or no HDF5 file: {error}") from error
 
 
-def _group(group: Any, path: str, layout: Layout, inherited: Mapping[str, Any], depth: int) -> Iterator[Triplet]:
+def _group(
+    group: Any, path: str, layout: Layout, inherited: Mapping[str, Any], above: tuple[Any, ...]
+) -> Iterator[Triplet]:
     import h5py
 
-    if depth > _MAX_DEPTH:
-        raise ReadError(f"{path} nests groups deeper than {_MAX_DEPTH}: {group.name}")
-    where = path if depth == 0 else f"{path}{group.name}"
+    if group.id in above:
+        raise ReadError(f"{path}: group {group.name} contains itself")
+    top = not above
+    where = path if top else f"{path}{group.name}"
     arrays: dict[str, Rows] = {}
     below = []
     for name in group:
@@ -73,16 +75,52 @@ def _group(group: Any, path: str, layout: Layout, inherited: Mapping[str, Any], 
             arrays[name] = _checked(group[name], f"{where}[{name}]")
         elif kind is h5py.Group:
             below.append(name)
-    told = {**inherited, **_attributes(group)}
+    told: dict[str, Any] = {**inherited, **_attributes(group)}
     if any(len(rows.shape) >= 2 for rows in arrays.values()):
-        columns = {key: np.asarray(value) for key, value in told.items() if key not in arrays}
+        columns: dict[str, Rows] = {key: np.asarray(value) for key, value in told.items() if key not in arrays}
         order = next((v for k, v in told.items() if normalise(k) in _ORDER_ATTRIBUTES), None)
         for rows in arrays.values():
             order = next((v for k, v in _attributes(rows).items() if normalise(k) in _ORDER_ATTRIBUTES), order)
-        name = stem(path) if depth == 0 else group.name.rpartition("/")[2]
-        yield from read_stack({**columns, **arrays}, layout, where, order=order, name=name)
+        name = stem(path) if top else group.name.rpartition("/")[2]
+        yield from read_stack({**columns, **arrays}, layout, where, source=path, order=order, name=name)
     for name in below:
         try:
-            yield from _group(group[name], path, layout, told, depth + 1)
+            yield from _group(group[name], path, layout, told, (*above, group.id))
         except ReadError as error:
             yield Triplet.unreadable(name, path, str(error))
+
+
+def _checked(rows: Any, where: str) -> Rows:
+    """A data set that lies wholly in the file and unpacks within bounds."""
+    if rows.is_virtual or rows.external:
+        raise ReadError(f"{where} keeps its data in other files; copy them in (h5repack does)")
+    if rows.dtype.kind == "O" and _is_text(rows) and len(rows.shape) < 2:
+        if math.prod(rows.shape) > MAX_COLUMN_BYTES // 64:
+            raise ReadError(f"{where} has {rows.shape} texts: too many for one column")
+        return np.asarray(rows.asstr(errors="replace")[()], dtype=str)
+    size = math.prod(rows.shape) * rows.dtype.itemsize
+    if size > max(MAX_COLUMN_BYTES, MAX_EXPANSION * rows.id.get_storage_size()):
+        raise ReadError(f"{where} unpacks to more than {MAX_EXPANSION} times its size: refused")
+    if rows.chunks and math.prod(rows.chunks) * rows.dtype.itemsize > MAX_COLUMN_BYTES:
+        raise ReadError(f"{where} has chunks beyond the limit of {MAX_COLUMN_BYTES // 2**20} MiB")
+    return rows  # type: ignore[no-any-return]
+
+
+def _is_text(rows: Any) -> bool:
+    import h5py
+
+    return h5py.check_string_dtype(rows.dtype) is not None
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    """Attributes that are a text, a number or a short list of texts."""
+    told: dict[str, Any] = {}
+    for name in thing.attrs:
+        value = thing.attrs[name]
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        if isinstance(value, str | int | float | np.number | np.bool_):
+            told[name] = value
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "SUO" and 0 < value.size <= 3:
+            told[name] = value.ravel().tolist()
+    return told

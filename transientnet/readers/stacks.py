@@ -22,15 +22,17 @@ from .candidate import from_images
 from .image import Image
 from .surveys import Layout, channel_of, match_channels, match_roles, normalise
 
-__all__ = ["MAX_COLUMN_BYTES", "MAX_TRIPLET_BYTES", "Rows", "check_dtype", "filled", "read_stack"]
+__all__ = ["MAX_COLUMN_BYTES", "MAX_EXPANSION", "MAX_TRIPLET_BYTES", "STACK_NAMES", "Rows", "check_dtype", "filled", "read_stack"]
 
 MAX_TRIPLET_BYTES = 256 * 2**20
 """Most that one candidate's stamps may take; a file that declares more is not believed."""
 MAX_COLUMN_BYTES = 512 * 2**20
 """Most that the ids, or another column, of one file may take."""
+MAX_EXPANSION = 200
+"""Most that a packed array may grow by once it is larger than `MAX_COLUMN_BYTES`; stamps pack far less."""
 
 _BLOCK_BYTES = 16 * 2**20
-_STACKS = ("triplets", "triplet", "cutouts", "stamps", "images", "data", "x", "arr0")
+STACK_NAMES = ("triplets", "triplet", "cutouts", "stamps", "images", "data", "x", "arr0")
 _MASKS = ("tickmask", "mask", "masks", "badpixels", "badpixelmask", "bpm")
 _ORDERS = ("channels", "channelorder", "channelnames", "order")
 _ACCEPTED = (
@@ -80,6 +82,7 @@ def read_stack(
     layout: Layout,
     where: str,
     *,
+    source: str | None = None,
     order: Any = None,
     name: str | None = None,
     start: int = 0,
@@ -94,7 +97,9 @@ def read_stack(
     layout : Layout
         Names, and the order of channels.
     where : str
-        The source, for messages and ``meta["source"]``.
+        Where the arrays are, for messages.
+    source : str, optional
+        The file, if `where` is a place within it.
     order : str or sequence of str, optional
         Order of channels that the source declares. One that the layout declares goes before it.
     name : str, optional
@@ -124,7 +129,7 @@ def read_stack(
             yield from_images(
                 {channel: Image(cube[i]) for channel, cube in cubes.items()},
                 id=name if stamps.single and name else str(start + row),
-                source=where,
+                source=source or where,
                 layout=layout,
                 scalars={key: column[row if len(column) > 1 else 0] for key, column in columns.items()},
             )
@@ -133,10 +138,10 @@ def read_stack(
 def _find(arrays: Mapping[str, Rows], layout: Layout, where: str, order: tuple[str, ...]) -> _Stamps:
     images = [key for key, rows in arrays.items() if len(rows.shape) >= 2 and normalise(key) not in _MASKS]
     named = match_channels(images, layout)
-    if "science" in named and (len(named) > 1 or len(arrays[named["science"]].shape) < 4):
-        if len(images) > 1 or len(named) > 1 or normalise(named["science"]) not in _STACKS:
-            return _separate(arrays, named, where)
-    stacks = [key for alias in _STACKS for key in images if normalise(key) == alias]
+    key = named.get("science")
+    if key is not None and (len(named) > 1 or (channel_of(key) and len(arrays[key].shape) < 4)):
+        return _separate(arrays, named, where)
+    stacks = [key for alias in STACK_NAMES for key in images if normalise(key) == alias]
     stacks += [key for key in images if len(arrays[key].shape) >= 3]
     stacks += [key for key, rows in arrays.items() if rows.dtype.hasobject]
     if not stacks:
