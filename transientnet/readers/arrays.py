@@ -24,7 +24,16 @@ from .surveys import Layout, match_channels
 
 __all__ = ["from_memory", "is_triplet", "read"]
 
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, SyntaxError, OverflowError, zlib.error, zipfile.BadZipFile)
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
@@ -51,7 +60,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         raise
     except MemoryError as error:
         raise ReadError(f"{path} asks for more memory than there is") from error
-    except (*_DAMAGE, RuntimeError) as error:
+    except _DAMAGE as error:
         raise ReadError(f"{path} is damaged or no NumPy file: {error}") from error
 
 
@@ -110,7 +119,9 @@ class _Stream:
         if fortran and len(self.shape) > 1 and not self.dtype.hasobject:
             # Its first row is spread over the whole of it.
             if self._bytes(self.shape) > MAX_COLUMN_BYTES:
-                raise ReadError(f"{label} is in Fortran order and too large to turn: save np.ascontiguousarray of it")
+                raise ReadError(
+                    f"{label} is in Fortran order and too large to turn: save np.ascontiguousarray of it"
+                )
             self._loaded = self._read(self.shape[::-1]).T
 
     def __getitem__(self, rows: Any) -> npt.NDArray[Any]:
@@ -135,7 +146,8 @@ class _Stream:
         data = self._file.read(wanted)
         if len(data) != wanted:
             raise ReadError(f"{self._label} ends early: {len(data)} of {wanted} bytes are there")
-        return np.frombuffer(data, self.dtype).reshape(shape)
+        pixels: npt.NDArray[Any] = np.frombuffer(data, self.dtype).reshape(shape)
+        return pixels
 
 
 def is_triplet(source: Any) -> bool:
@@ -144,7 +156,9 @@ def is_triplet(source: Any) -> bool:
         isinstance(source, Sequence)
         and 1 < len(source) <= 3
         and source[0] is not None
-        and all(item is None or len(getattr(getattr(item, "data", item), "shape", ())) == 2 for item in source)
+        and all(
+            item is None or len(getattr(getattr(item, "data", item), "shape", ())) == 2 for item in source
+        )
     )
 
 
@@ -174,7 +188,9 @@ def from_memory(source: Any, layout: Layout, *, start: int = 0) -> Iterator[Trip
         if isinstance(source, Mapping):
             source = {str(key): value for key, value in source.items()}
             channels = match_channels(list(source), layout)
-            stamps = {channel: _image(source[key]) for channel, key in channels.items() if source[key] is not None}
+            stamps = {
+                channel: _image(source[key]) for channel, key in channels.items() if source[key] is not None
+            }
             if stamps and all(image.data.ndim == 2 for image in stamps.values()):
                 rest = {k: v for k, v in source.items() if k not in channels.values() and np.ndim(v) == 0}
                 yield from_images(stamps, id=str(start), source=where, layout=layout, scalars=rest)

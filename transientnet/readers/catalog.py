@@ -117,10 +117,13 @@ def read_catalog(
 
     def pair(first: str | None, second: str | None, roles: tuple[str, str]) -> tuple[str, str] | None:
         if (first is None) != (second is None):
-            raise UsageError(f"{roles[0]} and {roles[1]} name the columns of one position: give both or neither")
+            raise UsageError(
+                f"{roles[0]} and {roles[1]} name the columns of one position: give both or neither"
+            )
         if first is not None and second is not None:
             return named(first), named(second)
-        return next(zip(match_role(names, roles[0], layout), match_role(names, roles[1], layout), strict=False), None)
+        firsts, seconds = (match_role(names, role, layout) for role in roles)
+        return (firsts[0], seconds[0]) if firsts and seconds else None
 
     pixel, sky = pair(x, y, ("x", "y")), pair(ra, dec, ("ra", "dec"))
     if ra is not None and x is None:
@@ -201,8 +204,7 @@ def _read_table(path: Path) -> Any:
         raise
     except Exception as error:
         raise ReadError(
-            f"{path} cannot be read as a catalogue ({type(error).__name__}: {str(error).splitlines()[0][:200]}); "
-            "CSV, ECSV, SExtractor, VOTable, FITS and Parquet tables are"
+            f"{path} cannot be read as a catalogue ({type(error).__name__}: {str(error)[:200]}); CSV, ECSV, SExtractor, VOTable, FITS and Parquet tables are"
         ) from error
 
 
@@ -245,8 +247,9 @@ def _read_parquet(path: Path) -> Any:
 
 def _texts(column: Any) -> tuple[str, ...]:
     masked = np.ma.getmaskarray(column)
-    values = (v.decode(errors="replace") if isinstance(v, bytes) else v for v in np.ma.getdata(column).tolist())
-    return tuple("" if m else str(v).strip() for v, m in zip(values, masked, strict=True))
+    values = np.ma.getdata(column).tolist()
+    texts = (v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values)
+    return tuple("" if m else text.strip() for text, m in zip(texts, masked, strict=True))
 
 
 def _numbers(column: Any, where: str) -> npt.NDArray[np.float64]:

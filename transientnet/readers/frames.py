@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError, UsageError
-from ..triplet import CHANNELS, Triplet
+from ..triplet import Triplet
 from .catalog import read_catalog
 from .image import facts
 from .regrid import Regridder, same_grid
@@ -149,12 +150,11 @@ def cut_triplets(
     if science is None:
         raise UsageError("a science frame is needed to cut stamps from")
     base = open_frame(science, "science", mask_bits=mask_bits)
-    frames: list[Frame | None] = [base]
-    for role, source in zip(CHANNELS[1:], (reference, difference), strict=True):
-        frames.append(None if source is None else open_frame(source, role, mask_bits=mask_bits))
+    template = None if reference is None else open_frame(reference, "reference", mask_bits=mask_bits)
+    residual = None if difference is None else open_frame(difference, "difference", mask_bits=mask_bits)
     if mask is not None:
-        extra = open_frame(mask, "mask", mask_bits=mask_bits).data != 0
-        frames[0], frames[2] = _masked(base, extra), frames[2] and _masked(frames[2], extra)
+        bad = open_frame(mask, "mask", mask_bits=mask_bits).data
+        base, residual = _masked(base, bad), residual and _masked(residual, bad)
     positions = read_catalog(
         catalog, x=x, y=y, ra=ra, dec=dec, id_column=id_column, group_column=group_column, one_based=one_based
     )
@@ -165,27 +165,31 @@ def cut_triplets(
         sky = _sky(base.wcs, columns, rows)
     pixel_scale = base.pixel_scale if pixel_scale is None else pixel_scale
     fwhm = base.fwhm if fwhm is None else fwhm
-    cutters = [None if frame is None else _cutter(frame, base, size) for frame in frames]
+    cut_science = _cutter(base, base, size)
+    cut_reference = None if template is None else _cutter(template, base, size)
+    cut_difference = None if residual is None else _cutter(residual, base, size)
 
     def triplets() -> Iterator[Triplet]:
         for first in range(0, len(positions), _BATCH):
             batch = slice(first, first + _BATCH)
             known = np.isfinite(columns[batch]) & np.isfinite(rows[batch])
             left, top = stamp_origin(columns[batch], size), stamp_origin(rows[batch], size)
-            cuts = [None if cutter is None else cutter(left, top) for cutter in cutters]
+            science_cut = cut_science(left, top)
+            reference_cut = cut_reference and cut_reference(left, top)
+            difference_cut = cut_difference and cut_difference(left, top)
             for i, row in enumerate(range(len(positions))[batch]):
                 if not known[i]:
                     yield Triplet.unreadable(
                         positions.ids[row], base.name, "the catalogue has no position on this frame for it"
                     )
                     continue
-                stamps = [None if cut is None else cut(i) for cut in cuts]
-                assert stamps[0] is not None
                 meta = {"source": base.name, "x": float(columns[row]), "y": float(rows[row])}
                 if np.isfinite(sky[row]).all():
                     meta |= {"ra": float(sky[row, 0]), "dec": float(sky[row, 1])}
                 yield Triplet(
-                    *stamps,
+                    science_cut(i),
+                    None if reference_cut is None else reference_cut(i),
+                    None if difference_cut is None else difference_cut(i),
                     id=positions.ids[row],
                     pixel_scale=pixel_scale,
                     fwhm=fwhm,
@@ -203,7 +207,10 @@ def stamp_origin(position: npt.NDArray[Any], size: int) -> npt.NDArray[np.int64]
     far beyond any frame, and NaN, are brought to where nothing overlaps.
     """
     far = 1e7
-    return np.ceil(np.clip(np.nan_to_num(position, nan=-far), -far, far) - size / 2).astype(np.int64)
+    origin: npt.NDArray[np.int64] = np.ceil(
+        np.clip(np.nan_to_num(position, nan=-far), -far, far) - size / 2
+    ).astype(np.int64)
+    return origin
 
 
 def open_frame(source: Any, role: str, *, mask_bits: int | None = None) -> Frame:
@@ -300,7 +307,9 @@ def _image(hdus: Any, name: str, role: str, extension: str | None) -> Any:
     if role == "mask":
         planes = planes if not masks else {masks[0].name: masks[0]}
     channels = match_channels(list(planes))
-    found = channels.get(role) or channels.get("science") or (next(iter(planes)) if len(planes) == 1 else None)
+    found = (
+        channels.get(role) or channels.get("science") or (next(iter(planes)) if len(planes) == 1 else None)
+    )
     if found is not None:
         return planes[found]
     raise UsageError(
@@ -311,9 +320,9 @@ def _image(hdus: Any, name: str, role: str, extension: str | None) -> Any:
 def _mask_of(hdus: Any, image: Any) -> Any:
     """The mask extension that lies beside an image, or None."""
     for hdu in hdus:
-        if hdu.name.upper() in _MASK_NAMES and hdu is not image and _is_image(hdu):
-            if all(hdu.header[key] == image.header[key] for key in ("NAXIS1", "NAXIS2")):
-                return hdu
+        beside = hdu.name.upper() in _MASK_NAMES and hdu is not image and _is_image(hdu)
+        if beside and all(hdu.header[key] == image.header[key] for key in ("NAXIS1", "NAXIS2")):
+            return hdu
     return None
 
 
@@ -329,9 +338,7 @@ def _pixels(hdu: Any, name: str) -> npt.NDArray[Any]:
     return np.asarray(hdu.data).reshape(axes[1], axes[0])
 
 
-def _bad(
-    planes: npt.NDArray[Any], header: Any = None, mask_bits: int | None = None
-) -> npt.NDArray[np.bool_]:
+def _bad(planes: npt.NDArray[Any], header: Any = None, mask_bits: int | None = None) -> npt.NDArray[np.bool_]:
     """True where a mask says that the pixel was not observed."""
     if planes.dtype.kind not in "iu":
         return np.asarray(~np.isfinite(planes) | (planes != 0))
@@ -352,7 +359,8 @@ def _frame(
     data = np.asanyarray(data)
     if data.ndim != 2 or data.dtype.kind not in "biuf" or not data.size:
         raise ReadError(
-            f"{name} is an array of shape {data.shape} and dtype {data.dtype}; a frame is a 2-D image of real numbers"
+            f"{name} is an array of shape {data.shape} and dtype {data.dtype}; "
+            "a frame is a 2-D image of real numbers"
         )
     if wcs is not None and not wcs.has_celestial:
         wcs = None
@@ -380,7 +388,9 @@ def _wcs(header: Any, hdus: Any = None) -> Any:
 def _masked(frame: Frame, bad: npt.NDArray[np.bool_]) -> Frame:
     """The frame with more bad pixels."""
     if bad.shape != frame.shape:
-        raise UsageError(f"the mask has shape {bad.shape} and {frame.name} has {frame.shape}: they must agree")
+        raise UsageError(
+            f"the mask has shape {bad.shape} and {frame.name} has {frame.shape}; they must agree"
+        )
     return replace(frame, mask=bad if frame.mask is None else frame.mask | bad)
 
 
@@ -390,8 +400,8 @@ def _cutter(frame: Frame, base: Frame, size: int) -> Cutter:
         if base.wcs is None or frame.wcs is None:
             lacking = base.name if base.wcs is None else frame.name
             raise UsageError(
-                f"{frame.name} has shape {frame.shape} and {base.name} has {base.shape}: their pixels can only be "
-                f"related through the WCS of both, and {lacking} has none. Resample one onto the other first"
+                f"{frame.name} has shape {frame.shape} and {base.name} has {base.shape}: their pixels can "
+                f"only be related through the WCS of both, and {lacking} has none. Resample one onto the other"
             )
         regridder = Regridder(frame.data, frame.mask, frame.wcs, base.wcs, size)
 
@@ -433,11 +443,15 @@ def _sky(wcs: Any, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> np
 def _fwhm(headers: Sequence[Mapping[str, Any]], pixel_scale: float | None) -> float | None:
     """Seeing in pixels that the first header knows that does."""
     for header in headers:
-        comments = getattr(header, "comments", {})
         told = dict(header)
         if pixel_scale is not None:
             told.setdefault("PIXSCALE", pixel_scale)
-        fwhm = facts(told, lambda key: str(comments[key]) if key in comments else "")[1]
+        fwhm = facts(told, partial(_comment, header))[1]
         if fwhm is not None:
             return fwhm
     return None
+
+
+def _comment(header: Any, key: str) -> str:
+    comments = getattr(header, "comments", {})
+    return str(comments[key]) if key in comments else ""

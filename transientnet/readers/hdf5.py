@@ -11,12 +11,10 @@ import numpy as np
 from ..errors import MissingDependencyError, ReadError
 from ..triplet import Triplet
 from .sources import stem
-from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, read_stack
+from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, ORDER_NAMES, Rows, read_stack
 from .surveys import Layout, normalise
 
 __all__ = ["read"]
-
-_ORDER_ATTRIBUTES = ("channels", "channelorder", "channelnames", "order")
 
 
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
@@ -45,7 +43,9 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
                 found = True
                 yield triplet
             if not found:
-                raise ReadError(f"{path} holds no stamps: no data set in it has the shape (N, 3, H, W) or (N, H, W)")
+                raise ReadError(
+                    f"{path} holds no stamps: no data set in it has the shape (N, 3, H, W) or (N, H, W)"
+                )
     except ReadError:
         raise
     except MemoryError as error:
@@ -69,7 +69,9 @@ def _group(
     for name in group:
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
-            raise ReadError(f"{where}: {name!r} is a link to {link.path!r}; links are not followed, copy the data in")
+            raise ReadError(
+                f"{where}: {name!r} is a link to {link.path!r}; links are not followed, copy the data in"
+            )
         kind = group.get(name, getclass=True)
         if kind is h5py.Dataset:
             arrays[name] = _checked(group[name], f"{where}[{name}]")
@@ -77,10 +79,9 @@ def _group(
             below.append(name)
     told: dict[str, Any] = {**inherited, **_attributes(group)}
     if any(len(rows.shape) >= 2 for rows in arrays.values()):
-        columns: dict[str, Rows] = {key: np.asarray(value) for key, value in told.items() if key not in arrays}
-        order = next((v for k, v in told.items() if normalise(k) in _ORDER_ATTRIBUTES), None)
-        for rows in arrays.values():
-            order = next((v for k, v in _attributes(rows).items() if normalise(k) in _ORDER_ATTRIBUTES), order)
+        columns: dict[str, Rows] = {key: np.asarray(told[key]) for key in told.keys() - arrays.keys()}
+        attributes = [item for rows in arrays.values() for item in _attributes(rows).items()]
+        order = next((v for k, v in (*attributes, *told.items()) if normalise(k) in ORDER_NAMES), None)
         name = stem(path) if top else group.name.rpartition("/")[2]
         yield from read_stack({**columns, **arrays}, layout, where, source=path, order=order, name=name)
     for name in below:
@@ -115,7 +116,7 @@ def _is_text(rows: Any) -> bool:
 def _attributes(thing: Any) -> dict[str, Any]:
     """Attributes that are a text, a number or a short list of texts."""
     told: dict[str, Any] = {}
-    for name in thing.attrs:
+    for name in getattr(thing, "attrs", ()):
         value = thing.attrs[name]
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")

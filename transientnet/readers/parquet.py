@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -68,8 +69,10 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
                             yield Triplet.unreadable(str(row), path, f"{path}: row {row}: {error}")
                         row += 1
             except damage as error:
-                lost = f"row group {group} is damaged after row {row}; up to {told.num_rows} rows are lost: {error}"
-                yield Triplet.unreadable(f"{stem(path)}_{row}", path, f"{path}: {lost}")
+                message = (
+                    f"{path}: row group {group} of {told.num_rows} rows is damaged from row {row} on: {error}"
+                )
+                yield Triplet.unreadable(f"{stem(path)}_{row}", path, message)
             first += told.num_rows
 
 
@@ -85,6 +88,12 @@ def _leaves(fields: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, field.type
 
 
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
 def _pixel_type(kind: Any) -> Any:
     """Type of the numbers in (nested) lists, None for what is no such list."""
     import pyarrow
@@ -93,7 +102,7 @@ def _pixel_type(kind: Any) -> Any:
     if isinstance(kind, pyarrow.BaseExtensionType):
         kind = kind.storage_type
     nested = False
-    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    while _is_list(kind):
         kind, nested = kind.value_type, True
     number = types.is_floating(kind) or types.is_integer(kind)
     return kind if nested and number else None
@@ -114,21 +123,31 @@ def _plan(
     scalars = tuple(
         name
         for name, kind in leaves.items()
-        if types.is_primitive(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_decimal(kind)
+        if types.is_primitive(kind)
+        or types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_decimal(kind)
     )
     meant = [name for names in match_roles(scalars, layout).values() for name in names]
+    # Brokers that leave the packet's schema name behind often keep its version: "lsst.v10_0".
+    versions = [name for name in scalars if "schema" in name.lower()]
     channels = match_channels([*packed, *lists], layout)
     if "science" in channels:
-        columns = [*channels.values(), *dict.fromkeys(meant)]
-        return columns, lambda row, id: from_record(row, id=id, source=path, layout=layout)
+        columns = [*channels.values(), *dict.fromkeys([*meant, *versions])]
+
+        def packet(row: dict[str, Any], id: str) -> Triplet:
+            hints = tuple(str(row[name]) for name in versions if row[name])
+            return from_record(row, id=id, source=path, layout=layout, hints=hints)
+
+        return columns, packet
     stacks = [name for alias in STACK_NAMES for name in lists if normalise(name.rpartition(".")[2]) == alias]
     if not stacks and len(lists) == 1:
         stacks = lists
     if not stacks:
         raise ReadError(
-            f"{path} has no column of stamps: its columns are {', '.join(list(leaves)[:20])}. Expected is one per "
-            "channel (named like science, reference, difference, as FITS bytes or lists of numbers) or one list "
-            "column named like triplet or cutouts; a layout names others"
+            f"{path} has no column of stamps: its columns are {', '.join(list(leaves)[:20])}. "
+            "Expected is one per channel (named like science, reference, difference, as FITS bytes or lists of "
+            "numbers) or one list column named like triplet or cutouts; a layout names others"
         )
     cube, own = stacks[0], next(iter(match_role(scalars, "id", layout)), None)
     last = _channels_last(file, cube, len(layout.order))
@@ -156,8 +175,8 @@ def _planes(pixels: npt.NDArray[Any] | None, order: tuple[str, ...], last: bool)
             pixels = pixels.reshape((side, side, count) if last else (count, side, side))
     if pixels.ndim != 3 or count not in (pixels.shape[0], pixels.shape[2]) or 0 in pixels.shape:
         raise ReadError(
-            f"an array of shape {pixels.shape} is no triplet: ({count}, H, W), (H, W, {count}), or the {count} "
-            "square stamps flattened"
+            f"an array of shape {pixels.shape} is no triplet: ({count}, H, W), (H, W, {count}), "
+            f"or {count} square stamps flattened"
         )
     if pixels.shape[0] != count:
         pixels = np.moveaxis(pixels, 2, 0)
@@ -174,15 +193,13 @@ def _channels_last(file: Any, cube: str, count: int) -> bool:
 
     near = far = 0.0
     try:
-        batch = next(file.iter_batches(_BATCH_ROWS, columns=[cube], use_threads=False), None)
-        get = _values(_leaf(batch, cube)) if batch is not None else None
-        for i in range(batch.num_rows if batch is not None and get is not None else 0):
-            row = get(i)
-            if row is None or row.ndim != 1 or row.size <= count:
-                continue
-            with np.errstate(invalid="ignore", over="ignore"):
-                near += _median_step(row, 1)
-                far += _median_step(row, count)
+        for batch in itertools.islice(file.iter_batches(_BATCH_ROWS, columns=[cube], use_threads=False), 1):
+            get = _values(_leaf(batch, cube))
+            for i in range(batch.num_rows):
+                row = get(i)
+                if row is not None and row.ndim == 1:
+                    near += _median_step(row, 1)
+                    far += _median_step(row, count)
     except (pyarrow.ArrowException, OSError, ValueError):
         return False
     return near > 1.05 * far
@@ -192,8 +209,10 @@ def _median_step(row: npt.NDArray[Any], step: int) -> float:
     """Median change of a flattened row over some places, in units of its own scatter."""
     values = np.asarray(row, np.float64)
     values = values[np.isfinite(values)]
-    scatter = float(np.median(np.abs(values - np.median(values)))) if values.size else 0.0
-    return float(np.median(np.abs(values[step:] - values[:-step]))) / scatter if scatter and len(values) > step else 0.0
+    if values.size <= step:
+        return 0.0
+    scatter = float(np.median(np.abs(values - np.median(values))))
+    return float(np.median(np.abs(values[step:] - values[:-step]))) / scatter if scatter > 0 else 0.0
 
 
 def _leaf(batch: Any, name: str) -> Any:
@@ -239,10 +258,9 @@ def _values(column: Any) -> Callable[[int], Any]:
 def _pixels(values: Any) -> npt.NDArray[Any]:
     """Nested lists of numbers as an array, null as NaN."""
     import pyarrow.compute
-    from pyarrow import types
 
     shape: list[int] = []
-    while types.is_list(values.type) or types.is_large_list(values.type) or types.is_fixed_size_list(values.type):
+    while _is_list(values.type):
         lengths = set(pyarrow.compute.list_value_length(values).to_pylist())
         if len(lengths) != 1 or None in lengths:
             raise ReadError("its stamps are ragged: the lists within have different lengths")

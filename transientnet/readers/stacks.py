@@ -22,7 +22,17 @@ from .candidate import from_images
 from .image import Image
 from .surveys import Layout, channel_of, match_channels, match_roles, normalise
 
-__all__ = ["MAX_COLUMN_BYTES", "MAX_EXPANSION", "MAX_TRIPLET_BYTES", "STACK_NAMES", "Rows", "check_dtype", "filled", "read_stack"]
+__all__ = [
+    "MAX_COLUMN_BYTES",
+    "MAX_EXPANSION",
+    "MAX_TRIPLET_BYTES",
+    "ORDER_NAMES",
+    "STACK_NAMES",
+    "Rows",
+    "check_dtype",
+    "filled",
+    "read_stack",
+]
 
 MAX_TRIPLET_BYTES = 256 * 2**20
 """Most that one candidate's stamps may take; a file that declares more is not believed."""
@@ -34,10 +44,10 @@ MAX_EXPANSION = 200
 _BLOCK_BYTES = 16 * 2**20
 STACK_NAMES = ("triplets", "triplet", "cutouts", "stamps", "images", "data", "x", "arr0")
 _MASKS = ("tickmask", "mask", "masks", "badpixels", "badpixelmask", "bpm")
-_ORDERS = ("channels", "channelorder", "channelnames", "order")
+ORDER_NAMES = ("channels", "channelorder", "channelnames", "order")
 _ACCEPTED = (
-    "accepted are (3, H, W) for one triplet, (N, 3, H, W) for many, channels last where no axis but the last has "
-    "that length, or arrays (N, H, W) named science, reference and difference"
+    "accepted are (3, H, W) for one triplet, (N, 3, H, W) for many, channels last where no axis but the last "
+    "has that length, or arrays (N, H, W) named science, reference and difference"
 )
 
 
@@ -71,10 +81,12 @@ class _Stamps:
                 rows = arrays[key]
                 block = filled(rows[0 : rows.shape[0]] if self.single else rows[first:stop])
                 blocks[key] = block[None] if self.single else block
-        return {
-            channel: blocks[key] if plane is None else blocks[key][(..., plane) if self.last else (slice(None), plane)]
-            for channel, (key, plane) in self.places.items()
-        }
+        return {channel: self._plane(blocks[key], plane) for channel, (key, plane) in self.places.items()}
+
+    def _plane(self, block: npt.NDArray[Any], plane: int | None) -> npt.NDArray[Any]:
+        if plane is None:
+            return block
+        return block[..., plane] if self.last else block[:, plane]
 
 
 def read_stack(
@@ -194,8 +206,8 @@ def _row_bytes(axes: tuple[int, ...], dtype: np.dtype[Any], label: str) -> int:
     row_bytes = math.prod(axes) * dtype.itemsize
     if row_bytes > MAX_TRIPLET_BYTES:
         raise ReadError(
-            f"{label} has stamps of {row_bytes / 2**20:.0f} MiB each; the limit is {MAX_TRIPLET_BYTES // 2**20} MiB "
-            "(stamps are cut from full frames with `transientnet cut`)"
+            f"{label} has stamps of {row_bytes / 2**20:.0f} MiB each; the limit is "
+            f"{MAX_TRIPLET_BYTES // 2**20} MiB (stamps are cut from full frames with `transientnet cut`)"
         )
     return row_bytes
 
@@ -205,16 +217,15 @@ def _order(arrays: Mapping[str, Rows], declared: Any, layout: Layout, where: str
     if layout.order != Layout().order:
         return tuple(layout.order)
     if declared is None:
-        key = next((k for k, rows in arrays.items() if normalise(k) in _ORDERS and rows.dtype.kind in "SU"), None)
-        if key is None:
+        keys = [
+            key for key, rows in arrays.items() if rows.dtype.kind in "SU" and normalise(key) in ORDER_NAMES
+        ]
+        if not keys:
             return tuple(layout.order)
-        declared = _whole(arrays[key]).ravel().tolist()
-    words = [
-        word
-        for item in ([declared] if isinstance(declared, str | bytes) else declared)
-        for word in re.split(r"[\s,;/|]+", item.decode("ascii", "replace") if isinstance(item, bytes) else str(item))
-        if word
-    ]
+        declared = _whole(arrays[keys[0]]).ravel().tolist()
+    items = [declared] if isinstance(declared, str | bytes) else declared
+    texts = [item.decode("ascii", "replace") if isinstance(item, bytes) else str(item) for item in items]
+    words = [word for text in texts for word in re.split(r"[\s,;/|]+", text) if word]
     channels = tuple(channel_of(word) for word in words)
     if None in channels or len(set(channels)) != len(channels) or "science" not in channels:
         raise ReadError(f"{where} declares its channels as {words}; science, reference, difference are known")
@@ -236,7 +247,9 @@ def _columns(arrays: Mapping[str, Rows], n: int, layout: Layout, where: str) -> 
                 f"save it as text or numbers: np.asarray({key}, dtype=str)"
             )
         if math.prod(rows.shape) * rows.dtype.itemsize > MAX_COLUMN_BYTES:
-            raise ReadError(f"{where}[{key}] is larger than the limit of {MAX_COLUMN_BYTES // 2**20} MiB for a column")
+            raise ReadError(
+                f"{where}[{key}] is beyond the limit of {MAX_COLUMN_BYTES // 2**20} MiB for a column"
+            )
         columns[key] = [
             value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             for value in np.ravel(_whole(rows)).tolist()
@@ -252,8 +265,8 @@ def _missing(rows: Rows, n: int, single: bool, label: str) -> Callable[[int, int
     if len(rows.shape) == 3 and rows.shape[0] == n and not single and rows.dtype.kind in "biu":
         return lambda first, stop: np.asarray(rows[first:stop]) != 0
     raise ReadError(
-        f"{label} has shape {tuple(rows.shape)} and dtype {rows.dtype}; a mask is boolean or integer, true where "
-        "pixels are missing, of shape (H, W) for all candidates or (N, H, W)"
+        f"{label} has shape {tuple(rows.shape)} and dtype {rows.dtype}; a mask is boolean or integer, "
+        "true where pixels are missing, of shape (H, W) for all candidates or (N, H, W)"
     )
 
 
@@ -262,7 +275,9 @@ def _nan_where(bad: npt.NDArray[np.bool_], stamps: npt.NDArray[Any], label: str)
         return stamps
     if bad.shape[-2:] != stamps.shape[-2:]:
         raise ReadError(f"{label} is {bad.shape[-2:]} pixels large and the stamps are {stamps.shape[-2:]}")
-    return np.where(bad, np.float32(np.nan), stamps.astype(np.result_type(stamps.dtype, np.float32), copy=False))
+    return np.where(
+        bad, np.float32(np.nan), stamps.astype(np.result_type(stamps.dtype, np.float32), copy=False)
+    )
 
 
 def filled(block: Any) -> npt.NDArray[Any]:
