@@ -32,7 +32,7 @@ _READERS = {
     "parquet": "parquet",
     "npy": "arrays",
     "npz": "arrays",
-    "hdf5": "arrays",
+    "hdf5": "hdf5",
 }
 
 
