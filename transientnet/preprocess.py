@@ -280,8 +280,13 @@ def _background_and_noise(image: FloatArray, holes: npt.NDArray[np.bool_]) -> tu
 
 def _robust(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Row-wise median and noise of a 2-D array without NaN."""
-    middle = values.shape[1] // 2
-    median = np.partition(values, middle, axis=1)[:, middle]
+    count = values.shape[1]
+    middle = count // 2
+    halves = np.partition(values, middle, axis=1)
+    median = halves[:, middle]
+    if count % 2 == 0:
+        # The mean of the two middle values, so that an inverted stamp has the inverted median.
+        median = (median + halves[:, :middle].max(axis=1)) / 2
     deviation = np.abs(values - median[:, None])
     lower = np.partition(deviation, middle, axis=1)[:, : middle + 1]
     noise = lower.mean(axis=1) / _LOWER_HALF_MEAN
@@ -304,16 +309,12 @@ def _to_grid(stack: FloatArray, factor: float, size: int) -> FloatArray:
         return out
     rows, cols = _resampling_matrix(height, size, factor), _resampling_matrix(width, size, factor)
     missing = np.isnan(stack)
-    weight: FloatArray = np.outer(rows.sum(axis=1), cols.sum(axis=1))[None]
-    if missing.any():
-        seen: FloatArray = (~missing).astype(np.float32)
-        weight = rows @ seen @ cols.T
-        stack = np.where(missing, np.float32(0), stack)
-    out = rows @ stack @ cols.T
+    shrunk = rows @ np.nan_to_num(stack, nan=0.0) @ cols.T
+    weight = rows @ (~missing).astype(np.float32) @ cols.T
     with np.errstate(invalid="ignore", divide="ignore"):
         # Means over the seen part of each pixel; fluxes per stamp are restored by the normalisation.
-        out = np.where(weight > 0.5, out / weight, np.nan)
-    return out.astype(np.float32, copy=False)
+        mean: FloatArray = np.where(weight > 0.5, shrunk / weight, np.nan).astype(np.float32)
+    return mean
 
 
 def _overlap(length: int, size: int) -> tuple[slice, slice]:
