@@ -16,7 +16,7 @@ from .batches import Batch, Input, Part, Reading, batches, find_inputs, score, u
 from .engine import cores, in_order
 from .workers import Workers
 
-__all__ = ["Reading", "classify", "find_inputs", "score_inputs"]
+__all__ = ["Part", "Reading", "classify", "find_inputs", "raise_bad", "score_inputs"]
 
 #: From this many inputs on, the half second that worker processes need to start is worth it.
 _MANY_INPUTS = 1000
