@@ -66,7 +66,11 @@ def test_processes_serve_a_script_without_main_guard(night: Path, tmp_path: Path
     script.write_text(f"from transientnet import classify\nprint(len(classify({str(night)!r}, workers=2)))\n")
     root = str(Path(__file__).parent.parent)
     run = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": root}
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": root},
     )
     assert run.stdout == "111\n"
 
@@ -159,7 +163,9 @@ def test_leaving_early_ends_the_worker_processes(night: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-def test_a_killed_worker_is_replaced_and_the_stamp_that_kills_twice_is_named(night: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_and_the_stamp_that_kills_twice_is_named(
+    night: Path, tmp_path: Path
+) -> None:
     # A named pipe blocks whoever opens it, so that the test knows which process to kill, and when.
     trap = tmp_path / "killer.npy"
     os.mkfifo(trap)

@@ -147,7 +147,9 @@ class Predictions:
         except ImportError as error:
             raise MissingDependencyError.for_extra("parquet", "to_arrow()") from error
         arrays = {
-            name: pa.array(_utf8(column.tolist()), pa.string()) if column.dtype.kind == "U" else pa.array(column)
+            name: pa.array(_utf8(column.tolist()), pa.string())
+            if column.dtype.kind == "U"
+            else pa.array(column)
             for name, column in self.columns().items()
         }
         return pa.RecordBatch.from_pydict(arrays)

@@ -182,9 +182,10 @@ def _text(column: npt.NDArray[Any], nan: str) -> list[str]:
 
 
 def _plain(column: npt.NDArray[Any]) -> list[Any]:
+    values: list[Any] = column.tolist()
     if column.dtype.kind != "f":
-        return column.tolist()
-    return [None if value != value else round(value, _DIGITS) for value in column.tolist()]
+        return values
+    return [None if value != value else round(value, _DIGITS) for value in values]
 
 
 def _csv(rows: Any) -> bytes:

@@ -215,7 +215,9 @@ class _Table:
             return
         _print_table(self._shown, self._empty)
         if self._rows > (shown := sum(map(len, self._shown))):
-            typer.echo(f"transientnet: {self._rows - shown} more rows; -o scores.csv keeps them all", err=True)
+            typer.echo(
+                f"transientnet: {self._rows - shown} more rows; -o scores.csv keeps them all", err=True
+            )
 
 
 class _File(_Table):

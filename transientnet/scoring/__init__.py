@@ -70,7 +70,7 @@ def classify(
     classifier = model if isinstance(model, Classifier) else load_model(model, device=device, threads=1)
     if _is_paths(source):
         if isinstance(source, (str, os.PathLike)):
-            reading.open(source).close()  # says so when the one thing named does not exist
+            reading.open(source)  # complains at once when the one thing named does not exist
         parts = score_inputs(find_inputs(source), classifier, reading, workers=workers, identify=False)
     else:
         triplets = reading.open(source)

@@ -15,7 +15,21 @@ from ..predictions import Predictions
 from ..readers import StampFiles, open_triplets
 from ..triplet import Triplet
 
-__all__ = ["Batch", "Input", "Mark", "Part", "Reading", "Unit", "batches", "content_id", "find_inputs", "paths_of", "read", "score", "units"]
+__all__ = [
+    "Batch",
+    "Input",
+    "Mark",
+    "Part",
+    "Reading",
+    "Unit",
+    "batches",
+    "content_id",
+    "find_inputs",
+    "paths_of",
+    "read",
+    "score",
+    "units",
+]
 
 Input = str | StampFiles
 """One file, or the files of one candidate."""

@@ -65,10 +65,11 @@ class ScoreFile:
         there = self._staged.exists() or path.exists()
         if resume and there and not self._journal.exists():
             raise UsageError(
-                f"{path} has no journal beside it ({self._journal.name}), so it cannot be told what is in it; "
+                f"{path} has no journal beside it ({self._journal.name}), so what is in it is unknown; "
                 "choose another output, or leave out --resume to start anew"
             )
-        self._log: IO[bytes] = open(self._journal, "r+b" if self._journal.exists() else "w+b")
+        mode = "r+b" if self._journal.exists() else "w+b"
+        self._log: IO[bytes] = open(self._journal, mode)  # noqa: SIM115
         try:
             _lock(self._log, path)
             if not (resume and there and self._continue(dict(made_by))):
@@ -77,7 +78,7 @@ class ScoreFile:
         except BaseException:
             self._log.close()
             raise
-        self._table: IO[bytes] = open(self._staged, "r+b" if self._end else "wb")
+        self._table: IO[bytes] = open(self._staged, "r+b" if self._end else "wb")  # noqa: SIM115
         self._table.truncate(self._end)
         self._table.seek(self._end)
         if self._end == 0:
@@ -109,7 +110,9 @@ class ScoreFile:
             self._commit()
             os.replace(restored, self._staged)
         if self._staged.stat().st_size < self._end:
-            raise UsageError(f"{self._staged} is shorter than its journal says; leave out --resume to start anew")
+            raise UsageError(
+                f"{self._staged} is shorter than its journal says; leave out --resume to start anew"
+            )
         return True
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -136,7 +139,9 @@ class ScoreFile:
 
         Inputs are counted: of two copies of a file each has its rows.
         """
-        known, begun, new = self._known.copy(), [], []
+        known = self._known.copy()
+        begun: list[Input] = []
+        new: list[Input] = []
         open_id = self._open[0] if self._open else ""
         for item in inputs:
             content = content_id(item) if known or open_id else ""
