@@ -13,7 +13,7 @@ import typer
 
 from .. import __version__
 from ..errors import TransientnetError
-from . import doctor, models, score
+from . import adapt, cut, doctor, inspect, models, score
 
 __all__ = ["app", "main"]
 
@@ -43,6 +43,9 @@ def _root(
 
 
 app.command("score")(score.score)
+app.command("adapt")(adapt.adapt)
+app.command("inspect")(inspect.inspect)
+app.command("cut")(cut.cut)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 

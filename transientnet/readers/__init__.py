@@ -9,6 +9,7 @@ become triplets in `candidate`. What the user says and what a survey is known fo
 
 from __future__ import annotations
 
+import glob
 import importlib
 import os
 from collections.abc import Iterable, Iterator
@@ -82,8 +83,6 @@ def open_triplets(
 
 
 def _exists(source: str | os.PathLike[str]) -> bool:
-    import glob
-
     return os.path.lexists(source) or glob.has_magic(os.fspath(source))
 
 
@@ -132,7 +131,9 @@ def _module(name: str) -> Any:
 def _complete(triplet: Triplet, layout: Layout, given: dict[str, float | None]) -> Triplet:
     """Fill in pixel scale and FWHM: the user's word, else the file's, else the layout's."""
     if triplet.error is not None:
-        return triplet
+        # The row has its source beside it.
+        error = triplet.error.removeprefix(f"{triplet.source}: ")
+        return replace(triplet, meta={**triplet.meta, "error": error})
     values: dict[str, Any] = {}
     meta = dict(triplet.meta)
     for name, value in given.items():

@@ -126,7 +126,8 @@ class _Stream:
 
     def __getitem__(self, rows: Any) -> npt.NDArray[Any]:
         if self._loaded is not None:
-            return self._loaded[rows]
+            block: npt.NDArray[Any] = self._loaded[rows]
+            return block
         if not self.shape:
             return self._read(())
         first, stop, _ = rows.indices(self.shape[0])

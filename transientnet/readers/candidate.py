@@ -79,6 +79,9 @@ def from_images(
     for name, own, usual in (("pixel_scale", scale, survey.pixel_scale), ("fwhm", fwhm, survey.fwhm)):
         if own is not None or usual is not None:
             meta[f"{name}_from"] = "file" if own is not None else "survey"
+    if meta.get("source_fwhm") == science.fwhm:
+        # A header's FWHM is the seeing.
+        meta.pop("source_fwhm", None)
     edges = _cut_off(science.data.shape, roles, survey)
     if edges is None:
         meta["truncated"] = True
@@ -244,15 +247,15 @@ def _meta(roles: _Roles, survey: Layout) -> dict[str, Any]:
 
 
 def _truth(value: Any) -> bool | None:
-    if value is None:
-        return None
     if isinstance(value, str):
-        return {"t": True, "f": False}.get(
-            {"+": "t", "-": "f", "0": "f", "1": "t", "p": "t", "n": "f"}.get(
-                value.strip().lower()[:1], value.strip().lower()[:1]
-            )
-        )
+        return _WORDS_OF_TRUTH.get(value.strip().lower())
     return bool(value > 0) if isinstance(value, (int, float)) else None
+
+
+_WORDS_OF_TRUTH = {
+    **dict.fromkeys(("t", "true", "1", "+", "y", "yes", "p", "pos", "positive"), True),
+    **dict.fromkeys(("f", "false", "0", "-1", "-", "n", "no", "neg", "negative"), False),
+}
 
 
 def _first(stamps: Mapping[str, Image | None], name: str) -> float | None:

@@ -204,7 +204,8 @@ def _read_table(path: Path) -> Any:
         raise
     except Exception as error:
         raise ReadError(
-            f"{path} cannot be read as a catalogue ({type(error).__name__}: {str(error)[:200]}); CSV, ECSV, SExtractor, VOTable, FITS and Parquet tables are"
+            f"{path} cannot be read as a catalogue ({type(error).__name__}: {str(error)[:200]}); "
+            "CSV, ECSV, SExtractor, VOTable, FITS and Parquet tables are"
         ) from error
 
 

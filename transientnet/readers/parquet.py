@@ -145,9 +145,9 @@ def _plan(
         stacks = lists
     if not stacks:
         raise ReadError(
-            f"{path} has no column of stamps: its columns are {', '.join(list(leaves)[:20])}. "
-            "Expected is one per channel (named like science, reference, difference, as FITS bytes or lists of "
-            "numbers) or one list column named like triplet or cutouts; a layout names others"
+            f"{path} has no column of stamps: its columns are {', '.join(list(leaves)[:20])}. Expected is "
+            "one per channel (named like science, reference, difference, as FITS bytes or lists of numbers) "
+            "or one list column named like triplet or cutouts; a layout names others"
         )
     cube, own = stacks[0], next(iter(match_role(scalars, "id", layout)), None)
     last = _channels_last(file, cube, len(layout.order))

@@ -107,7 +107,9 @@ def group_files(paths: Iterable[str]) -> Iterator[str | StampFiles]:
             yield path
         elif best not in done:
             done.add(best)
-            yield StampFiles("_".join(filter(None, best[1:])), groups[best])
+            # Files named by the channel alone are called after their folder.
+            name = "_".join(filter(None, best[1:])) or os.path.basename(os.path.abspath(best[0]))
+            yield StampFiles(name, groups[best])
 
 
 def channel_of_file(path: str) -> str | None:

@@ -70,7 +70,7 @@ _ROLES: dict[str, tuple[str, ...]] = {
     "pixel_scale": ("pixelscale", "pixscale", "pixscal", "platescale", "secpix", "scale"),
     "fwhm": ("fwhmpx", "fwhmpix", "psffwhmpx", "seeingpx", "seeingpix"),
     "source_fwhm": ("fwhm", "fwhmimage"),
-    "survey": ("survey", "publisher", "telescop", "telescope", "instrume", "instrument", "origin"),
+    "survey": ("survey", "publisher", "telescop", "telescope", "instrume", "instrument", "origin", "filter"),
 }
 
 
