@@ -132,7 +132,9 @@ def test_spark_maps_the_same_function(night: Path) -> None:
     spark = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
     try:
         frame = spark.read.parquet(str(night)).coalesce(1)
-        schema = "id string, source string, label string, p_bogus float, p_real float, quality int, model string"
+        schema = (
+            "id string, source string, label string, p_bogus float, p_real float, quality int, model string"
+        )
         rows = frame.mapInArrow(_for_spark, schema).collect()
         assert sorted(row.id for row in rows) == sorted(alone.ids.tolist())
     finally:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-__all__ = ["score_arrow", "score_arrow_batches", "score_dask", "score_on_cluster", "score_packets"]
+__all__ = ["connect", "score_arrow", "score_arrow_batches", "score_dask", "score_on_cluster", "score_packets"]
 
 #: Inputs per task: some tenths of a second of work.
 _TASK_INPUTS = 256
@@ -118,6 +118,26 @@ def score_dask(
     if not tasks:
         raise UsageError("there is nothing to score")
     return dask.dataframe.from_map(_score_files, tasks, model=model, reading=reading, meta=meta)
+
+
+def connect(address: str) -> distributed.Client:
+    """A client of the scheduler at `address`.
+
+    Raises
+    ------
+    MissingDependencyError
+        Without the ``dask`` extra.
+    UsageError
+        No scheduler answers there.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("dask", "Scoring on a cluster") from error
+    try:
+        return distributed.Client(address, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no Dask scheduler answers at {address}: {error}") from error
 
 
 def score_on_cluster(

@@ -49,6 +49,8 @@ class Predictions:
     threshold : float or None
         Probability of the last of two classes from which on it is named; by default the more probable
         class is.
+    sets : ndarray of bool, shape (N, K), or None
+        Classes of each row's prediction set, the column ``set`` of the table.
     """
 
     ids: npt.NDArray[Any]
@@ -59,6 +61,7 @@ class Predictions:
     sources: npt.NDArray[Any]
     errors: dict[int, str]
     threshold: float | None = None
+    sets: npt.NDArray[np.bool_] | None = None
 
     @property
     def labels(self) -> npt.NDArray[Any]:
@@ -81,6 +84,7 @@ class Predictions:
             probabilities=self.probabilities[rows],
             quality=self.quality[rows],
             sources=self.sources[rows],
+            sets=None if self.sets is None else self.sets[rows],
             errors={kept[row]: message for row, message in self.errors.items() if row in kept},
         )
 
@@ -117,7 +121,7 @@ class Predictions:
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """The score table, column by column: id, source, label, p_<class>…, quality, model."""
-        return {
+        columns: dict[str, npt.NDArray[Any]] = {
             "id": self.ids,
             "source": self.sources,
             "label": self.labels,
@@ -125,6 +129,10 @@ class Predictions:
             "quality": self.quality,
             "model": np.full(len(self), self.model),
         }
+        if self.sets is not None:
+            names = np.array(self.classes)
+            columns["set"] = np.array(["|".join(names[members]) for members in self.sets], dtype=str)
+        return columns
 
     def to_table(self) -> Any:
         """The score table as an `astropy.table.Table`."""

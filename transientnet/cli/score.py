@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,15 +54,26 @@ def score(
     ] = None,
     on_bad: Annotated[str, typer.Option(help="flag: a row for what cannot be read; raise: stop.")] = "flag",
     offline: Annotated[bool, typer.Option("--offline", help="Open no network connection.")] = False,
+    sets: Annotated[
+        float | None, typer.Option(help="Add the classes that hold the true one at this level, say 0.95.")
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option(help="Score on the Dask cluster of this scheduler, tcp://host:8786.")
+    ] = None,
+    catalog: Annotated[
+        Path | None, typer.Option(help="Positions to cut out of --science, --reference, --difference.")
+    ] = None,
+    science: Annotated[Path | None, typer.Option(help="Science frame, with --catalog.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Reference frame, with --catalog.")] = None,
+    difference: Annotated[Path | None, typer.Option(help="Difference frame, with --catalog.")] = None,
 ) -> None:
     """Score candidates and write one row each: id, source, label, p_<class>…, quality, model."""
     from ..classifier import load_model
     from ..errors import EmptyInputError, UsageError
-    from ..scoring import Reading, find_inputs, score_inputs
+    from ..scoring import Reading, find_inputs, score_inputs, score_triplets
     from ..writers import check_format
 
-    if not files and watch is None:
-        raise UsageError("name files or folders to score, or a folder to --watch")
+    _check_sources(files, watch, catalog, science, dask)
     if on_bad not in ("flag", "raise"):
         raise UsageError(f"--on-bad must be flag or raise, not {on_bad!r}")
     if output is not None:
@@ -77,21 +89,37 @@ def score(
     with ExitStack() as stack:
         stop = stack.enter_context(_interrupts())
         table: _Table = (
-            _Table(classifier, threshold)
+            _Table(classifier, threshold, sets)
             if output is None
             else stack.enter_context(
-                _File(classifier, threshold, output, reading, resume=resume or watch is not None)
+                _File(classifier, threshold, sets, output, reading, resume=resume or watch is not None)
             )
         )
         run = _Run(table, on_bad == "raise", stop)
+        if catalog is not None:
+            from ..readers.frames import cut_triplets
+
+            triplets = cut_triplets(
+                science, reference, difference, catalog, pixel_scale=pixel_scale, fwhm=fwhm
+            )
+            run.score(score_triplets(triplets, classifier, reading, workers=workers), 0)
         sources = [*(files or []), *([] if watch is None else [str(watch)])]
         inputs, skip = table.remaining(_listed(sources, find_inputs, empty_is_fine=watch is not None))
-        run.score(score_inputs(inputs, classifier, reading, workers=workers, skip=skip), len(inputs))
+        if dask is None:
+            parts = score_inputs(inputs, classifier, reading, workers=workers, skip=skip)
+        else:
+            from ..distributed import connect, score_on_cluster
+
+            client = stack.enter_context(connect(dask))
+            parts = score_on_cluster(inputs, client, model, reading, skip=skip)
+        run.score(parts, len(inputs))
+        table.commit()
         if watch is not None:
             from ..scoring.watch import arrivals
 
             for inputs in arrivals(watch, _listed(sources, find_inputs, empty_is_fine=True), stop):
                 run.score(score_inputs(inputs, classifier, reading, workers=workers), len(inputs))
+                table.commit()
         table.finish()
         run.summarise()
     if stop.asked:
@@ -100,6 +128,21 @@ def score(
         raise typer.Exit(130)
     if run.rows and run.unreadable == run.rows:
         raise EmptyInputError("none of the candidates could be read")
+
+
+def _check_sources(
+    files: list[str] | None, watch: Path | None, catalog: Path | None, science: Path | None, dask: str | None
+) -> None:
+    from ..errors import UsageError
+
+    if (catalog is None) != (science is None):
+        raise UsageError("--catalog and --science belong together: positions, and the frame to cut them from")
+    if catalog is not None and (files or watch is not None or dask is not None):
+        raise UsageError("--catalog cuts stamps from frames; leave out files, --watch and --dask")
+    if not files and watch is None and catalog is None:
+        raise UsageError("name files or folders to score, a folder to --watch, or a --catalog")
+    if watch is not None and dask is not None:
+        raise UsageError("--watch scores on this machine; leave out --dask")
 
 
 def _listed(sources: list[str], find_inputs: Any, *, empty_is_fine: bool) -> list[Any]:
@@ -181,9 +224,9 @@ class _Run:
 class _Table:
     """Where rows go: stdout, as CSV on a pipe and as a table on a terminal."""
 
-    def __init__(self, classifier: Classifier, threshold: float | None) -> None:
-        self._empty = classifier.predict([])
-        self._threshold = threshold
+    def __init__(self, classifier: Classifier, threshold: float | None, sets: float | None) -> None:
+        self._decide = partial(_decide, conformal=classifier.record.conformal, threshold=threshold, sets=sets)
+        self._empty = self._decide(classifier.predict([]))
         self._shown: list[Predictions] = []
         self._rows = 0
 
@@ -193,11 +236,9 @@ class _Table:
 
     def append(self, part: Part) -> Predictions:
         """Take the rows of a part; gives them as they stand in the table."""
-        from dataclasses import replace
-
         from ..writers import Writer
 
-        predictions = replace(part.predictions, threshold=self._threshold)
+        predictions = self._decide(part.predictions)
         if not sys.stdout.isatty():
             writer = Writer()
             sys.stdout.buffer.write(
@@ -208,6 +249,9 @@ class _Table:
             self._shown.append(predictions)
         self._rows += len(predictions)
         return predictions
+
+    def commit(self) -> None:
+        """Make sure that what was appended stays."""
 
     def finish(self) -> None:
         """Show what was kept for the terminal."""
@@ -224,13 +268,20 @@ class _File(_Table):
     """A file that grows, with its journal."""
 
     def __init__(
-        self, classifier: Classifier, threshold: float | None, path: Path, reading: Any, *, resume: bool
+        self,
+        classifier: Classifier,
+        threshold: float | None,
+        sets: float | None,
+        path: Path,
+        reading: Any,
+        *,
+        resume: bool,
     ) -> None:
         import hashlib
 
         from ..scoring.output import ScoreFile
 
-        super().__init__(classifier, threshold)
+        super().__init__(classifier, threshold, sets)
         made_by = {
             "model": classifier.record.id,
             "weights": hashlib.sha256(Path(classifier.path).read_bytes()).hexdigest(),
@@ -238,6 +289,7 @@ class _File(_Table):
             "pixel_scale": reading.pixel_scale,
             "fwhm": reading.fwhm,
             "threshold": threshold,
+            "sets": sets,
         }
         self._file = ScoreFile(path, made_by, self._empty, resume=resume)
 
@@ -251,14 +303,29 @@ class _File(_Table):
         return self._file.remaining(inputs)
 
     def append(self, part: Part) -> Predictions:
-        from dataclasses import replace
-
-        predictions = replace(part.predictions, threshold=self._threshold)
+        predictions = self._decide(part.predictions)
         self._file.append(part._replace(predictions=predictions))
         return predictions
 
+    def commit(self) -> None:
+        self._file.commit()
+
     def finish(self) -> None:
         pass
+
+
+def _decide(
+    predictions: Predictions, conformal: Any, threshold: float | None, sets: float | None
+) -> Predictions:
+    """Labels by the threshold, and prediction sets, where they are asked for."""
+    from dataclasses import replace
+
+    if sets is not None:
+        from ..calibration import prediction_sets
+
+        members = prediction_sets(predictions.probabilities, conformal, sets)
+        predictions = replace(predictions, sets=members)
+    return replace(predictions, threshold=threshold)
 
 
 @contextmanager

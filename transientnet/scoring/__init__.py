@@ -16,7 +16,7 @@ from .batches import Batch, Input, Part, Reading, batches, find_inputs, score, u
 from .engine import cores, in_order
 from .workers import Workers
 
-__all__ = ["Part", "Reading", "classify", "find_inputs", "raise_bad", "score_inputs"]
+__all__ = ["Part", "Reading", "classify", "find_inputs", "raise_bad", "score_inputs", "score_triplets"]
 
 #: From this many inputs on, the half second that worker processes need to start is worth it.
 _MANY_INPUTS = 1000
@@ -73,8 +73,7 @@ def classify(
             reading.open(source)  # complains at once when the one thing named does not exist
         parts = score_inputs(find_inputs(source), classifier, reading, workers=workers, identify=False)
     else:
-        triplets = reading.open(source)
-        parts = in_order(partial(_score, classifier), _cut(triplets, batch_size), _threads(workers))
+        parts = score_triplets(reading.open(source), classifier, reading, workers=workers)
     results = []
     for part in parts:
         if on_bad == "raise":
@@ -110,8 +109,7 @@ def score_inputs(
     ------
     Part
     """
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers must be at least 1, not {workers}")
+    _check(workers)
     processes = (cores() if len(inputs) >= _MANY_INPUTS else 1) if workers is None else workers
     processes = min(processes, len(inputs))
     if processes > 1 and classifier.device == "cpu":
@@ -121,6 +119,19 @@ def score_inputs(
     else:
         found = batches(inputs, reading, identify=identify, skip=skip)
         yield from in_order(partial(_score, classifier), found, _threads(workers))
+
+
+def score_triplets(
+    triplets: Iterable[Triplet], classifier: Classifier, reading: Reading, *, workers: int | None = None
+) -> Iterator[Part]:
+    """Score triplets as they come, on threads: parts of the table in order, with constant memory."""
+    _check(workers)
+    return in_order(partial(_score, classifier), _cut(triplets, reading.batch_size), _threads(workers))
+
+
+def _check(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers must be at least 1, not {workers}")
 
 
 def raise_bad(predictions: Predictions) -> None:
