@@ -14,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import TransientnetError
-from . import adapt, cut, doctor, inspect, models, score
+from . import adapt, cut, doctor, inspect, models, score, stream
 
 __all__ = ["app", "main"]
 
@@ -44,6 +44,7 @@ def _root(
 
 
 app.command("score")(score.score)
+app.command("stream")(stream.stream)
 app.command("adapt")(adapt.adapt)
 app.command("inspect")(inspect.inspect)
 app.command("cut")(cut.cut)
