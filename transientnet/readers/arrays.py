@@ -1,0 +1,239 @@
+"""Arrays in memory, and NumPy's own files: ``.npy`` and ``.npz``, gzipped too."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ReadError, UsageError
+from ..triplet import Triplet
+from .candidate import from_images
+from .image import Image, facts
+from .sources import stem
+from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, check_dtype, filled, read_stack
+from .surveys import Layout, match_channels
+
+__all__ = ["from_memory", "is_triplet", "read"]
+
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+
+def read(path: str, layout: Layout) -> Iterator[Triplet]:
+    """Triplets of a ``.npy`` or ``.npz`` file; a plain ``.npy`` is memory-mapped, others are streamed.
+
+    Raises
+    ------
+    ReadError
+        The file is damaged, holds Python objects, or nothing in it has the shape of stamps.
+    """
+    try:
+        with ExitStack() as files:
+            file = files.enter_context(open(path, "rb"))
+            magic = file.read(2)
+            file.seek(0)
+            if magic == b"PK":
+                arrays = _members(files.enter_context(zipfile.ZipFile(file)), path, files)
+            elif magic == b"\x1f\x8b":
+                arrays = {"": _Stream(gzip.GzipFile(fileobj=file), path, os.path.getsize(path))}
+            else:
+                arrays = {"": _mapped(file, path)}
+            yield from read_stack(arrays, layout, path, name=stem(path))
+    except ReadError:
+        raise
+    except MemoryError as error:
+        raise ReadError(f"{path} asks for more memory than there is") from error
+    except _DAMAGE as error:
+        raise ReadError(f"{path} is damaged or no NumPy file: {error}") from error
+
+
+def _mapped(file: IO[bytes], path: str) -> npt.NDArray[Any]:
+    shape, fortran, dtype = _header(file, path)
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+
+
+def _members(archive: zipfile.ZipFile, path: str, files: ExitStack) -> dict[str, Rows]:
+    arrays: dict[str, Rows] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if name == info.filename:
+            continue
+        label = f"{path}[{name}]"
+        # Other methods unpack a block of any size at once; np.savez never uses them.
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ReadError(f"{label} is packed by a method that np.savez_compressed does not use")
+        arrays[name] = _Stream(files.enter_context(archive.open(info)), label, info.compress_size)
+    return arrays
+
+
+def _header(file: Any, label: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran order, and dtype of a ``.npy``; the file then stands at its data."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ReadError(f"{label} is of version {version}, which is for arrays with named fields: no stamps")
+    parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = parse(file)
+    if any(n < 0 for n in shape):
+        raise ReadError(f"{label} declares the shape {shape}")
+    return shape, fortran, dtype
+
+
+class _Stream:
+    """A packed ``.npy`` read from its first row to its last, one block at a time.
+
+    Parameters
+    ----------
+    file : binary file
+        Stands at the beginning of the ``.npy``.
+    label : str
+        What to call it in messages.
+    packed : int
+        Its size on disk in bytes.
+    """
+
+    def __init__(self, file: Any, label: str, packed: int) -> None:
+        self._file, self._label = file, label
+        self.shape, fortran, self.dtype = _header(file, label)
+        self._limit = max(MAX_COLUMN_BYTES, MAX_EXPANSION * packed)
+        self._next = 0
+        self._loaded: npt.NDArray[Any] | None = None
+        if fortran and len(self.shape) > 1 and not self.dtype.hasobject:
+            # Its first row is spread over the whole of it.
+            if self._bytes(self.shape) > MAX_COLUMN_BYTES:
+                raise ReadError(
+                    f"{label} is in Fortran order and too large to turn: save np.ascontiguousarray of it"
+                )
+            self._loaded = self._read(self.shape[::-1]).T
+
+    def __getitem__(self, rows: Any) -> npt.NDArray[Any]:
+        if self._loaded is not None:
+            return self._loaded[rows]
+        if not self.shape:
+            return self._read(())
+        first, stop, _ = rows.indices(self.shape[0])
+        if first != self._next:
+            raise ReadError(f"{self._label} is packed and can only be read from its beginning")
+        self._next = stop
+        return self._read((stop - first, *self.shape[1:]))
+
+    def _bytes(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape) * self.dtype.itemsize
+
+    def _read(self, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        wanted = self._bytes(shape)
+        self._limit -= wanted
+        if self._limit < 0:
+            raise ReadError(f"{self._label} unpacks to more than {MAX_EXPANSION} times its size: refused")
+        data = self._file.read(wanted)
+        if len(data) != wanted:
+            raise ReadError(f"{self._label} ends early: {len(data)} of {wanted} bytes are there")
+        pixels: npt.NDArray[Any] = np.frombuffer(data, self.dtype).reshape(shape)
+        return pixels
+
+
+def is_triplet(source: Any) -> bool:
+    """Whether `source` is one candidate's stamps in a row: arrays, `NDData`, `Cutout2D` or None."""
+    return (
+        isinstance(source, Sequence)
+        and 1 < len(source) <= 3
+        and source[0] is not None
+        and all(
+            item is None or len(getattr(getattr(item, "data", item), "shape", ())) == 2 for item in source
+        )
+    )
+
+
+def from_memory(source: Any, layout: Layout, *, start: int = 0) -> Iterator[Triplet]:
+    """Triplets of what a program holds.
+
+    Parameters
+    ----------
+    source : array, NDData, mapping, or sequence of two or three stamps
+        An array is anything with ``__array__`` (NumPy, masked, torch, xarray, dask), of shape (3, H, W) or
+        (N, 3, H, W). A mapping names stamps or stacks as a ``.npz`` does. Stamps may be arrays, `NDData`,
+        `CCDData` or `Cutout2D`: masked pixels become NaN, WCS and header are heeded.
+    layout : Layout
+        Names, and the order of channels.
+    start : int
+        Number of the first candidate, for those without an id.
+
+    Raises
+    ------
+    UsageError
+        `source` has not the shape or dtype of stamps.
+    """
+    where = "memory"
+    try:
+        if is_triplet(source):
+            source = {c: item for c, item in zip(layout.order, source, strict=False) if item is not None}
+        if isinstance(source, Mapping):
+            source = {str(key): value for key, value in source.items()}
+            channels = match_channels(list(source), layout)
+            stamps = {
+                channel: _image(source[key]) for channel, key in channels.items() if source[key] is not None
+            }
+            if stamps and all(image.data.ndim == 2 for image in stamps.values()):
+                rest = {k: v for k, v in source.items() if k not in channels.values() and np.ndim(v) == 0}
+                yield from_images(stamps, id=str(start), source=where, layout=layout, scalars=rest)
+                return
+            arrays = {key: _array(value) for key, value in source.items() if value is not None}
+        else:
+            cube = _image(source)
+            arrays = {"": cube.data}
+            for role in ("pixel_scale", "fwhm"):
+                if (value := getattr(cube, role)) is not None:
+                    arrays[role] = np.asarray(value)
+        yield from read_stack(arrays, layout, where, start=start)
+    except ReadError as error:
+        raise UsageError(str(error)) from error
+
+
+def _array(value: Any) -> Any:
+    """Something with a shape, a NumPy dtype and rows; masked where `value` says so."""
+    if hasattr(value, "wcs") and hasattr(value, "data"):
+        mask = getattr(value, "mask", None)
+        data = np.asarray(value.data)
+        return data if mask is None else np.ma.masked_array(data, np.broadcast_to(mask, data.shape))
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    if isinstance(getattr(value, "dtype", None), np.dtype) and hasattr(value, "shape"):
+        return value
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ReadError(f"{type(value).__name__} in memory cannot be taken as an array: {error}") from error
+
+
+def _image(value: Any) -> Image:
+    """One stamp with what its WCS and header tell."""
+    array = _array(value.data if hasattr(value, "header") and not hasattr(value, "wcs") else value)
+    if len(array.shape) == 2:
+        check_dtype(array, "a stamp")
+        array = filled(array[0 : array.shape[0]])
+    header = getattr(value, "header", None) or getattr(value, "meta", None)
+    comments = getattr(header, "comments", {})
+    scale, fwhm, matrix = facts(header or {}, lambda key: str(comments[key]) if key in comments else "")
+    wcs = getattr(value, "wcs", None)
+    if wcs is not None and wcs.has_celestial:
+        matrix = np.asarray(wcs.celestial.pixel_scale_matrix)
+        scale = math.sqrt(abs(float(np.linalg.det(matrix)))) * 3600
+    return Image(array, scale, fwhm, matrix)

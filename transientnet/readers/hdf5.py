@@ -1,0 +1,127 @@
+"""HDF5 files through h5py: stacks of candidates, or a group per candidate; nothing outside the file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import MissingDependencyError, ReadError
+from ..triplet import Triplet
+from .sources import stem
+from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, ORDER_NAMES, Rows, read_stack
+from .surveys import Layout, normalise
+
+__all__ = ["read"]
+
+
+def read(path: str, layout: Layout) -> Iterator[Triplet]:
+    """Triplets of an HDF5 file.
+
+    A group that holds a data set ``(N, 3, H, W)``, or one per channel, is a stack; the data sets beside it
+    are its columns. Where each candidate has a group of its own, the group's name is its id. The order of
+    channels may stand in an attribute ``channels`` of the data set, its group or the file. Attributes such as
+    ``pixel_scale`` hold for all that lies below.
+
+    Raises
+    ------
+    ReadError
+        The file is damaged, has links or data outside itself, or holds no stamps.
+    MissingDependencyError
+        h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("hdf5", "Reading HDF5") from error
+    try:
+        with h5py.File(path, "r") as file:
+            found = False
+            for triplet in _group(file, path, layout, {}, ()):
+                found = True
+                yield triplet
+            if not found:
+                raise ReadError(
+                    f"{path} holds no stamps: no data set in it has the shape (N, 3, H, W) or (N, H, W)"
+                )
+    except ReadError:
+        raise
+    except MemoryError as error:
+        raise ReadError(f"{path} asks for more memory than there is") from error
+    # h5py answers damage with whatever error HDF5 code comes to mind.
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise ReadError(f"{path} is damaged or no HDF5 file: {error}") from error
+
+
+def _group(
+    group: Any, path: str, layout: Layout, inherited: Mapping[str, Any], above: tuple[Any, ...]
+) -> Iterator[Triplet]:
+    import h5py
+
+    if group.id in above:
+        raise ReadError(f"{path}: group {group.name} contains itself")
+    top = not above
+    where = path if top else f"{path}{group.name}"
+    arrays: dict[str, Rows] = {}
+    below = []
+    for name in group:
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise ReadError(
+                f"{where}: {name!r} is a link to {link.path!r}; links are not followed, copy the data in"
+            )
+        kind = group.get(name, getclass=True)
+        if kind is h5py.Dataset:
+            arrays[name] = _checked(group[name], f"{where}[{name}]")
+        elif kind is h5py.Group:
+            below.append(name)
+    told: dict[str, Any] = {**inherited, **_attributes(group)}
+    if any(len(rows.shape) >= 2 for rows in arrays.values()):
+        columns: dict[str, Rows] = {key: np.asarray(told[key]) for key in told.keys() - arrays.keys()}
+        attributes = [item for rows in arrays.values() for item in _attributes(rows).items()]
+        order = next((v for k, v in (*attributes, *told.items()) if normalise(k) in ORDER_NAMES), None)
+        name = stem(path) if top else group.name.rpartition("/")[2]
+        yield from read_stack({**columns, **arrays}, layout, where, source=path, order=order, name=name)
+    for name in below:
+        try:
+            yield from _group(group[name], path, layout, told, (*above, group.id))
+        except ReadError as error:
+            yield Triplet.unreadable(name, path, str(error))
+
+
+def _checked(rows: Any, where: str) -> Rows:
+    """A data set that lies wholly in the file and unpacks within bounds."""
+    if rows.is_virtual or rows.external:
+        raise ReadError(f"{where} keeps its data in other files; copy them in (h5repack does)")
+    if rows.dtype.kind == "O" and _is_text(rows) and len(rows.shape) < 2:
+        if math.prod(rows.shape) > MAX_COLUMN_BYTES // 64:
+            raise ReadError(f"{where} has {rows.shape} texts: too many for one column")
+        return np.asarray(rows.asstr(errors="replace")[()], dtype=str)
+    size = math.prod(rows.shape) * rows.dtype.itemsize
+    if size > max(MAX_COLUMN_BYTES, MAX_EXPANSION * rows.id.get_storage_size()):
+        raise ReadError(f"{where} unpacks to more than {MAX_EXPANSION} times its size: refused")
+    if rows.chunks and math.prod(rows.chunks) * rows.dtype.itemsize > MAX_COLUMN_BYTES:
+        raise ReadError(f"{where} has chunks beyond the limit of {MAX_COLUMN_BYTES // 2**20} MiB")
+    return rows  # type: ignore[no-any-return]
+
+
+def _is_text(rows: Any) -> bool:
+    import h5py
+
+    return h5py.check_string_dtype(rows.dtype) is not None
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    """Attributes that are a text, a number or a short list of texts."""
+    told: dict[str, Any] = {}
+    for name in getattr(thing, "attrs", ()):
+        value = thing.attrs[name]
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        if isinstance(value, str | int | float | np.number | np.bool_):
+            told[name] = value
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "SUO" and 0 < value.size <= 3:
+            told[name] = value.ravel().tolist()
+    return told
