@@ -13,7 +13,7 @@ import typer
 
 from .. import __version__
 from ..errors import TransientnetError
-from . import doctor, inspect, models, score
+from . import doctor, inspect, label, models, score
 
 __all__ = ["app", "main"]
 
@@ -44,6 +44,7 @@ def _root(
 
 app.command("score")(score.score)
 app.command("inspect")(inspect.inspect)
+app.command("label")(label.label)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 
