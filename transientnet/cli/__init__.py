@@ -13,7 +13,11 @@ import typer
 
 from .. import __version__
 from ..errors import TransientnetError
+<<<<<<< HEAD
 from . import doctor, inspect, label, models, score
+=======
+from . import adapt, cut, doctor, inspect, models, score
+>>>>>>> main
 
 __all__ = ["app", "main"]
 
@@ -43,8 +47,13 @@ def _root(
 
 
 app.command("score")(score.score)
+app.command("adapt")(adapt.adapt)
 app.command("inspect")(inspect.inspect)
+<<<<<<< HEAD
 app.command("label")(label.label)
+=======
+app.command("cut")(cut.cut)
+>>>>>>> main
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 

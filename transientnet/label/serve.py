@@ -134,9 +134,10 @@ def _warnings(candidates: Candidates) -> list[str]:
 
 def _welcome(listener: socket.socket, token: str, count: int, table: Path) -> str:
     port = listener.getsockname()[1]
+    tunnel = f"ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}"
     return (
         f"{count} candidates; answers go to {table}\n"
         f"Open http://127.0.0.1:{port}/{token}/\n"
-        f"From another machine: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}, then the same address\n"
-        "Ctrl-C ends it: every answer is saved at once"
+        f"From another machine: {tunnel}, then the same address\n"
+        "Ctrl-C ends it; every answer is saved at once"
     )

@@ -79,6 +79,9 @@ def from_images(
     for name, own, usual in (("pixel_scale", scale, survey.pixel_scale), ("fwhm", fwhm, survey.fwhm)):
         if own is not None or usual is not None:
             meta[f"{name}_from"] = "file" if own is not None else "survey"
+    if meta.get("source_fwhm") == science.fwhm:
+        # A header's FWHM is the seeing.
+        meta.pop("source_fwhm", None)
     edges = _cut_off(science.data.shape, roles, survey)
     if edges is None:
         meta["truncated"] = True

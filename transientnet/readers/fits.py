@@ -130,7 +130,7 @@ def _candidates(
     numbers = {str(hdu.index): hdu for hdu in images}
     found = match_channels([*names, *numbers], layout)
     unnamed = [hdu for hdu in images if not hdu.name]
-    if found and len(unnamed) < 2:
+    if found and (len(unnamed) < 2 or not numbers.keys().isdisjoint(found.values())):
         channels = {
             channel: [numbers[name]] if name in numbers else [hdu for hdu in images if hdu.name == name]
             for channel, name in found.items()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import mmap
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,17 +31,19 @@ _KINDS = {
 }
 #: Planes of an LSST-style bit mask that say a pixel was not measured.
 _BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
+_COUNT = re.compile(rb"(Z?NAXIS  ? ?|TFIELDS )= *\+?([0-9]{1,30})")
 _NAME_KEYS = ("EXTNAME", "HDUNAME", "STAMP_TYPE", "STAMPTYP", "IMTYPE", "IMAGETYP")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hdu:
-    """One HDU: its name (lower case kept as written), header, pixels (or None) or table rows (or None)."""
+    """One HDU: its name as written, header values and comments, pixels or table rows (or None)."""
 
     index: int
     name: str
     version: int
-    header: Any
+    header: Mapping[str, Any]
+    comments: Mapping[str, str]
     data: npt.NDArray[Any] | None = None
     rows: Any = None
 
@@ -81,20 +85,23 @@ def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
 def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
     from astropy.io import fits
 
+    _check_counts(data)
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     with fits.open(file, memmap=not isinstance(data, bytes), lazy_load_hdus=True) as opened:
         for index, hdu in enumerate(opened):
-            header = hdu.header
+            header, comments = _plain_header(hdu.header)
             name = next((str(header[key]).strip() for key in _NAME_KEYS if header.get(key)), "")
             version = header.get("EXTVER", 1)
-            common = (index, name, version if isinstance(version, int) else 1, header)
+            common = (index, name, version if isinstance(version, int) else 1, header, comments)
             if isinstance(hdu, fits.BinTableHDU):
                 yield Hdu(*common, rows=hdu.data)
                 continue
-            if not getattr(hdu, "is_image", False) or header.get("NAXIS", 0) < 1:
+            if not getattr(hdu, "is_image", False) or hdu.header.get("NAXIS", 0) < 1:
+                # A primary header without pixels names the candidate.
+                yield Hdu(*common)
                 continue
-            axes = [int(header.get(f"NAXIS{i + 1}", 0)) for i in range(header["NAXIS"])]
-            size = abs(int(header.get("BITPIX", 8))) // 8
+            axes = [int(hdu.header.get(f"NAXIS{i + 1}", 0)) for i in range(hdu.header["NAXIS"])]
+            size = abs(int(hdu.header.get("BITPIX", 8))) // 8
             for axis in axes:
                 size *= axis
             if min(axes) < 0 or size > limit:
@@ -103,6 +110,34 @@ def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
                 _check_tiles(hdu, limit)
             pixels = hdu.data
             yield Hdu(*common, data=None if pixels is None else np.asarray(pixels))
+
+
+def _check_counts(data: bytes | str) -> None:
+    """Refuse counts beyond the FITS standard's 999: astropy asks for each axis and column by name."""
+    with contextlib.ExitStack() as files:
+        if isinstance(data, str):
+            file = files.enter_context(open(data, "rb"))
+            view: Any = files.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        else:
+            view = data
+        for card in _COUNT.finditer(view):
+            if card.start() % 80 == 0 and int(card[2]) > 999:
+                raise ReadError(f"damaged FITS: {card[1].decode().strip()} is {card[2].decode()}")
+
+
+def _plain_header(header: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values and comments of the cards that hold a plain value and can be parsed; the first one counts."""
+    from astropy.io.fits import VerifyError
+
+    values: dict[str, Any] = {}
+    comments: dict[str, str] = {}
+    for card in header.cards:
+        try:
+            if card.keyword and card.keyword not in values and isinstance(card.value, (str, int, float)):
+                values[card.keyword], comments[card.keyword] = card.value, str(card.comment)
+        except VerifyError:
+            continue
+    return values, comments
 
 
 def _check_tiles(hdu: Any, limit: int) -> None:
@@ -124,7 +159,7 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
     """The HDU as an `Image`, None where it holds no pixels."""
     if hdu.data is None or hdu.data.size == 0:
         return None
-    scale, fwhm, matrix = facts(hdu.header, lambda key: str(hdu.header.comments[key]))
+    scale, fwhm, matrix = facts(hdu.header, lambda key: hdu.comments[key])
     if psf is not None and psf.data is not None and fwhm is None:
         fwhm = psf_fwhm(psf.data)
     data = hdu.data
@@ -177,10 +212,8 @@ def first_image(hdus: Sequence[Hdu]) -> Image:
 
 
 def header_values(hdus: Sequence[Hdu]) -> dict[str, Any]:
-    """Keywords with a plain value, of the first HDU that has them."""
+    """Keywords of all headers; the first HDU that has one counts."""
     values: dict[str, Any] = {}
-    for hdu in hdus:
-        for card in hdu.header.cards:
-            if isinstance(card.value, (str, int, float)) and card.keyword not in ("", "COMMENT", "HISTORY"):
-                values.setdefault(card.keyword, card.value)
+    for hdu in reversed(hdus):
+        values |= hdu.header
     return values

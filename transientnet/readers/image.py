@@ -133,19 +133,22 @@ def oriented_like(image: Image, matrix: npt.NDArray[np.float64] | None) -> Image
 
 
 def psf_fwhm(psf: npt.NDArray[Any]) -> float | None:
-    """FWHM in pixels of a PSF image: of the circle with the area above half maximum."""
+    """FWHM in pixels of a PSF image: of the circle with the area above half maximum.
+
+    The area is counted on a grid eight times as fine, interpolated by the Fourier transform.
+    """
     fine = 8
-    if psf.ndim != 2 or min(psf.shape) < 3 or max(psf.shape) > 512:
+    if psf.ndim != 2 or min(psf.shape) < 5 or max(psf.shape) > 256:
         return None
     image = np.nan_to_num(np.asarray(psf, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    for axis in (0, 1):
-        n = image.shape[axis]
-        grid = np.linspace(0, n - 1, (n - 1) * fine + 1)
-        low = np.minimum(grid.astype(int), n - 2)
-        part = np.expand_dims(grid - low, 1 - axis)
-        image = np.take(image, low, axis) * (1 - part) + np.take(image, low + 1, axis) * part
+    if not image.max() > 0:
+        return None
+    waves = np.fft.fftshift(np.fft.fft2(image))
+    before = [fine * n // 2 - n // 2 for n in psf.shape]
+    margins = [(b, (fine - 1) * n - b) for b, n in zip(before, psf.shape, strict=True)]
+    image = np.fft.ifft2(np.fft.ifftshift(np.pad(waves, margins))).real
     peak = image.max()
-    if not peak > 0:
+    if not (np.isfinite(peak) and peak > 0):
         return None
     fwhm = 2 * math.sqrt(np.count_nonzero(image >= peak / 2) / math.pi) / fine
     return fwhm if _FWHMS[0] < fwhm < min(psf.shape) else None

@@ -89,7 +89,7 @@ def gunzip(data: bytes, limit: int) -> bytes:
         stream = engine.decompressobj(wbits=31)
         try:
             part = stream.decompress(data, left + 1)
-        except zlib.error as error:
+        except engine.error as error:
             raise ReadError(f"damaged gzip: {error}") from error
         left -= len(part)
         if left < 0:
@@ -103,7 +103,7 @@ def gunzip(data: bytes, limit: int) -> bytes:
 
 @lru_cache(maxsize=1)
 def _inflate_engine() -> Any:
-    """isal's zlib where it is installed: twice as fast, and its errors are zlib's."""
+    """isal's zlib where it is installed: twice as fast."""
     try:
         return importlib.import_module("isal.isal_zlib")
     except ImportError:

@@ -1,0 +1,262 @@
+"""Dispatch by content, grouping of files, layouts: what `open_triplets` promises for any source."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import os
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from transientnet import Triplet, open_triplets
+from transientnet.errors import EmptyInputError, ReadError, UsageError
+from transientnet.readers.sources import stem
+from transientnet.readers.surveys import Layout, channel_of, load_layout, match_channels, surveys
+
+STAMPS = {
+    channel: np.random.default_rng(seed).normal(100, 5, (21, 21)).astype(np.float32)
+    for seed, channel in enumerate(("science", "reference", "difference"))
+}
+
+
+def write(path: Path, channel: str = "science", **kwargs: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fits.PrimaryHDU(STAMPS[channel]).writeto(path, **kwargs)
+    return path
+
+
+def write_triplet(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hdus = [fits.ImageHDU(STAMPS[channel], name=channel) for channel in STAMPS]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
+    return path
+
+
+def assert_whole(triplet: Triplet) -> None:
+    assert triplet.error is None
+    for stamp, expected in zip(triplet.stamps, STAMPS.values(), strict=True):
+        np.testing.assert_array_equal(stamp, expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "id"),
+    [
+        (("x_sci.fits", "x_ref.fits", "x_diff.fits"), "x"),
+        (("x.new.fits", "x.tmpl.fits", "x.sub.fits"), "x"),
+        (("SCI-7.fits", "TEMPL-7.fits", "DIFF-7.fits"), "7"),
+        (("Science_a_1.fits.gz", "Template_a_1.fits.gz", "Difference_a_1.fits.gz"), "a_1"),
+        (("srch12.fits", "temp12.fits", "diff12.fits"), "12"),
+        (("n4_istamp.fits", "n4_rstamp.fits", "n4_dstamp.fits"), "n4"),
+        (("new_sci_9.fits", "new_ref_9.fits", "new_diff_9.fits"), "new_9"),
+        (("a_sci_2.fits", "a_ref_2.fits", "a_diff_2.fits"), "a_2"),
+        (("objSci.fits", "objRef.fits", "objDiff.fits"), "obj"),
+        (("sci/k.fits", "ref/k.fits", "diff/k.fits"), "k"),
+        (("k9/science.fits", "k9/reference.fits", "k9/difference.fits"), "k9"),
+    ],
+)
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_three_files_are_one_candidate(
+    tmp_path: Path, names: tuple[str, ...], id: str, order: tuple[int, ...]
+) -> None:
+    paths = [write(tmp_path / name, channel) for name, channel in zip(names, STAMPS, strict=True)]
+    (triplet,) = open_triplets([paths[i] for i in order])
+    assert_whole(triplet)
+    assert triplet.id == id
+
+
+def test_grouping_keeps_the_order_of_the_list(tmp_path: Path) -> None:
+    a = write_triplet(tmp_path / "a.fits")
+    words = dict(zip(STAMPS, ("sci", "ref", "diff"), strict=True))
+    b = [write(tmp_path / f"b_{word}.fits", channel) for channel, word in words.items()]
+    c = write_triplet(tmp_path / "c.fits")
+    triplets = list(open_triplets([b[1], a, b[0], c, b[2]]))
+    assert [t.id for t in triplets] == ["b", "a", "c"]
+    for triplet in triplets:
+        assert_whole(triplet)
+
+
+def test_a_missing_file_is_a_missing_channel(tmp_path: Path) -> None:
+    write(tmp_path / "x_sci.fits", "science")
+    write(tmp_path / "x_diff.fits", "difference")
+    (triplet,) = open_triplets(tmp_path)
+    assert triplet.reference is None
+    np.testing.assert_array_equal(triplet.difference, STAMPS["difference"])
+
+
+def test_a_lone_difference_is_not_scored_as_science(tmp_path: Path) -> None:
+    (triplet,) = open_triplets(write(tmp_path / "x_diff.fits", "difference"))
+    assert "science stamp" in (triplet.error or "")
+
+
+def test_one_damaged_file_of_three_is_one_unreadable_candidate(tmp_path: Path) -> None:
+    write(tmp_path / "x_sci.fits", "science")
+    (tmp_path / "x_ref.fits").write_bytes(b"SIMPLE  =")
+    write(tmp_path / "x_diff.fits", "difference")
+    (triplet,) = open_triplets(sorted(tmp_path.iterdir()))
+    assert triplet.id == "x"
+    assert "x_ref.fits" in (triplet.error or "")
+
+
+def test_content_decides_not_the_ending(tmp_path: Path) -> None:
+    path = write_triplet(tmp_path / "really_fits.avro")
+    zipped = tmp_path / "also.dat"
+    zipped.write_bytes(gzip.compress(path.read_bytes()))
+    for triplet in open_triplets([path, zipped]):
+        assert_whole(triplet)
+
+
+def test_bad_files_are_rows_and_the_others_are_still_read(tmp_path: Path) -> None:
+    (tmp_path / "empty.fits").touch()
+    (tmp_path / "text.fits").write_text("no FITS at all\n")
+    good = write_triplet(tmp_path / "good.fits")
+    (tmp_path / "cut.fits").write_bytes(good.read_bytes()[:6000])
+    names = ["empty.fits", "text.fits", "good.fits", "cut.fits", "absent.fits"]
+    triplets = list(open_triplets([tmp_path / name for name in names]))
+    assert [t.id for t in triplets] == ["empty", "text", "good", "cut", "absent"]
+    assert [t.error is None for t in triplets] == [False, False, True, False, False]
+    assert all(t.source == str(tmp_path / name) for t, name in zip(triplets, names, strict=True))
+    assert "No such file" in (triplets[4].error or "")
+    assert str(tmp_path) not in (triplets[1].error or "")  # the row has its source beside it
+
+
+def test_folder_is_searched_sorted_and_without_what_is_no_candidate(tmp_path: Path) -> None:
+    for name in ("b/z.fits", "b/a.fits", "a/c.fits"):
+        write_triplet(tmp_path / name)
+    (tmp_path / "README.md").write_text("stamps of the night")
+    (tmp_path / "list.csv").write_text("id,label\n")
+    (tmp_path / "b" / ".hidden.fits").write_bytes((tmp_path / "b/z.fits").read_bytes())
+    assert [t.id for t in open_triplets(tmp_path)] == ["c", "a", "z"]
+    assert [t.id for t in open_triplets(str(tmp_path / "b" / "*.fits"))] == ["a", "z"]
+    assert [t.id for t in open_triplets(str(tmp_path / "**" / "*.fits"))] == ["c", "a", "z"]
+
+
+def test_nothing_to_read_is_an_error_that_names_the_place(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing here")
+    with pytest.raises(EmptyInputError, match=str(tmp_path)):
+        list(open_triplets(tmp_path))
+    with pytest.raises(EmptyInputError, match=r"\*\.fits"):
+        list(open_triplets(str(tmp_path / "*.fits")))
+    with pytest.raises(ReadError, match="no such file"):
+        open_triplets(tmp_path / "absent.fits")
+
+
+def test_what_the_user_says_goes_before_the_file(tmp_path: Path) -> None:
+    header = fits.Header({"CDELT1": -0.5 / 3600, "CDELT2": 0.5 / 3600, "FWHM": 3.0})
+    fits.PrimaryHDU(STAMPS["science"], header).writeto(tmp_path / "x.fits")
+    (own,) = open_triplets(tmp_path / "x.fits")
+    assert (own.pixel_scale, own.fwhm) == (pytest.approx(0.5), 3.0)
+    (told,) = open_triplets(tmp_path / "x.fits", pixel_scale=0.33, fwhm=4.2)
+    assert (told.pixel_scale, told.fwhm) == (0.33, 4.2)
+    assert told.meta["pixel_scale_from"] == "user"
+    for bad in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(UsageError):
+            open_triplets(tmp_path / "x.fits", pixel_scale=bad)
+
+
+def test_triplets_and_iterables_pass_through_lazily(tmp_path: Path) -> None:
+    path = write_triplet(tmp_path / "x.fits")
+    mine = Triplet(STAMPS["science"], id="mine")
+    assert [t.id for t in open_triplets(mine)] == ["mine"]
+    endless = itertools.chain([mine, path], itertools.repeat(mine))
+    first = list(itertools.islice(open_triplets(endless), 3))
+    assert [t.id for t in first] == ["mine", "x", "mine"]
+
+
+def test_memory_does_not_grow_with_the_number_of_candidates(tmp_path: Path) -> None:
+    path = tmp_path / "many.fits"
+    fits.PrimaryHDU(np.zeros((50, 3, 64, 64), np.float32)).writeto(path)
+    list(open_triplets(path))
+    peaks = []
+    for files in (1, 12):
+        tracemalloc.start()
+        assert sum(1 for _ in open_triplets([path] * files)) == 50 * files
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "channel"),
+    [
+        ("cutoutScience", "science"),
+        ("cutout_science", "science"),
+        ("SCI_STAMP", "science"),
+        ("b:cutoutScience_stampData", "science"),
+        ("cutoutTemplate.stampData", "reference"),
+        ("THUMBNAIL_REF", "reference"),
+        ("TMPL", "reference"),
+        ("image_diff", "difference"),
+        ("cutoutDifference", "difference"),
+        ("cutoutScience.fileName", None),
+        ("prv_candidates", None),
+        ("subid", None),
+        ("refmag", None),
+        ("newest", None),
+    ],
+)
+def test_channel_words(name: str, channel: str | None) -> None:
+    assert channel_of(name) == channel
+
+
+def test_a_layout_outranks_the_words() -> None:
+    layout = Layout(fields={"science": ("calibrated",), "reference": ("science_ref",)})
+    assert match_channels(["science", "calibrated", "science_ref"], layout) == {
+        "science": "calibrated",
+        "reference": "science_ref",
+    }
+    assert match_channels(["image", "template"]) == {"science": "image", "reference": "template"}
+
+
+def test_layout_of_a_user_in_a_few_lines(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(
+        'name = "MyCam"\npixel_scale = 0.4\nfwhm = 3.5\n'
+        '[fields]\nscience = "A"\nreference = "B"\ndifference = "C"\n'
+    )
+    path = tmp_path / "x.fits"
+    hdus = [fits.ImageHDU(stamp, name=name) for name, stamp in zip("CAB", STAMPS.values(), strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
+    (unknown,) = open_triplets(path)
+    assert "layout" in (unknown.error or "")
+    (triplet,) = open_triplets(path, layout=tmp_path / "my.toml")
+    np.testing.assert_array_equal(triplet.science, STAMPS["reference"])
+    np.testing.assert_array_equal(triplet.difference, STAMPS["science"])
+    assert (triplet.pixel_scale, triplet.fwhm, triplet.meta["survey"]) == (0.4, 3.5, "MyCam")
+
+
+@pytest.mark.parametrize(
+    "text", ["pixel_scal = 1", "[fields]\nscienze = 'a'", "pixel_scale = 'wide'", "order = ['sci']", "= 3"]
+)
+def test_a_wrong_layout_is_an_error_not_ignored(tmp_path: Path, text: str) -> None:
+    (tmp_path / "my.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"my\.toml"):
+        load_layout(tmp_path / "my.toml")
+
+
+def test_surveys_by_name() -> None:
+    assert load_layout("ztf").pixel_scale == 1.01
+    with pytest.raises(UsageError, match="ZTF"):
+        load_layout("no-such-survey")
+    for survey in surveys():
+        assert survey.sources or survey.pixel_scale is None, f"{survey.name}: a number without its source"
+
+
+def test_stem() -> None:
+    assert [stem(name) for name in ("a/x.fits.fz", "x.fits.gz", "x.y.avro", ".fits")] == [
+        "x",
+        "x",
+        "x.y",
+        ".fits",
+    ]
+
+
+def test_no_permission_is_a_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.fits")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    (triplet,) = open_triplets(path)
+    assert "ermission" in (triplet.error or "")

@@ -1,0 +1,380 @@
+"""FITS in every dress: extensions, cubes, tables, masks, compression, scaling, orientation."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from astropy.io import fits
+from astropy.nddata import CCDData, StdDevUncertainty
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transientnet import Triplet, open_triplets
+from transientnet.errors import ReadError
+from transientnet.readers import stamp
+from transientnet.readers.image import psf_fwhm
+from transientnet.readers.stamp import decode_image, decode_stamp
+
+RNG = np.random.default_rng(7)
+SCI, REF, DIFF = (RNG.normal(100, 5, (20, 24)).astype(np.float32) for _ in range(3))
+
+
+def one(path: Path, **kwargs: Any) -> Triplet:
+    (triplet,) = open_triplets(path, **kwargs)
+    return triplet
+
+
+def equal(triplet: Triplet, *stamps: npt.NDArray[Any] | None) -> None:
+    assert triplet.error is None, triplet.error
+    for got, expected in zip(triplet.stamps, stamps, strict=True):
+        if expected is None:
+            assert got is None
+        else:
+            np.testing.assert_array_equal(got, expected)
+
+
+def as_bytes(*hdus: Any) -> bytes:
+    file = io.BytesIO()
+    fits.HDUList(list(hdus)).writeto(file)
+    return file.getvalue()
+
+
+def wcs(scale: float, turn: float = 0.0, flip: bool = False) -> fits.Header:
+    """North up, east left; turned by `turn` degrees, x mirrored if `flip`."""
+    angle, size = np.radians(turn), scale / 3600
+    sky = np.array([[-size, 0.0], [0.0, size]])
+    matrix = sky @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if flip:
+        matrix = matrix @ np.diag([-1.0, 1.0])
+    keys = [f"CD{i}_{j}" for i in (1, 2) for j in (1, 2)]
+    return fits.Header(
+        {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", **dict(zip(keys, matrix.flat, strict=True))}
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("SCI", "REF", "DIFF"),
+        ("sci", "tmpl", "sub"),
+        ("IMAGE", "TEMPLATE", "DIFFERENCE"),
+        ("Science", "Reference", "Difference"),
+        ("NEW", "REF", "SUBTRACTION"),
+        ("SCI_IMAGE", "REF_IMAGE", "DIFF_IMAGE"),
+    ],
+)
+def test_extensions_by_name_in_any_order(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    hdus = [fits.ImageHDU(d, name=n) for n, d in zip(names, (SCI, REF, DIFF), strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), hdus[2], hdus[0], hdus[1]]).writeto(tmp_path / "x.fits")
+    equal(one(tmp_path / "x.fits"), SCI, REF, DIFF)
+
+
+def test_primary_and_unnamed_extensions_are_in_the_usual_order(tmp_path: Path) -> None:
+    hdus = [fits.PrimaryHDU(SCI), fits.ImageHDU(REF), fits.ImageHDU(DIFF)]
+    fits.HDUList(hdus).writeto(tmp_path / "x.fits")
+    equal(one(tmp_path / "x.fits"), SCI, REF, DIFF)
+
+
+def test_unnamed_primary_beside_named_extensions_is_the_science(tmp_path: Path) -> None:
+    hdus = [fits.PrimaryHDU(SCI), fits.ImageHDU(REF, name="REF"), fits.ImageHDU(DIFF, name="DIFF")]
+    fits.HDUList(hdus).writeto(tmp_path / "x.fits")
+    equal(one(tmp_path / "x.fits"), SCI, REF, DIFF)
+
+
+def test_absent_and_empty_extensions_are_none(tmp_path: Path) -> None:
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(SCI, name="SCI"), fits.ImageHDU(None, name="REF")]
+    fits.HDUList(hdus).writeto(tmp_path / "x.fits")
+    equal(one(tmp_path / "x.fits"), SCI, None, None)
+
+
+def test_several_candidates_in_one_file(tmp_path: Path) -> None:
+    hdus = [
+        fits.ImageHDU(stamp + i, name=name, ver=i)
+        for i in (1, 2, 3)
+        for name, stamp in (("SCI", SCI), ("REF", REF), ("DIFF", DIFF))
+        if (i, name) != (2, "REF")
+    ]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "x.fits")
+    triplets = list(open_triplets(tmp_path / "x.fits"))
+    assert [t.id for t in triplets] == ["x_0", "x_1", "x_2"]
+    for i, triplet in enumerate(triplets, 1):
+        equal(triplet, SCI + i, None if i == 2 else REF + i, DIFF + i)
+
+
+def test_two_unnamed_images_are_not_guessed(tmp_path: Path) -> None:
+    fits.HDUList([fits.PrimaryHDU(SCI), fits.ImageHDU(DIFF)]).writeto(tmp_path / "x.fits")
+    assert "layout" in (one(tmp_path / "x.fits").error or "")
+    (tmp_path / "l.toml").write_text("fields = {science = 0, difference = 1}")
+    equal(one(tmp_path / "x.fits", layout=tmp_path / "l.toml"), SCI, None, DIFF)
+
+
+def test_cubes_and_stacks(tmp_path: Path) -> None:
+    cube = np.stack([SCI, REF, DIFF])
+    fits.PrimaryHDU(cube).writeto(tmp_path / "cube.fits")
+    equal(one(tmp_path / "cube.fits"), SCI, REF, DIFF)
+    fits.PrimaryHDU(np.moveaxis(cube, 0, -1)).writeto(tmp_path / "last.fits")
+    equal(one(tmp_path / "last.fits"), SCI, REF, DIFF)
+    fits.PrimaryHDU(np.stack([cube, cube + 1])).writeto(tmp_path / "stack.fits")
+    first, second = open_triplets(tmp_path / "stack.fits")
+    equal(first, SCI, REF, DIFF)
+    equal(second, SCI + 1, REF + 1, DIFF + 1)
+    fits.PrimaryHDU(cube[:2]).writeto(tmp_path / "two.fits")
+    assert "order" in (one(tmp_path / "two.fits").error or "")
+    (tmp_path / "l.toml").write_text("order = ['science', 'difference']")
+    equal(one(tmp_path / "two.fits", layout=tmp_path / "l.toml"), SCI, None, REF)
+
+
+def test_table_with_a_column_per_stamp(tmp_path: Path) -> None:
+    columns = [
+        fits.Column("NUMBER", "K", array=[70000000001, 70000000002]),
+        fits.Column("CANDID", "K", array=[70000000001, 70000000002]),
+        fits.Column("RA_DEG", "D", array=[10.5, 11.5]),
+        fits.Column("THUMBNAIL_D", "480E", dim="(24,20)", array=np.stack([DIFF, DIFF])),
+        fits.Column("THUMBNAIL_RED", "480E", dim="(24,20)", array=np.stack([SCI, SCI + 1])),
+        fits.Column("THUMBNAIL_REF", "480E", dim="(24,20)", array=np.stack([REF, REF])),
+        fits.Column("THUMBNAIL_SCORR", "480E", dim="(24,20)", array=np.stack([REF, REF]) * 9),
+    ]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "x.fits")
+    first, second = open_triplets(tmp_path / "x.fits")
+    equal(first, SCI, REF, DIFF)
+    equal(second, SCI + 1, REF, DIFF)
+    assert (first.id, second.id, second.meta["ra"]) == ("70000000001", "70000000002", 11.5)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "u4", "f4", "f8"])
+@pytest.mark.parametrize("compress", ["plain", "gz", "fz"])
+def test_every_number_format(tmp_path: Path, dtype: str, compress: str) -> None:
+    pixels = SCI.astype(dtype)
+    path = tmp_path / f"x.fits{'' if compress == 'plain' else '.' + compress}"
+    if compress == "fz":
+        if dtype in ("f4", "f8"):
+            hdu = fits.CompImageHDU(pixels, compression_type="GZIP_1", quantize_level=0)
+        else:
+            hdu = fits.CompImageHDU(pixels, compression_type="RICE_1")
+        hdu.writeto(path)
+    else:
+        fits.PrimaryHDU(pixels).writeto(path)
+    equal(one(path), pixels, None, None)
+
+
+def test_scaling_and_blank(tmp_path: Path) -> None:
+    hdu = fits.PrimaryHDU(np.arange(480, dtype=np.int16).reshape(20, 24))
+    hdu.header["BSCALE"], hdu.header["BZERO"], hdu.header["BLANK"] = 0.5, 10.0, 7
+    raw = as_bytes(hdu)
+    (tmp_path / "x.fits").write_bytes(raw)
+    science = one(tmp_path / "x.fits").science
+    assert np.isnan(science[0, 7])
+    assert science[0, 8] == 14.0
+    np.testing.assert_array_equal(decode_stamp(raw), science)
+
+
+def test_ccddata_mask_becomes_nan_and_uncertainty_is_no_stamp(tmp_path: Path) -> None:
+    mask = np.zeros(SCI.shape, bool)
+    mask[3, 4] = True
+    ccd = CCDData(SCI, mask=mask, uncertainty=StdDevUncertainty(np.sqrt(SCI)), unit="adu")
+    ccd.write(tmp_path / "x.fits")
+    triplet = one(tmp_path / "x.fits")
+    assert triplet.difference is None
+    np.testing.assert_array_equal(np.isnan(triplet.science), mask)
+    np.testing.assert_array_equal(triplet.science[~mask], SCI[~mask])
+
+
+def test_mask_of_one_channel_and_of_all(tmp_path: Path) -> None:
+    bad = np.zeros(SCI.shape, np.uint8)
+    bad[5, 6] = 1
+    stamps = [fits.ImageHDU(d, name=n) for n, d in (("SCI", SCI), ("REF", REF), ("DIFF", DIFF))]
+    fits.HDUList([fits.PrimaryHDU(), *stamps, fits.ImageHDU(bad, name="REF_MASK")]).writeto(
+        tmp_path / "a.fits"
+    )
+    fits.HDUList([fits.PrimaryHDU(), *stamps, fits.ImageHDU(bad, name="MASK")]).writeto(tmp_path / "b.fits")
+    holes = [[int(np.isnan(s).sum()) for s in t.stamps if s is not None] for t in open_triplets(tmp_path)]
+    assert holes == [[0, 1, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("cards", "scale", "fwhm"),
+    [
+        ({"CDELT1": -0.33 / 3600, "CDELT2": 0.33 / 3600, "SEEING": 1.32}, 0.33, 4.0),
+        ({"CD1_1": 0.0, "CD1_2": 1e-4, "CD2_1": 1e-4, "CD2_2": 0.0}, 0.36, None),
+        ({"PC1_1": 1.0, "CDELT1": 2e-4, "CDELT2": 2e-4}, 0.72, None),
+        ({"CDELT1": 1.01, "CDELT2": 1.01, "CUNIT1": "arcsec", "CUNIT2": "arcsec"}, 1.01, None),
+        ({"PIXSCALE": 0.4, "FWHM": 2.5}, 0.4, 2.5),
+        ([("SECPIX", 0.5), ("FWHM", 2.0, "[arcsec] median")], 0.5, 4.0),
+        ([("SEEING", 2.2, "[pixels] median FWHM")], None, 2.2),
+        ({"SEEING": 1.2}, None, None),
+        ({"FWHM": -99.0, "PSF_FWHM": 3.1}, None, 3.1),
+        ({"CDELT1": 1.0, "CDELT2": 1.0}, None, None),
+    ],
+)
+def test_pixel_scale_and_fwhm_of_headers(
+    tmp_path: Path, cards: Any, scale: float | None, fwhm: float | None
+) -> None:
+    fits.PrimaryHDU(SCI, fits.Header(cards)).writeto(tmp_path / "x.fits")
+    triplet = one(tmp_path / "x.fits")
+    assert triplet.pixel_scale == (None if scale is None else pytest.approx(scale))
+    assert triplet.fwhm == (None if fwhm is None else pytest.approx(fwhm))
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+@pytest.mark.parametrize("flip", [False, True])
+def test_reference_is_brought_into_the_science_orientation(tmp_path: Path, turn: int, flip: bool) -> None:
+    """The same sky on a turned and mirrored pixel grid: each pixel must find its place again."""
+    side = SCI[:20, :20]
+    # Where the turned grid's pixel (x, y) lies on the science grid, from its WCS alone.
+    angle = np.radians(turn)
+    step = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if flip:
+        step = step @ np.diag([-1.0, 1.0])
+    y, x = np.mgrid[:20, :20] - 9.5
+    u, v = np.rint(np.tensordot(step, np.stack([x, y]), 1) + 9.5).astype(int)
+    turned = side[v, u]
+    hdus = [
+        fits.ImageHDU(side, wcs(0.5), name="SCI"),
+        fits.ImageHDU(turned, wcs(0.5, turn, flip), name="REF"),
+    ]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "x.fits")
+    equal(one(tmp_path / "x.fits"), side, side, None)
+
+
+def test_other_rotations_are_left_alone(tmp_path: Path) -> None:
+    hdus = [fits.ImageHDU(SCI, wcs(0.5), name="SCI"), fits.ImageHDU(REF, wcs(0.5, 45), name="REF")]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "x.fits")
+    equal(one(tmp_path / "x.fits"), SCI, REF, None)
+
+
+def test_id_group_and_survey_of_the_header(tmp_path: Path) -> None:
+    cards = {"CANDID": 123456, "OBJECTID": "ZTF20abcdefg", "INSTRUME": "ZTF/MOSAIC", "RA": 10.0, "DEC": -5.0}
+    fits.PrimaryHDU(SCI, fits.Header(cards)).writeto(tmp_path / "x.fits")
+    triplet = one(tmp_path / "x.fits")
+    assert (triplet.id, triplet.group, triplet.meta["survey"]) == ("123456", "ZTF20abcdefg", "ZTF")
+    assert (triplet.meta["ra"], triplet.meta["dec"], triplet.pixel_scale) == (10.0, -5.0, 1.01)
+
+
+def test_an_empty_primary_names_the_candidate(tmp_path: Path) -> None:
+    primary = fits.PrimaryHDU(header=fits.Header({"CANDID": 99, "SURVEY": "BlackGEM"}))
+    hdus = [primary, fits.ImageHDU(SCI, name="SCI"), fits.ImageHDU(DIFF, name="DIFF")]
+    fits.HDUList(hdus).writeto(tmp_path / "x.fits")
+    assert one(tmp_path / "x.fits").id == "99"
+
+
+def gaussian(fwhm: float, size: int = 41, dx: float = 0.0) -> npt.NDArray[np.float64]:
+    y, x = np.mgrid[:size, :size] - size // 2
+    return np.exp(-4 * np.log(2) * ((x - dx) ** 2 + y**2) / fwhm**2)
+
+
+@pytest.mark.parametrize("fwhm", [1.8, 2.5, 4.0, 7.3])
+@pytest.mark.parametrize("dx", [0.0, 0.5])
+def test_fwhm_of_a_psf_image(fwhm: float, dx: float) -> None:
+    assert psf_fwhm(gaussian(fwhm, dx=dx)) == pytest.approx(fwhm, rel=0.06 if fwhm < 2 else 0.02)
+
+
+def test_fwhm_of_nonsense_is_unknown() -> None:
+    for psf in (np.zeros((41, 41)), np.full((41, 41), np.nan), -gaussian(3), np.ones((41, 41)), np.ones(5)):
+        assert psf_fwhm(psf) is None
+
+
+def test_stamp_of_several_hdus_takes_the_image_its_mask_and_the_psf() -> None:
+    mask = fits.ImageHDU(np.eye(20, 24, dtype=np.int32) << 3, name="MASK")
+    mask.header["MP_BAD"], mask.header["MP_SAT"] = 3, 5
+    saturated = fits.ImageHDU(np.full((20, 24), 1 << 5, np.int32), mask.header, name="MASK")
+    psf = fits.ImageHDU(gaussian(4.0), name="PSFIMAGE")
+    variance = fits.ImageHDU(np.ones_like(SCI), name="VARIANCE")
+    image = decode_image(as_bytes(fits.PrimaryHDU(SCI), variance, mask, psf))
+    assert np.isnan(image.data).sum() == 20
+    assert image.fwhm == pytest.approx(4.0, rel=0.03)
+    np.testing.assert_array_equal(decode_stamp(as_bytes(fits.PrimaryHDU(SCI), saturated)), SCI)
+
+
+# ---------------------------------------------------------------- the fast path is astropy, bit for bit
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    dtype=st.sampled_from(["u1", ">i2", ">i4", ">i8", ">f4", ">f8"]),
+    keys=st.dictionaries(
+        st.from_regex(r"\A[A-Z][A-Z0-9_]{0,7}\Z").filter(lambda key: key not in fits.Header()),
+        st.one_of(st.integers(-9, 10**9), st.floats(-1e5, 1e5), st.booleans(), st.just("it's / text")),
+        max_size=40,
+    ),
+    seed=st.integers(0, 2**32 - 1),
+    zipped=st.booleans(),
+)
+def test_fast_path_is_bit_equal_to_astropy(
+    shape: tuple[int, int], dtype: str, keys: dict[str, Any], seed: int, zipped: bool
+) -> None:
+    bits = np.random.default_rng(seed).bytes(shape[0] * shape[1] * np.dtype(dtype).itemsize)
+    header = fits.Header()
+    structural = {"SIMPLE", "BITPIX", "EXTEND", "XTENSION", "END", "GROUPS", "PCOUNT", "GCOUNT", "COMMENT"}
+    for key, value in keys.items():
+        if key not in structural | {"HISTORY"} and not key.startswith(("NAXIS", "B", "T", "Z")):
+            header[key] = value
+    raw = as_bytes(fits.PrimaryHDU(np.frombuffer(bits, dtype).reshape(shape), header))
+    with fits.open(io.BytesIO(raw)) as opened:
+        expected = opened[0].data
+        assert expected is not None
+        fast = decode_stamp(gzip.compress(raw, 1) if zipped else raw)
+        assert fast.dtype == expected.dtype
+        assert fast.shape == expected.shape
+        assert fast.tobytes() == expected.tobytes()
+        assert stamp.plain_image(raw) is not None
+
+
+@pytest.mark.parametrize("change", ["bscale", "blank", "extension", "truncated", "axis", "duplicate"])
+def test_unusual_stamps_leave_the_fast_path(change: str) -> None:
+    hdu = fits.PrimaryHDU(np.arange(480, dtype=np.int16).reshape(20, 24))
+    hdus = [hdu]
+    if change == "bscale":
+        hdu.header["BSCALE"] = 2.0
+    elif change == "blank":
+        hdu.header["BLANK"] = 3
+    elif change == "extension":
+        hdus.append(fits.ImageHDU(SCI))
+    raw = as_bytes(*hdus)
+    if change == "truncated":
+        raw = raw[:3000]
+    elif change == "axis":
+        raw = raw.replace(b"NAXIS1  =                   24", b"NAXIS1  =                 -240")
+    elif change == "duplicate":
+        raw = raw.replace(b"EXTEND  =                    T", b"NAXIS1  =                   12")
+    assert stamp.plain_image(raw) is None
+
+
+def test_bombs_are_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stamp, "MAX_STAMP_BYTES", 2**20)
+    bomb = gzip.compress(as_bytes(fits.PrimaryHDU(np.zeros((600, 600), np.float32))))
+    with pytest.raises(ReadError, match="limit of 1048576"):
+        decode_stamp(bomb)
+    with pytest.raises(ReadError, match="truncated"):
+        decode_stamp(gzip.compress(as_bytes(fits.PrimaryHDU(SCI)))[:-20])
+
+
+def test_a_header_that_claims_too_much_is_refused_without_allocating(tmp_path: Path) -> None:
+    raw = as_bytes(fits.PrimaryHDU(SCI), fits.ImageHDU(REF))
+    for big in (b"NAXIS1  =                99999", b"NAXIS1  =           2147483647"):
+        (tmp_path / "x.fits").write_bytes(raw.replace(b"NAXIS1  =                   24", big))
+        assert one(tmp_path / "x.fits").error is not None
+
+
+def test_gzip_tiles_of_a_compressed_image_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    hdu = fits.CompImageHDU(np.zeros((64, 64), np.int32), compression_type="GZIP_1")
+    raw = bytearray(as_bytes(fits.PrimaryHDU(), hdu))
+    monkeypatch.setattr(stamp, "MAX_STAMP_BYTES", 5000)
+    with pytest.raises(ReadError):
+        decode_stamp(bytes(raw))
+
+
+def test_numpy_cutouts_without_pickle() -> None:
+    file = io.BytesIO()
+    np.save(file, SCI)
+    np.testing.assert_array_equal(decode_stamp(gzip.compress(file.getvalue())), SCI)
+    file = io.BytesIO()
+    np.save(file, np.array([[object()]]), allow_pickle=True)
+    with pytest.raises(ReadError, match="numbers"):
+        decode_stamp(file.getvalue())

@@ -1,0 +1,151 @@
+"""``transientnet adapt``: transfer a model onto a survey's own labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..adapt import AdaptResult, Progress
+
+__all__ = ["adapt"]
+
+
+def adapt(
+    labels: Annotated[
+        Path,
+        typer.Option(
+            "--labels",
+            help="CSV, ECSV or Parquet: label, and path | science,reference,difference | id; "
+            "optional group, weight, split, pixel_scale, fwhm.",
+        ),
+    ],
+    cutouts: Annotated[
+        Path | None,
+        typer.Option(help="File or folder that the table's ids (or rows, or relative paths) speak of."),
+    ] = None,
+    base: Annotated[str, typer.Option(help="Model to start from.")] = "realbogus",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new model.")] = Path(
+        "adapted"
+    ),
+    pixel_scale: Annotated[
+        float | None, typer.Option(help="arcsec per pixel, if the table does not tell.")
+    ] = None,
+    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the table does not tell.")] = None,
+    compare_scratch: Annotated[
+        int, typer.Option(metavar="N", help="Compare transfer, linear probe and scratch over N seeds.")
+    ] = 0,
+    label_noise: Annotated[
+        bool, typer.Option("--label-noise", help="List the labels to look at again.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the table and train nothing.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out rows with unusable stamps or contradicting labels.")
+    ] = False,
+    method: Annotated[str, typer.Option(help="transfer, or probe (the last layer alone).")] = "transfer",
+    steps: Annotated[int | None, typer.Option(help="Steps per fold; default after the label count.")] = None,
+    folds: Annotated[int, typer.Option(help="Folds of the grouped cross-validation.")] = 5,
+    seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the training.")] = None,
+    name: Annotated[str | None, typer.Option(help="The new model's name; default the folder's.")] = None,
+    model_version: Annotated[str, typer.Option(help="The new model's version.")] = "1.0.0",
+    licence: Annotated[str, typer.Option(help="Licence of the new model, for its card.")] = "",
+) -> None:
+    """Adapt a model to your own labels: cross-validated, calibrated, with a report."""
+    from ..adapt import AdaptConfig
+    from ..adapt import adapt as run
+
+    config = AdaptConfig(
+        method=method,
+        folds=folds,
+        steps=steps,
+        compare_scratch=compare_scratch,
+        label_noise=label_noise,
+        skip_bad=skip_bad,
+        seed=seed,
+        device=device,
+        threads=threads,
+        name=name,
+        version=model_version,
+        licence=licence,
+    )
+    given: dict[str, Any] = {
+        "cutouts": None if cutouts is None else str(cutouts),
+        "pixel_scale": pixel_scale,
+        "fwhm": fwhm,
+        "base": base,
+    }
+    if dry_run:
+        _check(labels, given)
+        return
+    with _Bar() as bar:
+        result = run(labels, output=str(output), config=config, progress=bar, **given)
+    _summary(result)
+    if result.interrupted:
+        raise KeyboardInterrupt
+
+
+def _check(labels: Path, given: dict[str, Any]) -> None:
+    from ..label_checks import check_table
+
+    checked = check_table(labels, **given)
+    for line in checked.lines():
+        typer.echo(line)
+    if not checked.ok:
+        raise typer.Exit(1)
+
+
+def _summary(result: AdaptResult) -> None:
+    cv = result.metrics["cross_validation"]
+
+    def told(figures: dict[str, Any], name: str) -> str:
+        value = figures["metrics"][name]
+        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+    typer.echo(f"{result.record.id}: {result.model}")
+    for who in ("new", "base"):
+        if who in cv:
+            n, objects = cv[who]["n"], cv[who]["n_groups"]
+            figures = f"balanced accuracy {told(cv[who], 'balanced_accuracy')}  AUC {told(cv[who], 'auc')}"
+            typer.echo(f"  {who:4} {figures}  ({n} stamps of {objects} objects, left out of training)")
+    if "comparison" in result.metrics:
+        typer.echo(f"  {result.metrics['comparison']['sentence']}")
+    for doubt in result.metrics["doubted_labels"]:
+        row = f"row {doubt['row']} ({doubt['id']})"
+        likelier = f"{doubt['likelier']!r} ({doubt['p_likelier']:.2f})"
+        typer.echo(f"  doubted: {row} is labelled {doubt['label']!r}, likelier {likelier}")
+
+
+class _Bar:
+    """Progress on stderr, with the time left; silent where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description:>10}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Progress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._tasks[stage], completed=done, total=total)

@@ -1,0 +1,263 @@
+"""Intervals and tests on plain numbers, without scipy: what scoring and its reports rest on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Interval",
+    "TestResult",
+    "betainc",
+    "binomial_test",
+    "bootstrap",
+    "bootstrap_weights",
+    "clopper_pearson",
+    "cohen_d",
+    "kolmogorov_smirnov",
+    "mcnemar",
+    "t_test",
+    "wilson",
+]
+
+FloatArray = npt.NDArray[np.float64]
+Interval = tuple[float, float]
+
+LEVEL = 0.95
+"""Confidence level of every interval, unless another is asked for."""
+
+
+class TestResult(NamedTuple):
+    """Outcome of a test between two samples.
+
+    Attributes
+    ----------
+    difference : float
+        Mean of the first less mean of the second.
+    interval : (float, float)
+        95 % confidence interval of the difference.
+    statistic, df : float
+        Test statistic and its degrees of freedom.
+    p : float
+        Two-sided.
+    """
+
+    __test__ = False
+
+    difference: float
+    interval: Interval
+    statistic: float
+    df: float
+    p: float
+
+
+def betainc(a: float, b: float, x: float) -> float:
+    """Regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22)."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):
+        return 1.0 - betainc(b, a, 1.0 - x)
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    )
+    # Lentz's method; `tiny` keeps its denominators from zero.
+    tiny = 1e-300
+    c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1))
+    fraction = d
+    for m in range(1, 10_000):
+        for term in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1.0 / ((1.0 + term * d) or tiny)
+            c = (1.0 + term / c) or tiny
+            fraction *= c * d
+        if abs(c * d - 1.0) < 1e-15:
+            break
+    return front * fraction / a
+
+
+def _solve(function: Callable[[float], float], low: float, high: float) -> float:
+    """Root of a rising function, by bisection."""
+    for _ in range(200):
+        middle = (low + high) / 2
+        if function(middle) < 0:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def clopper_pearson(hits: int, n: int, level: float = LEVEL) -> Interval:
+    """Exact interval of a proportion (Clopper & Pearson 1934)."""
+    if n == 0:
+        return (0.0, 1.0)
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else _solve(lambda x: betainc(hits, n - hits + 1, x) - tail, 0.0, 1.0)
+    high = 1.0 if hits == n else _solve(lambda x: betainc(hits + 1, n - hits, x) - (1 - tail), 0.0, 1.0)
+    return (low, high)
+
+
+def wilson(hits: float, n: float, level: float = LEVEL) -> Interval:
+    """Interval of a proportion by its score (Wilson 1927)."""
+    if n == 0:
+        return (0.0, 1.0)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    p = hits / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (max(0.0, centre - half), min(1.0, centre + half))
+
+
+def binomial_test(hits: int, n: int) -> float:
+    """Two-sided exact p of `hits` in `n` throws of a fair coin."""
+    fewer = min(hits, n - hits)
+    # P(X <= k) = I_1/2(n - k, k + 1).
+    return 1.0 if 2 * fewer == n else min(1.0, 2 * betainc(n - fewer, fewer + 1, 0.5))
+
+
+def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[int, int, float]:
+    """Exact McNemar test of two classifiers on the same rows.
+
+    Parameters
+    ----------
+    first, second : array_like of bool, shape (N,)
+        Whether each classifier is right.
+
+    Returns
+    -------
+    only_first, only_second : int
+        Rows that one alone has right.
+    p : float
+    """
+    one, two = np.asarray(first, bool), np.asarray(second, bool)
+    only_first, only_second = int((one & ~two).sum()), int((~one & two).sum())
+    return only_first, only_second, binomial_test(only_first, only_first + only_second)
+
+
+def t_test(first: npt.ArrayLike, second: npt.ArrayLike, kind: str = "welch") -> TestResult:
+    """Two-sided t-test between the means of two samples.
+
+    Parameters
+    ----------
+    first, second : array_like, shape (N,) and (M,)
+    kind : {"welch", "unpaired", "paired"}
+        Unequal variances; one common variance; differences row by row (N = M).
+
+    Returns
+    -------
+    TestResult
+        p is NaN for samples too small to tell, and 0 or 1 where neither sample varies.
+    """
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if kind == "paired":
+        if len(a) != len(b):
+            raise ValueError(f"a paired test needs samples of one length, not {len(a)} and {len(b)}")
+        a, b = a - b, np.zeros(0)
+    elif kind not in ("welch", "unpaired"):
+        raise ValueError(f"kind must be welch, unpaired or paired, not {kind!r}")
+    n, m = len(a), len(b)
+    if n < 2 or (kind != "paired" and m < 2):
+        return TestResult(math.nan, (math.nan, math.nan), math.nan, math.nan, math.nan)
+    difference = float(a.mean() - (b.mean() if m else 0.0))
+    va, vb = float(a.var(ddof=1)), float(b.var(ddof=1)) if m else 0.0
+    if kind == "paired":
+        error, df = math.sqrt(va / n), n - 1.0
+    elif kind == "unpaired":
+        error = math.sqrt(((n - 1) * va + (m - 1) * vb) / (n + m - 2) * (1 / n + 1 / m))
+        df = n + m - 2.0
+    else:
+        sa, sb = va / n, vb / m
+        error = math.sqrt(sa + sb)
+        df = (sa + sb) ** 2 / (sa**2 / (n - 1) + sb**2 / (m - 1)) if error else n + m - 2.0
+    if error == 0:
+        statistic = math.copysign(math.inf, difference) if difference else 0.0
+        return TestResult(difference, (difference, difference), statistic, df, float(difference == 0))
+    statistic = difference / error
+    half = _t_quantile((1 + LEVEL) / 2, df) * error
+    return TestResult(
+        difference, (difference - half, difference + half), statistic, df, _t_two_sided(statistic, df)
+    )
+
+
+def _t_two_sided(t: float, df: float) -> float:
+    return betainc(df / 2, 0.5, df / (df + t * t))
+
+
+def _t_quantile(level: float, df: float) -> float:
+    # In terms of the angle, so that the whole line is a finite bracket.
+    angle = _solve(lambda v: 2 * (1 - level) - _t_two_sided(math.tan(v), df), 0.0, math.pi / 2 - 1e-12)
+    return math.tan(angle)
+
+
+def cohen_d(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
+    """Difference of means in units of the pooled standard deviation; NaN where neither varies."""
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if len(a) + len(b) < 3:
+        return math.nan
+    pooled = (((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()) / (len(a) + len(b) - 2)
+    return float((a.mean() - b.mean()) / math.sqrt(pooled)) if pooled > 0 else math.nan
+
+
+def kolmogorov_smirnov(distance: float, n: float) -> float:
+    """p of a Kolmogorov–Smirnov distance; `n` is N, or N M / (N + M) between two samples.
+
+    The asymptotic series with Stephens' correction for finite n (1970).
+    """
+    root = math.sqrt(n)
+    x = (root + 0.12 + 0.11 / root) * distance
+    if x < 0.2:
+        return 1.0
+    return min(1.0, max(0.0, 2 * sum((-1) ** (k - 1) * math.exp(-2 * (k * x) ** 2) for k in range(1, 101))))
+
+
+def bootstrap_weights(
+    groups: npt.ArrayLike | None, n: int, resamples: int = 1000, seed: int = 0
+) -> Iterator[FloatArray]:
+    """Multiplicities (N,) of resamples of whole groups; rows of one object stay together."""
+    index = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
+    count = int(index.max()) + 1 if n else 0
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        drawn = np.bincount(rng.integers(0, count, count), minlength=count).astype(np.float64)
+        yield drawn[index]
+
+
+def bootstrap(
+    metric: Callable[[FloatArray], Any],
+    groups: npt.ArrayLike | None,
+    n: int,
+    *,
+    weights: npt.ArrayLike | None = None,
+    resamples: int = 1000,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> tuple[Any, Any]:
+    """Percentile interval of a metric of weighted rows, resampling groups.
+
+    Parameters
+    ----------
+    metric : callable
+        Takes weights (N,), gives a number or an array; NaN resamples are left out.
+    groups : array_like, shape (N,), or None
+        Sky objects; None takes each row as its own.
+    n : int
+        Number of rows.
+
+    Returns
+    -------
+    low, high
+        Of the shape that `metric` gives.
+    """
+    base = np.ones(n) if weights is None else np.asarray(weights, np.float64)
+    values: Sequence[Any] = [metric(base * w) for w in bootstrap_weights(groups, n, resamples, seed)]
+    table = np.asarray(values, np.float64)
+    if not np.isfinite(table).any():
+        return math.nan, math.nan
+    low, high = np.nanquantile(table, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return (float(low), float(high)) if table.ndim == 1 else (low, high)
