@@ -135,14 +135,10 @@ def read_catalog(
         )
     if one_based is None:
         one_based = pixel is not None and _ONE_BASED.fullmatch(normalise(pixel[0])) is not None
-<<<<<<< HEAD
-    id_name = named(id_column) if id_column else next(iter(match_role(names, "id", layout)), None)
-=======
     numbered = [name for name in names if normalise(name) == "number"]
     id_name = (
         named(id_column) if id_column else next(iter([*match_role(names, "id", layout), *numbered]), None)
     )
->>>>>>> main
     group_name = named(group_column) if group_column else next(iter(match_role(names, "group", layout)), None)
     return Catalog(
         ids=tuple(str(i) for i in range(len(table))) if id_name is None else _texts(table[id_name]),
@@ -211,12 +207,8 @@ def _read_table(path: Path) -> Any:
         raise
     except Exception as error:
         raise ReadError(
-<<<<<<< HEAD
-            f"{path} cannot be read as a catalogue ({type(error).__name__}: {str(error)[:200]}); CSV, ECSV, SExtractor, VOTable, FITS and Parquet tables are"
-=======
             f"{path} cannot be read as a catalogue ({type(error).__name__}: {str(error)[:200]}); "
             "CSV, ECSV, SExtractor, VOTable, FITS and Parquet tables are"
->>>>>>> main
         ) from error
 
 

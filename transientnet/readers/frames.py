@@ -400,13 +400,8 @@ def _cutter(frame: Frame, base: Frame, size: int) -> Cutter:
         if base.wcs is None or frame.wcs is None:
             lacking = base.name if base.wcs is None else frame.name
             raise UsageError(
-<<<<<<< HEAD
-                f"{frame.name} has shape {frame.shape} and {base.name} has {base.shape}: their pixels can "
-                f"only be related through the WCS of both, and {lacking} has none. Resample one onto the other"
-=======
                 f"{frame.name} has shape {frame.shape}, {base.name} has {base.shape}: their pixels can "
                 f"only be related through the WCS of both, and {lacking} has none: resample one of them"
->>>>>>> main
             )
         regridder = Regridder(frame.data, frame.mask, frame.wcs, base.wcs, size)
 

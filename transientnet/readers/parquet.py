@@ -145,15 +145,9 @@ def _plan(
         stacks = lists
     if not stacks:
         raise ReadError(
-<<<<<<< HEAD
-            f"{path} has no column of stamps: its columns are {', '.join(list(leaves)[:20])}. "
-            "Expected is one per channel (named like science, reference, difference, as FITS bytes or lists of "
-            "numbers) or one list column named like triplet or cutouts; a layout names others"
-=======
             f"{path} has no column of stamps: its columns are {', '.join(list(leaves)[:20])}. Expected is "
             "one per channel (named like science, reference, difference, as FITS bytes or lists of numbers) "
             "or one list column named like triplet or cutouts; a layout names others"
->>>>>>> main
         )
     cube, own = stacks[0], next(iter(match_role(scalars, "id", layout)), None)
     last = _channels_last(file, cube, len(layout.order))
@@ -270,11 +264,7 @@ def _pixels(values: Any) -> npt.NDArray[Any]:
         lengths = set(pyarrow.compute.list_value_length(values).to_pylist())
         if len(lengths) != 1 or None in lengths:
             raise ReadError("its stamps are ragged: the lists within have different lengths")
-<<<<<<< HEAD
-        shape.append(len(values))
-=======
         shape.append(len(values) // max(math.prod(shape), 1))
->>>>>>> main
         values = values.flatten()
     numbers = np.asarray(values.to_numpy(zero_copy_only=False))
     return numbers.reshape(*shape, -1) if numbers.size else numbers

@@ -37,11 +37,7 @@ class Regridder:
     The map between the two grids is evaluated through both WCS at nine points of each stamp and
     carried to its pixels by biquadratic interpolation: over a stamp, optical distortion is far below
     a hundredth of a pixel from that. Values come from cubic convolution (Keys 1981, a = -1/2); where
-<<<<<<< HEAD
-    `data` has the finer pixels, each output pixel averages a grid of samples, so that nothing aliases.
-=======
     `data` has much finer pixels, each output pixel averages a grid of samples, so that nothing aliases.
->>>>>>> main
     Counts per pixel are scaled by the ratio of pixel areas: flux is conserved.
 
     Parameters
@@ -69,11 +65,7 @@ class Regridder:
         self._data, self._mask, self._wcs, self._target_wcs, self._size = data, mask, wcs, target_wcs, size
         area_ratio = float(proj_plane_pixel_area(target_wcs) / proj_plane_pixel_area(wcs))
         self._flux_factor = area_ratio
-<<<<<<< HEAD
-        self._fine = min(max(math.ceil(math.sqrt(area_ratio) - 0.05), 1), _MAX_SUPERSAMPLING)
-=======
         self._fine = min(max(round(math.sqrt(area_ratio)), 1), _MAX_SUPERSAMPLING)
->>>>>>> main
         samples = (np.arange(size * self._fine) + 0.5) / self._fine - 0.5
         self._knots = np.array([0.0, (size - 1) / 2, size - 1.0]) if size > 1 else np.array([-0.5, 0.0, 0.5])
         self._basis = _quadratic_basis(self._knots, samples)
@@ -146,19 +138,6 @@ def _quadratic_basis(knots: npt.NDArray[Any], at: npt.NDArray[Any]) -> npt.NDArr
     )
 
 
-<<<<<<< HEAD
-def _cubic_weights(t: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Keys' weights of the four neighbours of a point at fraction `t` past the second one."""
-    t2, t3 = t * t, t * t * t
-    return np.stack(
-        [
-            -0.5 * t3 + t2 - 0.5 * t,
-            1.5 * t3 - 2.5 * t2 + 1.0,
-            -1.5 * t3 + 2.0 * t2 + 0.5 * t,
-            0.5 * t3 - 0.5 * t2,
-        ],
-        axis=1,
-=======
 def _cubic_weights(t: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], ...]:
     """Keys' weights of the four neighbours of a point at fraction `t` past the second one."""
     t2 = t * t
@@ -168,7 +147,6 @@ def _cubic_weights(t: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], ...]:
         1.5 * t3 - 2.5 * t2 + 1.0,
         -1.5 * t3 + 2.0 * t2 + 0.5 * t,
         0.5 * t3 - 0.5 * t2,
->>>>>>> main
     )
 
 
@@ -181,20 +159,6 @@ def _cubic(
     pixel's value: a NaN costs its own area and not a rim of two pixels around it.
     """
     height, width = patch.shape
-<<<<<<< HEAD
-    column, row = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
-    padded = np.pad(patch, 2, constant_values=np.nan).ravel()
-    stride = width + 4
-    inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-    corner = np.where(inside, (row + 1) * stride + column + 1, 0)
-    offsets = (np.arange(4)[:, None] * stride + np.arange(4)[None, :]).ravel()
-    taps = padded[corner[:, None] + offsets].reshape(-1, 4, 4)
-    value = np.einsum("pij,pi,pj->p", taps, _cubic_weights(y - row), _cubic_weights(x - column))
-    nearest = padded[
-        np.where(inside, (np.rint(y).astype(np.intp) + 2) * stride + np.rint(x).astype(np.intp) + 2, 0)
-    ]
-    return np.where(np.isfinite(value), value, nearest)
-=======
     padded = np.pad(patch, 2, constant_values=np.nan).ravel()
     stride = width + 4
     inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
@@ -208,4 +172,3 @@ def _cubic(
         value += down[i] * sum(across[j] * padded.take(line + j) for j in range(4))
     nearest = padded.take((np.rint(y).astype(np.intp) + 2) * stride + np.rint(x).astype(np.intp) + 2)
     return np.where(inside, np.where(np.isfinite(value), value, nearest), np.nan)
->>>>>>> main
