@@ -13,11 +13,7 @@ import typer
 
 from .. import __version__
 from ..errors import TransientnetError
-<<<<<<< HEAD
-from . import doctor, inspect, label, models, score
-=======
-from . import adapt, cut, doctor, inspect, models, score
->>>>>>> main
+from . import adapt, cut, doctor, inspect, label, models, score
 
 __all__ = ["app", "main"]
 
@@ -49,11 +45,8 @@ def _root(
 app.command("score")(score.score)
 app.command("adapt")(adapt.adapt)
 app.command("inspect")(inspect.inspect)
-<<<<<<< HEAD
-app.command("label")(label.label)
-=======
 app.command("cut")(cut.cut)
->>>>>>> main
+app.command("label")(label.label)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 
