@@ -111,7 +111,7 @@ def make_app(session: Session, training: Training, token: str, title: str) -> St
     files = {name: ((folder / name).read_bytes(), kind) for name, kind in STATIC.items()}
 
     async def static(request: Request) -> Response:
-        found = files.get(request.path_params["name"] or "index.html")
+        found = files.get(request.path_params.get("name", "index.html"))
         if found is None:
             return JSONResponse({"error": "no such page"}, status_code=404)
         return Response(found[0], headers={"content-type": found[1]})

@@ -101,7 +101,6 @@ export class Grid {
     const { id, text, className, stretch } = this.look(row);
     tile.className = `tile ${className}`;
     tile.setAttribute("aria-selected", place === this.at);
-    tile.setAttribute("aria-label", `${id}: ${text || "not labelled"}`);
     tile.querySelector("span").textContent = id;
     tile.querySelector("b").textContent = text;
     const found = await candidate(row).catch(() => null);
