@@ -14,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import TransientnetError
-from . import adapt, cut, doctor, inspect, models, score, stream
+from . import adapt, cut, doctor, inspect, label, models, score, stream
 
 __all__ = ["app", "main"]
 
@@ -48,6 +48,7 @@ app.command("stream")(stream.stream)
 app.command("adapt")(adapt.adapt)
 app.command("inspect")(inspect.inspect)
 app.command("cut")(cut.cut)
+app.command("label")(label.label)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 
