@@ -323,7 +323,7 @@ def test_a_proxy_that_is_down_is_named_without_its_password(
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
-    with pytest.raises(ModelUnavailableError, match="through the proxy 127.0.0.1:9") as caught:
+    with pytest.raises(ModelUnavailableError, match=r"through the proxy 127\.0\.0\.1:9") as caught:
         registry.resolve("http://registry.invalid/#nightly")
     assert "secret" not in str(caught.value)
 

@@ -144,7 +144,8 @@ from transientnet.classifier import load_model
 from transientnet.errors import TransientnetError
 folder, loaded, opened = {str(tmp_path)!r}, 0, []
 def hook(event, args):
-    if event == "open" and isinstance(args[0], str) and not args[0].startswith((folder, sys.prefix, sys.base_prefix, {str(ROOT)!r})):
+    known = (folder, sys.prefix, sys.base_prefix, {str(ROOT)!r})
+    if event == "open" and isinstance(args[0], str) and not args[0].startswith(known):
         opened.append(args[0])
 load_model("realbogus").predict(np.ones((3, 63, 63)))
 sys.addaudithook(hook)
