@@ -1,8 +1,8 @@
 """The network: a small residual CNN whose answer does not change when a stamp is turned or flipped.
 
-Every convolution is a group convolution over D4, the eight turns and flips of the square (Cohen &
-Welling 2016, arXiv 1602.07576): features come in sets of eight orientations that share weights.
-Written out, it is an ordinary convolution, and that is what the ONNX file holds. Stamps enter as a
+Every convolution commutes with D4, the eight turns and flips of the square (Cohen & Welling 2016,
+arXiv 1602.07576): some features come in sets of eight orientations that share weights, others have
+no orientation and kernels that are their own mirror image. Written out, it is an ordinary convolution, and that is what the ONNX file holds. Stamps enter as a
 fovea (the central half at full sampling) beside the whole field at half sampling, so that the
 expensive layers see 31x31 pixels instead of 63x63. Convolutions with stride 2 and no padding keep
 the grid's centre: 63, 31, 15, 7, 3.
@@ -31,21 +31,24 @@ class NetworkConfig:
 
     Attributes
     ----------
-    widths : tuple of int
-        Feature sets at 31, 15, 7 and 3 pixels; each set is eight orientations.
+    oriented, plain : tuple of int
+        Features at 31, 15, 7 and 3 pixels, see `Width`.
     blocks : tuple of int
         Residual blocks at 15, 7 and 3 pixels.
     features : int
         Length of the invariant feature vector before the head.
     """
 
-    widths: tuple[int, ...] = (2, 4, 8, 12)
+    oriented: tuple[int, ...] = (1, 2, 4, 6)
+    plain: tuple[int, ...] = (8, 16, 32, 48)
     blocks: tuple[int, ...] = (1, 1, 1)
     features: int = 64
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> NetworkConfig:
-        return cls(tuple(data["widths"]), tuple(data["blocks"]), int(data["features"]))
+    def from_dict(cls, data: Mapping[str, Any]) -> NetworkConfig:
+        return cls(
+            tuple(data["oriented"]), tuple(data["plain"]), tuple(data["blocks"]), int(data["features"])
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -80,33 +83,80 @@ def _group_index(size: int) -> Tensor:
     return index
 
 
-class _Conv(nn.Module):
-    """Group convolution with bias; `lift` takes plain channels in."""
+@dataclass(frozen=True, slots=True)
+class Width:
+    """How many features a layer has.
 
-    def __init__(
-        self, inputs: int, outputs: int, size: int, stride: int = 1, padding: int = 0, lift: bool = False
-    ):
+    Attributes
+    ----------
+    oriented : int
+        Sets of eight orientations (the regular representation of D4): 8 channels each.
+    plain : int
+        Features without orientation (the trivial representation): 1 channel each.
+    """
+
+    oriented: int
+    plain: int
+
+    @property
+    def channels(self) -> int:
+        return 8 * self.oriented + self.plain
+
+
+def _orbits(size: int) -> Tensor:
+    """Number of the orbit under D4 that each pixel of a (size, size) kernel belongs to."""
+    turned = torch.stack([_turn(torch.arange(size * size).reshape(size, size), u) for u in range(8)])
+    return torch.unique(turned.amin(0), return_inverse=True)[1]
+
+
+class _Conv(nn.Module):
+    """Convolution that commutes with turns and flips, between layers of oriented and plain features.
+
+    Four kinds of free weights: oriented to oriented (a kernel per relative orientation), plain to
+    oriented and oriented to plain (one kernel, seen in eight orientations), and plain to plain (a
+    kernel that is its own image under all turns and flips).
+    """
+
+    def __init__(self, inputs: Width, outputs: Width, size: int, stride: int = 1, padding: int = 0):
         super().__init__()
         self.inputs, self.outputs, self.size = inputs, outputs, size
-        self.stride, self.padding, self.lift = stride, padding, lift
-        depth = 1 if lift else 8
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, depth * size * size))
-        nn.init.kaiming_normal_(self.weight.view(outputs, -1), nonlinearity="relu")
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        if lift:
-            index = torch.stack([_turn(torch.arange(size * size).reshape(size, size), u) for u in range(8)])[
-                :, None
-            ]
-        else:
-            index = _group_index(size)
-        self.register_buffer("index", index, persistent=False)
+        self.stride, self.padding = stride, padding
+        area = size * size
+        orbits = _orbits(size)
+        std = (2.0 / (inputs.channels * area)) ** 0.5
+        self.oo = nn.Parameter(std * torch.randn(outputs.oriented, inputs.oriented, 8 * area))
+        self.po = nn.Parameter(std * torch.randn(outputs.oriented, inputs.plain, area))
+        self.op = nn.Parameter(std * torch.randn(outputs.plain, inputs.oriented, area))
+        self.pp = nn.Parameter(std * torch.randn(outputs.plain, inputs.plain, int(orbits.max()) + 1))
+        self.bias = nn.Parameter(torch.zeros(outputs.oriented + outputs.plain))
+        turns = torch.stack([_turn(torch.arange(area).reshape(size, size), u) for u in range(8)])
+        self.register_buffer("group", _group_index(size), persistent=False)
+        self.register_buffer("turns", turns, persistent=False)
+        self.register_buffer("orbits", orbits, persistent=False)
 
     def kernel(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the ordinary convolution that this one is."""
-        index = cast(Tensor, self.index)
-        full = self.weight[:, :, index]  # (out, in, 8, depth, k, k)
-        full = full.permute(0, 2, 1, 3, 4, 5).reshape(self.outputs * 8, -1, self.size, self.size)
-        return full, self.bias.repeat_interleave(8)
+        group, turns, orbits = (cast(Tensor, b) for b in (self.group, self.turns, self.orbits))
+        k, rows, columns = self.size, 8 * self.outputs.oriented, 8 * self.inputs.oriented
+        oo = self.oo[:, :, group].permute(0, 2, 1, 3, 4, 5).reshape(rows, columns, k, k)
+        po = self.po[:, :, turns].permute(0, 2, 1, 3, 4).reshape(rows, self.inputs.plain, k, k)
+        op = self.op[:, :, turns].reshape(self.outputs.plain, columns, k, k)
+        pp = self.pp[:, :, orbits]
+        weight = torch.cat([torch.cat([oo, po], 1), torch.cat([op, pp], 1)], 0)
+        oriented = self.outputs.oriented
+        return weight, torch.cat([self.bias[:oriented].repeat_interleave(8), self.bias[oriented:]])
+
+    @torch.no_grad()
+    def read(self, weight: Tensor, bias: Tensor) -> None:
+        """Take the free weights out of a written-out kernel: orientation 0 is the kernel itself."""
+        rows, columns = 8 * self.outputs.oriented, 8 * self.inputs.oriented
+        self.oo.copy_(weight[:rows:8, :columns].reshape_as(self.oo))
+        self.po.copy_(weight[:rows:8, columns:].reshape_as(self.po))
+        self.op.copy_(weight[rows:, :columns:8].reshape_as(self.op))
+        flat = cast(Tensor, self.orbits).flatten().tolist()
+        first = [flat.index(orbit) for orbit in range(self.pp.shape[2])]
+        self.pp.copy_(weight[rows:, columns:].flatten(2)[:, :, first])
+        self.bias.copy_(torch.cat([bias[:rows:8], bias[rows:]]))
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.kernel()
@@ -114,15 +164,28 @@ class _Conv(nn.Module):
 
 
 class _Norm(nn.Module):
-    """Batch normalisation over feature sets: one statistic for all eight orientations."""
+    """Batch normalisation with one statistic for all eight orientations of a feature."""
 
-    def __init__(self, sets: int):
+    def __init__(self, width: Width):
         super().__init__()
-        self.norm = nn.BatchNorm2d(sets)
+        self.oriented = 8 * width.oriented
+        self.sets = nn.BatchNorm2d(width.oriented)
+        self.plain = nn.BatchNorm2d(width.plain)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        return cast(Tensor, self.norm(x.reshape(n, c // 8, 8 * h, w))).reshape(n, c, h, w)
+        n, _, h, w = x.shape
+        sets, plain = x[:, : self.oriented], x[:, self.oriented :]
+        sets = self.sets(sets.reshape(n, self.oriented // 8, 8 * h, w)).reshape(n, self.oriented, h, w)
+        return torch.cat([sets, self.plain(plain)], 1)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What the running statistics do to each feature."""
+        scales, shifts = [], []
+        for norm in (self.sets, self.plain):
+            scale = norm.weight / torch.sqrt(cast(Tensor, norm.running_var) + norm.eps)
+            scales.append(scale)
+            shifts.append(norm.bias - cast(Tensor, norm.running_mean) * scale)
+        return torch.cat(scales), torch.cat(shifts)
 
 
 class _ConvNorm(nn.Module):
@@ -139,18 +202,24 @@ class _ConvNorm(nn.Module):
         """Merge the running statistics into the convolution."""
         if isinstance(self.norm, nn.Identity):
             return
-        norm = cast(_Norm, self.norm).norm
-        scale = norm.weight / torch.sqrt(cast(Tensor, norm.running_var) + norm.eps)
-        self.conv.weight.mul_(scale[:, None, None])
-        self.conv.bias.copy_((self.conv.bias - cast(Tensor, norm.running_mean)) * scale + norm.bias)
+        scale, shift = cast(_Norm, self.norm).scale_and_shift()
+        oriented = self.conv.outputs.oriented
+        for part, factor in (
+            (self.conv.oo, scale[:oriented]),
+            (self.conv.po, scale[:oriented]),
+            (self.conv.op, scale[oriented:]),
+            (self.conv.pp, scale[oriented:]),
+        ):
+            part.mul_(factor[:, None, None])
+        self.conv.bias.copy_(self.conv.bias * scale + shift)
         self.norm = nn.Identity()
 
 
 class _Block(nn.Module):
-    def __init__(self, sets: int):
+    def __init__(self, width: Width):
         super().__init__()
-        self.first = _ConvNorm(sets, sets, 3, padding=1)
-        self.second = _ConvNorm(sets, sets, 3, padding=1)
+        self.first = _ConvNorm(width, width, 3, padding=1)
+        self.second = _ConvNorm(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(F.relu(self.first(x))))
@@ -169,8 +238,9 @@ class StampNetwork(nn.Module):
     def __init__(self, heads: dict[str, int], config: NetworkConfig | None = None):
         super().__init__()
         self.config = config = config or NetworkConfig()
-        widths = config.widths
-        self.stem = _ConvNorm(6, widths[0], 3, padding=1, lift=True)
+        widths = [Width(*pair) for pair in zip(config.oriented, config.plain, strict=True)]
+        self.last = widths[-1]
+        self.stem = _ConvNorm(Width(0, 6), widths[0], 3, padding=1)
         stages: list[nn.Module] = []
         for before, after, blocks in zip(widths[:-1], widths[1:], config.blocks, strict=True):
             stages.append(
@@ -179,7 +249,7 @@ class StampNetwork(nn.Module):
                 )
             )
         self.stages = nn.ModuleList(stages)
-        self.embed = nn.Linear(4 * widths[-1] + 2 * widths[-2], config.features)
+        self.embed = nn.Linear(2 * (2 * self.last.oriented + self.last.plain), config.features)
         self.heads = nn.ModuleDict({name: nn.Linear(config.features, count) for name, count in heads.items()})
 
     @staticmethod
@@ -193,24 +263,13 @@ class StampNetwork(nn.Module):
     def embedding(self, x: Tensor) -> Tensor:
         """Invariant features (N, F) of a normalised tensor (N, 3, S, S)."""
         x = F.relu(self.stem(self._foveate(x)))
-        pooled: list[Tensor] = []
-        for depth, stage in enumerate(self.stages):
+        for stage in self.stages:
             x = stage(x)
-            if depth >= len(self.stages) - 2:
-                last = depth == len(self.stages) - 1
-                pooled += self._pool(x, with_mean=last)
+        pooled: list[Tensor] = []
+        for values in (x.mean((2, 3)), x.amax((2, 3))):
+            sets = values[:, : 8 * self.last.oriented].reshape(len(x), self.last.oriented, 8)
+            pooled += [sets.mean(2), sets.amax(2), values[:, 8 * self.last.oriented :]]
         return F.relu(self.embed(torch.cat(pooled, dim=1)))
-
-    @staticmethod
-    def _pool(x: Tensor, with_mean: bool) -> list[Tensor]:
-        """Invariants: over the eight orientations, of the central pixel and of the whole grid."""
-        n, c, h, w = x.shape
-        centre = x[:, :, h // 2, w // 2].reshape(n, c // 8, 8)
-        pooled = [centre.mean(2), centre.amax(2)]
-        if with_mean:
-            mean = x.mean((2, 3)).reshape(n, c // 8, 8)
-            pooled += [mean.mean(2), mean.amax(2)]
-        return pooled
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         features = self.embedding(x)
@@ -251,10 +310,7 @@ class StampNetwork(nn.Module):
         self.fold()
         for path, module in self.named_modules():
             if isinstance(module, _ConvNorm):
-                conv = module.conv
-                # Output orientation 0 is the base kernel itself.
-                conv.weight.copy_(weights[f"{path}.weight"][::8].reshape_as(conv.weight))
-                conv.bias.copy_(weights[f"{path}.bias"][::8])
+                module.conv.read(weights[f"{path}.weight"], weights[f"{path}.bias"])
         _copy_linear(self.embed, weights, "embed")
         for name, head in self.heads.items():
             weight = weights.get(f"heads.{name}.weight")
