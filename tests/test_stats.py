@@ -23,7 +23,9 @@ def test_incomplete_beta(a: float, b: float) -> None:
 @pytest.mark.parametrize(("hits", "n"), [(0, 7), (7, 7), (3, 10), (1, 400), (996, 1000), (0, 1)])
 def test_proportion_intervals(hits: int, n: int) -> None:
     test = scipy_stats.binomtest(hits, n)
-    assert stats.clopper_pearson(hits, n) == pytest.approx(tuple(test.proportion_ci(method="exact")), abs=1e-9)
+    assert stats.clopper_pearson(hits, n) == pytest.approx(
+        tuple(test.proportion_ci(method="exact")), abs=1e-9
+    )
     assert stats.wilson(hits, n) == pytest.approx(tuple(test.proportion_ci(method="wilson")), abs=1e-12)
 
 

@@ -7,6 +7,7 @@ model's record, and applied after the logits.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -286,11 +287,14 @@ def fit_thresholds(
         negative_groups = None if groups is None else np.asarray(groups)[~positive]
         order = np.argsort(-others, kind="stable")
         for rate in rates:
-            cut = _threshold(others, order, np.ones(len(others)), rate)
+            cut = _threshold(others, order, rate, np.ones(len(others)))
             low, high = bootstrap(
-                lambda w, others=others, order=order, rate=rate: _threshold(others, order, w, rate),
-                negative_groups, len(others), resamples=resamples, seed=seed,
-            )  # fmt: skip
+                partial(_threshold, others, order, rate),
+                negative_groups,
+                len(others),
+                resamples=resamples,
+                seed=seed,
+            )
             alarms, hits = int((others >= cut).sum()), int((own >= cut).sum())
             rows.append(
                 {
@@ -309,7 +313,7 @@ def fit_thresholds(
     return rows
 
 
-def _threshold(scores: FloatArray, order: npt.NDArray[Any], weights: FloatArray, rate: float) -> float:
+def _threshold(scores: FloatArray, order: npt.NDArray[Any], rate: float, weights: FloatArray) -> float:
     """Lowest cut that at most `rate` of the weighted scores reach; `order` sorts them downwards."""
     passing = np.cumsum(weights[order])
     # The first score that must not pass any more; the cut lies just above it.

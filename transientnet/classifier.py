@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .calibration import apply
 from .contract import InputContract, ModelRecord
 from .errors import ContractError, UsageError
+from .outliers import out_of_distribution
 from .predictions import Predictions
 from .preprocess import preprocess
 from .registry import resolve
-from .triplet import Triplet
+from .triplet import QualityFlag, Triplet
 
 __all__ = ["BATCH_SIZE", "Classifier", "load_model"]
 
@@ -87,11 +89,7 @@ class Classifier:
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Calibrated probabilities of logits."""
-        scaled: npt.NDArray[np.float64] = logits.astype(np.float64) / self.record.temperature
-        scaled -= scaled.max(axis=1, keepdims=True)
-        weights: npt.NDArray[np.float64] = np.exp(scaled)
-        weights /= weights.sum(axis=1, keepdims=True)
-        return weights.astype(np.float32)
+        return apply(logits, self.record.calibration)
 
     def predict(
         self, triplets: Sequence[Triplet] | npt.NDArray[Any], *, batch_size: int = BATCH_SIZE
@@ -115,8 +113,10 @@ class Classifier:
         tensor, quality, usable = preprocess(batch, self.contract)
         probabilities = np.full((len(batch), len(self.classes)), np.nan, np.float32)
         if usable.any():
-            logits = self.run(tensor if usable.all() else tensor[usable])[0]
-            probabilities[usable] = self.probabilities(logits)
+            seen, rows = (tensor if usable.all() else tensor[usable]), np.flatnonzero(usable)
+            probabilities[rows] = self.probabilities(self.run(seen)[0])
+            foreign = out_of_distribution(seen, quality[rows], self.record.reference)
+            quality[rows[foreign]] |= np.uint16(QualityFlag.OUT_OF_DISTRIBUTION)
         return Predictions(
             np.array([triplet.id for triplet in batch], dtype=str),
             self.classes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -244,7 +245,7 @@ def recall_by(
         edges = np.unique(np.quantile(v, np.linspace(0, 1, bins + 1))).tolist()
         edges = edges if len(edges) > 1 else [edges[0], edges[0]]
     rows = []
-    for k, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (low, high) in enumerate(pairwise(edges)):
         inside = (v >= low) & ((v < high) | ((k == len(edges) - 2) & (v <= high)))
         n, hits = int(inside.sum()), int(f[inside].sum())
         if n:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "Comparison",
     "Interval",
-    "TestResult",
     "betainc",
     "binomial_test",
     "bootstrap",
@@ -32,7 +32,7 @@ LEVEL = 0.95
 """Confidence level of every interval, unless another is asked for."""
 
 
-class TestResult(NamedTuple):
+class Comparison(NamedTuple):
     """Outcome of a test between two samples.
 
     Attributes
@@ -46,8 +46,6 @@ class TestResult(NamedTuple):
     p : float
         Two-sided.
     """
-
-    __test__ = False
 
     difference: float
     interval: Interval
@@ -140,7 +138,7 @@ def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[int, int, floa
     return only_first, only_second, binomial_test(only_first, only_first + only_second)
 
 
-def t_test(first: npt.ArrayLike, second: npt.ArrayLike, kind: str = "welch") -> TestResult:
+def t_test(first: npt.ArrayLike, second: npt.ArrayLike, kind: str = "welch") -> Comparison:
     """Two-sided t-test between the means of two samples.
 
     Parameters
@@ -151,7 +149,7 @@ def t_test(first: npt.ArrayLike, second: npt.ArrayLike, kind: str = "welch") -> 
 
     Returns
     -------
-    TestResult
+    Comparison
         p is NaN for samples too small to tell, and 0 or 1 where neither sample varies.
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
@@ -163,7 +161,7 @@ def t_test(first: npt.ArrayLike, second: npt.ArrayLike, kind: str = "welch") -> 
         raise ValueError(f"kind must be welch, unpaired or paired, not {kind!r}")
     n, m = len(a), len(b)
     if n < 2 or (kind != "paired" and m < 2):
-        return TestResult(math.nan, (math.nan, math.nan), math.nan, math.nan, math.nan)
+        return Comparison(math.nan, (math.nan, math.nan), math.nan, math.nan, math.nan)
     difference = float(a.mean() - (b.mean() if m else 0.0))
     va, vb = float(a.var(ddof=1)), float(b.var(ddof=1)) if m else 0.0
     if kind == "paired":
@@ -177,10 +175,10 @@ def t_test(first: npt.ArrayLike, second: npt.ArrayLike, kind: str = "welch") -> 
         df = (sa + sb) ** 2 / (sa**2 / (n - 1) + sb**2 / (m - 1)) if error else n + m - 2.0
     if error == 0:
         statistic = math.copysign(math.inf, difference) if difference else 0.0
-        return TestResult(difference, (difference, difference), statistic, df, float(difference == 0))
+        return Comparison(difference, (difference, difference), statistic, df, float(difference == 0))
     statistic = difference / error
     half = _t_quantile((1 + LEVEL) / 2, df) * error
-    return TestResult(
+    return Comparison(
         difference, (difference - half, difference + half), statistic, df, _t_two_sided(statistic, df)
     )
 
@@ -213,7 +211,8 @@ def kolmogorov_smirnov(distance: float, n: float) -> float:
     x = (root + 0.12 + 0.11 / root) * distance
     if x < 0.2:
         return 1.0
-    return min(1.0, max(0.0, 2 * sum((-1) ** (k - 1) * math.exp(-2 * (k * x) ** 2) for k in range(1, 101))))
+    series = math.fsum((-1.0) ** (k - 1) * math.exp(-2 * (k * x) ** 2) for k in range(1, 101))
+    return min(1.0, max(0.0, 2 * series))
 
 
 def bootstrap_weights(
