@@ -7,6 +7,7 @@ Data goes to stdout, everything else to stderr. Exit codes: 0 ok; 1 a check aske
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -52,6 +53,8 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Entry point: errors of the package become one line on stderr and an exit code."""
+    # A warning is a line for the user here, not a place in our code.
+    warnings.showwarning = lambda message, *_: typer.echo(f"transientnet: {message}", err=True)
     try:
         app()
     except TransientnetError as error:
