@@ -14,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import TransientnetError
-from . import adapt, cut, doctor, inspect, models, score
+from . import adapt, cut, doctor, evaluate, inspect, models, monitor, score
 
 __all__ = ["app", "main"]
 
@@ -45,6 +45,8 @@ def _root(
 
 app.command("score")(score.score)
 app.command("adapt")(adapt.adapt)
+app.command("evaluate")(evaluate.evaluate)
+app.command("monitor")(monitor.monitor)
 app.command("inspect")(inspect.inspect)
 app.command("cut")(cut.cut)
 app.add_typer(models.app, name="models")
