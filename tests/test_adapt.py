@@ -124,7 +124,6 @@ def test_the_folder_is_a_model_that_scores_at_once_without_torch(adapted: AdaptR
     assert {"model.onnx", "weights_manifest.json", "metrics.json"} <= {
         p.name for p in adapted.folder.iterdir()
     }
-    assert not list(adapted.folder.glob(".*"))
     assert adapted.record.id == "my-survey@1.0.0"
     assert adapted.record.parent == "base2@1.0.0"
     np.save(adapted.folder.parent / "new.npy", stamps([1, 0], seed=5))
@@ -135,6 +134,16 @@ from transientnet import classify
 print(classify({str(adapted.folder.parent / "new.npy")!r}, model={str(adapted.model)!r}).labels.tolist())
 """
     assert in_new_process(code) == "['real', 'bogus']"
+
+
+def test_report_and_card_tell_what_the_run_found(adapted: AdaptResult) -> None:
+    page = (adapted.folder / "report.html").read_text(encoding="utf-8")
+    for words in ("Transfer against scratch", "Doubted labels", "Learning curves", "base2@1.0.0"):
+        assert words in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    card = (adapted.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "my-survey@1.0.0" in card
+    assert "12 stamps" in card
 
 
 def test_figures_come_from_rows_left_out(adapted: AdaptResult) -> None:

@@ -267,7 +267,7 @@ class StampNetwork(nn.Module):
             x = stage(x)
         pooled: list[Tensor] = []
         for values in (x.mean((2, 3)), x.amax((2, 3))):
-            sets = values[:, : 8 * self.last.oriented].unflatten(1, (self.last.oriented, 8))
+            sets = values[:, : 8 * self.last.oriented].reshape(x.shape[0], self.last.oriented, 8)
             pooled += [sets.mean(2), sets.amax(2), values[:, 8 * self.last.oriented :]]
         return F.relu(self.embed(torch.cat(pooled, dim=1)))
 
