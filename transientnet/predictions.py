@@ -74,6 +74,16 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Histogram of the probabilities, as a matplotlib figure."""
+        from .plotting import plot_predictions
+
+        return plot_predictions(self, path)
+
+    def _repr_html_(self) -> str:
+        html: str = self.to_table()._repr_html_()
+        return html
+
     def __iter__(self) -> Iterator[Prediction]:
         for row, label in enumerate(self.labels):
             yield Prediction(
