@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from .predictions import Predictions
 from .preprocess import preprocess
 from .registry import resolve
 from .triplet import QualityFlag, Triplet
+
+if TYPE_CHECKING:
+    from .explain import Explanation
 
 __all__ = ["BATCH_SIZE", "Classifier", "load_model"]
 
@@ -108,6 +111,12 @@ class Classifier:
         iterator = iter(triplets)
         while batch := list(islice(iterator, batch_size)):
             yield self._score(batch)
+
+    def explain(self, triplet: Triplet, label: str | None = None) -> Explanation:
+        """Which parts of the stamps the probability of a class rests on; see `transientnet.explain`."""
+        from .explain import explain
+
+        return explain(self, triplet, label)
 
     def _score(self, batch: list[Triplet]) -> Predictions:
         tensor, quality, usable = preprocess(batch, self.contract)
