@@ -45,9 +45,9 @@ def habit(files: list[Path], model: Classifier) -> None:
                 for packet in fastavro.reader(stream):
                     stamps = []
                     for name in CUTOUTS:
-                        with gzip.open(io.BytesIO(packet[name]["stampData"])) as inner:
-                            with fits.open(io.BytesIO(inner.read())) as hdus:
-                                stamp = np.nan_to_num(hdus[0].data.astype(np.float32))
+                        plain = gzip.decompress(packet[name]["stampData"])
+                        with fits.open(io.BytesIO(plain)) as hdus:
+                            stamp = np.nan_to_num(hdus[0].data.astype(np.float32))
                         stamp /= np.linalg.norm(stamp) or 1.0
                         full = np.zeros((63, 63), np.float32)
                         full[: stamp.shape[0], : stamp.shape[1]] = stamp
