@@ -93,7 +93,7 @@ def consume(
 
 
 def producer_of(settings: Mapping[str, Any], topic: str) -> Callable[[Predictions], None]:
-    """A `write` for `consume`: each row is a JSON message, its key the id; returns when the broker has them."""
+    """A `write` for `consume`: each row is a JSON message, its key the id; it waits for the broker."""
     producer = _kafka().Producer(dict(settings))
     rows = writer_for(Path("scores.jsonl"))
 
