@@ -98,7 +98,7 @@ def test_thirty_candidates_are_enough_for_a_careful_threshold() -> None:
     few = fit_reference(prepared.tensor, np.full((30, 2), 0.5), prepared.quality, CLASSES)
     assert (score(triplets(200, 8), few) > 1).mean() < 0.25
     shuffled = [Triplet(t.difference, t.science, t.reference, fwhm=2.4) for t in triplets(50, 9)]
-    assert (score(shuffled, few) > 1).mean() > 0.9
+    assert (score(shuffled, few) > 1).mean() > 0.8
 
 
 def test_flags_of_the_training_set_are_kept(reference: dict) -> None:

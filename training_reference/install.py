@@ -62,10 +62,10 @@ def _slim(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _value(metric: dict[str, float], percent: bool = False) -> str:
+def _interval(value: float, low: float, high: float, percent: bool = False) -> str:
     if percent:
-        return f"{100 * metric['value']:.1f} % ({100 * metric['low']:.1f}–{100 * metric['high']:.1f})"
-    return f"{metric['value']:.4f} ({metric['low']:.4f}–{metric['high']:.4f})"
+        return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+    return f"{value:.4f} ({low:.4f}–{high:.4f})"
 
 
 def table(results: dict[str, Any]) -> str:
@@ -80,31 +80,30 @@ def table(results: dict[str, Any]) -> str:
     ]
     for head, sets in results["models"].items():
         for name, part in sets.items():
-            if not isinstance(part, dict) or "metrics" not in part:
+            if not isinstance(part, dict) or "metrics" not in part or len(part["curves"]) == 0:
                 continue
-            m = part["metrics"]
-            lines.append(
-                f"| `{head}` | {name}: {part['evidence']} | {part['n']} ({part['n_groups']}) | {_value(m['auc'])} | "
-                f"{_value(m['accuracy'], True)} | {_value(m['balanced_accuracy'], True)} | {_value(m['calibration_error'])} |"
-            )
+            metrics = part["metrics"]
+            cells = [
+                _interval(**metrics[key], percent=key.endswith("accuracy"))
+                for key in ("auc", "accuracy", "balanced_accuracy", "calibration_error")
+            ]
+            count = f"{part['n']} ({part['n_groups']})"
+            lines.append(" | ".join([f"| `{head}`", f"{name}: {part['evidence']}", count, *cells]) + " |")
     binary = results["models"]["realbogus"]
     lines += ["", "Recall of catalogue-matched reals (`realbogus`):", ""]
     lines += ["| rows | false positive rate | n | recall |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {row['rows']} | {100 * row['false_positive_rate']:.0f} % | {row['n']} | {100 * row['recall']:.1f} % "
-        f"({100 * row['interval'][0]:.1f}–{100 * row['interval'][1]:.1f}) |"
-        for row in binary["catalogue"]["recall"]
-    ]
+    for row in binary["catalogue"]["recall"]:
+        recall = _interval(row["recall"], *row["interval"], percent=True)
+        lines.append(f"| {row['rows']} | {row['false_positive_rate']:.0%} | {row['n']} | {recall} |")
     lines += ["", "Recall per magnitude at 5 % false positives (`realbogus`, training labels):", ""]
     lines += ["| magnitude | n | recall |", "| --- | --- | --- |"]
-    lines += [
-        f"| {row['low']}–{row['high']} | {row['n']} | {100 * row['recall']:.1f} % "
-        f"({100 * row['interval'][0]:.1f}–{100 * row['interval'][1]:.1f}) |"
-        for row in binary["brightness"]
-    ]
+    for row in binary["brightness"]:
+        recall = _interval(row["recall"], *row["interval"], percent=True)
+        lines.append(f"| {row['low']}–{row['high']} | {row['n']} | {recall} |")
     score = binary["vetted"]["survey_score"]
     lines += [
         "",
-        f"The survey's own score on the same inspected rows, where it is known: AUC {score['auc']:.4f} (n = {score['n']}).",
+        f"The survey's own score on the same inspected rows, where it is known: AUC {score['auc']:.4f} "
+        f"(n = {score['n']}).",
     ]
     return "\n".join(lines)

@@ -78,10 +78,10 @@ class Plan:
     pretrain_rate: float = 4e-3
     folds: int = 5
     seeds: int = 3
-    steps: int = 500
+    steps: int = 400
     real: int = 64
     semi: int = 32
-    replay: int = 32
+    replay: int = 16
     made: int = 4000
     rate: float = 1e-3
     smoothing: float = 0.02
@@ -181,7 +181,7 @@ def _step(
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def _device() -> torch.device:
@@ -295,7 +295,8 @@ def fine_tune(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, plan.rate, total_steps=plan.steps, pct_start=0.15
     )
-    vary = Augmentation(drop=0.05, softening=CONTRACT.softening)
+    # No interpolated shift and no blur: they would soften what tells a cosmic ray from a star.
+    vary = Augmentation(shift=0.0, blur=0.0, noise=0.4, drop=0.05, softening=CONTRACT.softening)
     generator = torch.Generator().manual_seed(seed)
     chance = np.where(known.binary == 0, plan.bogus_weight, 1.0)
     chance /= chance.sum()
@@ -306,7 +307,8 @@ def fine_tune(
         k = rng.integers(0, len(x_sim), plan.replay)
         x = np.concatenate([x_real[i], x_made[j].astype(np.float32), x_sim[k].astype(np.float32)])
         targets = {head: np.concatenate([y_real[head][i], y_made[head][j], y_sim[head][k]]) for head in HEADS}
-        _step(network, optimizer, vary(torch.from_numpy(x), generator), targets, plan.smoothing)
+        moved = torch.from_numpy(x).roll(tuple(rng.integers(-1, 2, 2).tolist()), (2, 3))
+        _step(network, optimizer, vary(moved, generator), targets, plan.smoothing)
         schedule.step()
         keep = min(0.99, (step + 1) / (step + 10))
         for name, value in get_weights(network).items():

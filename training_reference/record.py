@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transientnet.registry.card import write_card
+from transientnet.registry.manifest import manifest_row, write_registry
+from transientnet.registry.vectors import write_test_vectors
 
 from transientnet import calibration
 from transientnet.adapt.export import OPSET, export_onnx
@@ -20,9 +23,6 @@ from transientnet.contract import ModelRecord, Source
 from transientnet.evaluation import evaluate, roc_auc
 from transientnet.outliers import fit_reference
 from transientnet.preprocess import preprocess
-from transientnet.registry.card import write_card
-from transientnet.registry.manifest import manifest_row, write_registry
-from transientnet.registry.vectors import write_test_vectors
 from transientnet.stats import wilson
 from transientnet.triplet import Triplet
 
@@ -41,10 +41,10 @@ _DESCRIPTIONS = {
     "5class": "Asteroid, supernova, variable star, AGN or bogus. Experimental: few labels.",
 }
 _LABELS = (
-    "Real and bogus: visual inspection where there was one (by a general vision model in two blind passes, not "
-    "by astronomers), else catalogue matches, else the survey's own score (drb >= 0.9 real, < 0.1 bogus; circular "
-    "in a comparison with that score). Host morphology: visual inspection, else PS1 star/galaxy score and "
-    "distance and minor-planet match. See training_reference/data.py."
+    "Real and bogus: visual inspection where there was one (by a general vision model in two blind "
+    "passes, not by astronomers), else catalogue matches, else the survey's own score (drb >= 0.9 real, "
+    "< 0.1 bogus; circular in a comparison with that score). Host morphology: visual inspection, else PS1 "
+    "star/galaxy score and distance and minor-planet match. See training_reference/data.py."
 )
 _CITATION = "Method after arXiv:2606.15705; see CITATION.cff."
 
@@ -118,8 +118,8 @@ def _catalogue_recall(real: np.ndarray, alerts: Alerts) -> list[dict[str, Any]]:
     rows = []
     for rate in (0.01, 0.05):
         threshold = float(np.quantile(bogus, 1 - rate, method="higher"))
-        for name, which in (("all", alerts.evidence == "catalogue"),
-                            ("not seen as bogus", (alerts.evidence == "catalogue") & (alerts.vetted != 0))):  # fmt: skip
+        matched = alerts.evidence == "catalogue"
+        for name, which in (("all", matched), ("not seen as bogus", matched & (alerts.vetted != 0))):
             found, n = int((real[which] > threshold).sum()), int(which.sum())
             rows.append(
                 {

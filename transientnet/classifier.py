@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .calibration import apply
 from .contract import InputContract, ModelRecord
-from .errors import ContractError, UsageError
+from .errors import ContractError, ModelIntegrityError, UsageError
 from .outliers import out_of_distribution
 from .predictions import Predictions
 from .preprocess import preprocess
 from .registry import resolve
 from .triplet import QualityFlag, Triplet
+
+if TYPE_CHECKING:
+    from .explain import Explanation
 
 __all__ = ["BATCH_SIZE", "Classifier", "load_model"]
 
@@ -109,6 +112,12 @@ class Classifier:
         while batch := list(islice(iterator, batch_size)):
             yield self._score(batch)
 
+    def explain(self, triplet: Triplet, label: str | None = None) -> Explanation:
+        """Which parts of the stamps the probability of a class rests on; see `transientnet.explain`."""
+        from .explain import explain
+
+        return explain(self, triplet, label)
+
     def _score(self, batch: list[Triplet]) -> Predictions:
         tensor, quality, usable = preprocess(batch, self.contract)
         probabilities = np.full((len(batch), len(self.classes)), np.nan, np.float32)
@@ -152,7 +161,10 @@ def _open_session(path: Path, device: str, threads: int | None) -> Any:
     options.log_severity_level = 3
     available = ort.get_available_providers()
     wanted = [_PROVIDERS["cuda"]] if device != "cpu" and _PROVIDERS["cuda"] in available else []
-    session = ort.InferenceSession(str(path), options, providers=[*wanted, _PROVIDERS["cpu"]])
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[*wanted, _PROVIDERS["cpu"]])
+    except Exception as error:  # onnxruntime raises bare classes of its own
+        raise ModelIntegrityError(f"{path}: onnxruntime cannot load the network ({error})") from error
     if device == "cuda" and session.get_providers()[0] != _PROVIDERS["cuda"]:
         raise UsageError(
             "device 'cuda' was asked for, but onnxruntime runs on the CPU here: "

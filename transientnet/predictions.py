@@ -88,6 +88,16 @@ class Predictions:
             errors={kept[row]: message for row, message in self.errors.items() if row in kept},
         )
 
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Histogram of the probabilities, as a matplotlib figure."""
+        from .plotting import plot_predictions
+
+        return plot_predictions(self, path)
+
+    def _repr_html_(self) -> str:
+        html: str = self.to_table()._repr_html_()
+        return html
+
     def __iter__(self) -> Iterator[Prediction]:
         for row, label in enumerate(self.labels):
             yield Prediction(

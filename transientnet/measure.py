@@ -1,0 +1,130 @@
+"""Models on a table of labels: the report and its figures."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .classifier import load_model
+from .errors import LabelError
+from .evaluation import compare, evaluate
+from .labels import read_labels
+from .report import Report, evaluation_sections, mistakes
+
+__all__ = ["measure"]
+
+_BRIGHTNESS = {"magnitude": ("magnitude", "magpsf"), "signal-to-noise": ("snr",)}
+
+
+def measure(
+    labels: Any,
+    models: Sequence[str],
+    output: str | os.PathLike[str],
+    *,
+    cutouts: Any = None,
+    pixel_scale: float | None = None,
+    fwhm: float | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Score labelled candidates with each model, and write ``report.html`` and ``metrics.json``.
+
+    Parameters
+    ----------
+    labels, cutouts, pixel_scale, fwhm
+        As in `transientnet.labels.read_labels`.
+    models : sequence of str
+        Names or paths; they are compared pairwise where their classes are the same.
+    output : path
+        Folder, made if absent.
+
+    Returns
+    -------
+    dict
+        Per model what `transientnet.evaluation.evaluate` gives.
+
+    Raises
+    ------
+    LabelError
+        If the table has a class that a model does not know, or fewer than two classes.
+    """
+    table = read_labels(labels, cutouts=cutouts, pixel_scale=pixel_scale, fwhm=fwhm)
+    labelled = np.flatnonzero(table.labels != "")
+    table = table.select(labelled)
+    if len(table.classes) < 2:
+        raise LabelError(
+            f"{table.where}: an evaluation needs labels of two classes, not {len(table.classes)}"
+        )
+    groups = np.where(table.groups != "", table.groups, np.char.add("row ", table.rows.astype(str)))
+    kind, brightness = _brightness([triplet.meta for triplet in table.triplets])
+    results: dict[str, dict[str, Any]] = {}
+    judged, wrong, orders = {}, {}, {}
+    for name in models:
+        classifier = load_model(name)
+        unknown = sorted(set(table.classes) - set(classifier.classes))
+        if unknown:
+            raise LabelError(
+                f"{table.where}: {classifier.record.id} does not know the class {', '.join(unknown)}; "
+                f"it has {', '.join(classifier.classes)}"
+            )
+        index = np.array([classifier.classes.index(label) for label in table.labels])
+        probabilities = classifier.predict(table.triplets).probabilities
+        key = classifier.record.id
+        if key in results:
+            key = f"{key} ({name})"
+        results[key] = evaluate(
+            probabilities,
+            index,
+            classifier.classes,
+            groups=groups,
+            weights=table.weights,
+            brightness=brightness,
+        )
+        judged[key], orders[key] = (probabilities, index), classifier.classes
+        wrong[key] = mistakes(table.triplets, probabilities, index, classifier.classes)
+    comparisons = {
+        (first, second): compare(judged[first][0], judged[second][0], judged[first][1], groups=groups)
+        for first, second in combinations(results, 2)
+        if orders[first] == orders[second]
+    }
+    lead = f"{len(table)} labelled candidates of {table.where}, {len(np.unique(groups))} sky objects."
+    report = Report(f"Evaluation of {', '.join(results)}", lead)
+    report.add_sections(evaluation_sections(results, comparisons=comparisons, wrong=wrong, brightness=kind))
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    report.write(folder / "report.html")
+    figures = {
+        "models": results,
+        "comparisons": [
+            {"first": first, "second": second, **result} for (first, second), result in comparisons.items()
+        ],
+    }
+    (folder / "metrics.json").write_text(
+        json.dumps(_finite(figures), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    return results
+
+
+def _brightness(metas: Sequence[Any]) -> tuple[str, list[float] | None]:
+    """The brightness that most candidates tell, and what it is."""
+    found: dict[str, list[float]] = {}
+    for kind, keys in _BRIGHTNESS.items():
+        found[kind] = [
+            next((float(m[k]) for k in keys if isinstance(m.get(k), int | float)), math.nan) for m in metas
+        ]
+    kind = max(found, key=lambda name: np.isfinite(found[name]).sum())
+    return (kind, found[kind]) if np.isfinite(found[kind]).sum() >= 10 else ("", None)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what could not be measured is null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
