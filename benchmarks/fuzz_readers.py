@@ -219,13 +219,13 @@ class Worker:
         theirs.close()
 
     def read(self, raw: bytes, seconds: float) -> tuple[collections.Counter[str], str | None]:
-        self.pipe.send(raw)
         try:
+            self.pipe.send(raw)
             if self.pipe.poll(seconds):
                 outcome: tuple[collections.Counter[str], str | None] = self.pipe.recv()
                 return outcome
             problem = f"hang: longer than {seconds} s"
-        except EOFError:
+        except (EOFError, BrokenPipeError):
             self.process.join()
             code = self.process.exitcode or 0
             problem = f"crash: {signal.Signals(-code).name if code < 0 else f'exit {code}'}"

@@ -433,11 +433,11 @@ def test_a_framed_packet_without_cutouts_says_what_to_do(tmp_path: Path) -> None
     assert "schema" in (one(framed(tmp_path / "p.avro", lsst_schema(), record)).error or "")
 
 
-@pytest.mark.parametrize(("part", "whole"), [(0.0001, 0), (0.1, 0), (0.3, 1), (0.9, 3), (0.9999, 4)])
+@pytest.mark.parametrize(("part", "whole"), [(0.0001, 0), (0.1, 0), (0.3, 1), (0.9, 3), (1.0, 4)])
 def test_a_truncated_file_keeps_what_came_before(tmp_path: Path, part: float, whole: int) -> None:
     path = packet(tmp_path / "a.avro", ztf_schema(), *(ztf_alert(i) for i in range(4)))
     raw = path.read_bytes()
-    path.write_bytes(raw[: int(part * len(raw))])
+    path.write_bytes(raw[: min(int(part * len(raw)), len(raw) - 4)])
     assert [t.error is None for t in open_triplets(path)] == [True] * whole + [False]
 
 

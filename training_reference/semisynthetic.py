@@ -127,7 +127,9 @@ class _Maker:
             image[y, x] += rng.uniform(0.5, 1)
         if rng.random() < 0.4:
             # Charge that diffused into the neighbours.
-            image += rng.uniform(0, 0.25) * sum(np.roll(image, step, axis) for step in (-1, 1) for axis in (0, 1))
+            image += rng.uniform(0, 0.25) * sum(
+                np.roll(image, step, axis) for step in (-1, 1) for axis in (0, 1)
+            )
         return image
 
     def _point_source(self, fwhm: float) -> FloatArray:
@@ -156,6 +158,11 @@ def _shifted(image: FloatArray, dy: float, dx: float) -> FloatArray:
     fy, fx = dy - iy, dx - ix
     parts = [
         weight * _moved(image, iy + a, ix + b)
-        for a, b, weight in ((0, 0, (1 - fy) * (1 - fx)), (1, 0, fy * (1 - fx)), (0, 1, (1 - fy) * fx), (1, 1, fy * fx))
+        for a, b, weight in (
+            (0, 0, (1 - fy) * (1 - fx)),
+            (1, 0, fy * (1 - fx)),
+            (0, 1, (1 - fy) * fx),
+            (1, 1, fy * fx),
+        )
     ]
     return np.asarray(sum(parts), np.float32)

@@ -95,7 +95,7 @@ def draw_telescope(rng: np.random.Generator, size: int | None = None) -> Telesco
         size=size or int(rng.choice([31, 41, 51, 61, 63, 63, 63, 63, 64, 81, 101])),
         beta=float(rng.uniform(2.3, 5.0)),
         ellipticity=float(rng.beta(1.5, 8.0)),
-        reference_noise=float(rng.uniform(0.15, 1.0)),
+        reference_noise=float(np.exp(rng.uniform(np.log(0.05), 0.0))),
         gain=float(np.exp(rng.uniform(np.log(3.0), np.log(60.0)))),
         saturation=float(np.exp(rng.uniform(np.log(800.0), np.log(20000.0)))),
         stars=float(np.exp(rng.uniform(np.log(0.3), np.log(8.0)))),
@@ -145,7 +145,14 @@ def simulate(
 class _Draw:
     """State of one batch while it is drawn: stamps (n, side, side) with a margin around them."""
 
-    def __init__(self, n: int, rng: np.random.Generator, scope: Telescope, kind: npt.NDArray[np.str_], real):  # type: ignore[no-untyped-def]
+    def __init__(
+        self,
+        n: int,
+        rng: np.random.Generator,
+        scope: Telescope,
+        kind: npt.NDArray[np.str_],
+        real: npt.NDArray[np.bool_],
+    ):
         self.n, self.rng, self.scope, self.kind, self.real = n, rng, scope, kind, real
         self.side = scope.size + 2 * _MARGIN
         self.centre = (self.side - 1) / 2
@@ -156,7 +163,7 @@ class _Draw:
         self.offset = np.full(n, np.nan, np.float32)
 
     def run(self) -> Simulated:
-        scope, n, rng = self.scope, self.n, self.rng
+        scope, n = self.scope, self.n
         scene = np.zeros((n, self.side, self.side), np.float32)
         self._stars(scene)
         self._galaxies(scene)
@@ -276,7 +283,6 @@ class _Draw:
         snr = np.exp(rng.triangular(np.log(5), np.log(12), np.log(400), n)).astype(np.float32)
         flux = snr * self.area
         centre = np.full((2, n), self.centre) + rng.normal(0, 0.25, (2, n)) + rng.uniform(-0.3, 0.3, (2, n))
-        rows = np.arange(n)
 
         def at(kind: str) -> npt.NDArray[np.intp]:
             return np.flatnonzero(self.kind == kind)
@@ -353,7 +359,6 @@ class _Draw:
                 bright[as_galaxy],
             )
         self.snr = np.where(self.real, flux / self.area, 0).astype(np.float32)
-        del rows
         return transient, fading
 
     # --- optics and subtraction -------------------------------------------------------------------
@@ -480,7 +485,7 @@ class _Draw:
     def _ray(self, triplet: FloatArray, y: int, x: int, peak: float) -> None:
         """A cosmic ray or hot pixels: sharper than any point-spread function, in the science stamp."""
         rng = self.rng
-        length = int(rng.choice([1, 1, 2, 2, 3, 4, 6, 10, 16]))
+        length = int(rng.choice([1, 1, 1, 1, 2, 2, 3, 4, 6, 10, 16]))
         angle = rng.uniform(0, np.pi)
         add = np.zeros((self.side, self.side), np.float32)
         for part in np.arange(length) - length / 2 + 0.5:
@@ -523,6 +528,14 @@ class _Draw:
         )
         width = self.scope.fwhm / 2.3548 * self.rng.uniform(0.8, 2.0)
         profile = level * np.exp(-0.5 * (distance / width) ** 2)
+        if self.rng.random() < 0.4:
+            # Glints of a tumbling satellite: a row of dots.
+            along = (self.grid[:, None] - through) * np.sin(angle) + (self.grid[None] - self.centre) * np.cos(
+                angle
+            )
+            period = self.rng.uniform(2.5, 6) * self.scope.fwhm
+            phase = along - period * np.round(along / period)
+            profile *= np.exp(-0.5 * (phase / width) ** 2)
         triplet[0] += profile
         triplet[2] += profile
 
@@ -532,7 +545,7 @@ class _Draw:
             self.grid[:, None] - self.centre - rng.normal(0, 2),
             self.grid[None] - self.centre - rng.normal(0, 2),
         )
-        radius = np.sqrt(y**2 + x**2)
+        radius = np.sqrt(y**2 + x**2).clip(max=40)
         outer = rng.uniform(1.5, 5) * self.scope.fwhm
         inner = outer * rng.uniform(0, 0.7)
         shape = 1 / (1 + np.exp((radius - outer) / 0.7)) - 1 / (1 + np.exp((radius - inner) / 0.7))

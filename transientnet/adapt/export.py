@@ -114,7 +114,7 @@ def load_network(path: Path, record: ModelRecord, heads: dict[str, int]) -> Stam
     ContractError
         If the file's network is not this package's.
     """
-    if "widths" not in record.network:
+    if "oriented" not in record.network:
         raise ContractError(
             f"{path}: {record.id} is not a network of this package; only those can be adapted"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -14,12 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import InputContract, ModelRecord, Source
+from ..cards import CARD_NAME, write_card
+from ..classifier import Classifier
+from ..contract import InputContract, ModelRecord
 from ..labels import Labels
+from ..outliers import fit_reference
 from ..preprocess import Prepared
+from ..registry.manifest import MANIFEST_NAME, manifest_row, write_atomically, write_registry
+from ..triplet import QualityFlag, Triplet
+from ..vectors import write_test_vectors
 from .config import AdaptConfig
 from .export import OPSET, export_onnx
 from .network import StampNetwork
+from .summary import write_report
 from .training import HEAD
 
 __all__ = ["Outcome", "model_name", "write_folder"]
@@ -65,15 +71,18 @@ def write_folder(folder: Path, outcome: Outcome) -> ModelRecord:
         calibration=outcome.calibrated["calibration"],
         thresholds=tuple(outcome.calibrated["thresholds"]),
         conformal=outcome.calibrated["conformal"],
+        reference=_reference(outcome),
         metrics={
             "n": headline["n"],
             "n_groups": headline["n_groups"],
             "evidence": metrics["cross_validation"]["evidence"],
             **headline["metrics"],
+            "confusion": headline["confusion"],
         },
         training={
-            "labels": metrics["labels"],
-            "split": f"{metrics['cross_validation']['folds']} folds grouped by sky object",
+            "data": f"{len(outcome.table)} labelled stamps of {outcome.table.where}",
+            "labels": {name: f"{n} stamps" for name, n in metrics["labels"]["counts"].items()},
+            "split": f"{metrics['cross_validation']['folds']} folds that keep sky objects whole",
             "method": config.method,
             "chosen": metrics["training"]["chosen"],
             "seed": config.seed,
@@ -92,30 +101,42 @@ def write_folder(folder: Path, outcome: Outcome) -> ModelRecord:
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)
-    content = file.read_bytes()
-    record = replace(
-        record,
-        file=file.name,
-        sha256=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-        sources=(Source("path", path=file.name),),
+    shown = _shown(outcome)
+    vectors = write_test_vectors(folder / "model_vectors.npz", Classifier(file, record, device="cpu"), shown)
+    row = manifest_row(record, file, vectors=vectors, card=CARD_NAME)
+    write_card(row, folder)
+    # A folder holds one run's model: an older manifest would speak of bytes that are gone.
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
+    write_registry(folder, [row])
+    text = json.dumps(_without_nan({**metrics, "parity": parity}), indent=1) + "\n"
+    write_atomically(folder / "metrics.json", text.encode())
+    write_report(folder / "report.html", row, outcome)
+    return row
+
+
+def _reference(outcome: Outcome) -> dict[str, Any]:
+    """Statistics of the survey's stamps; of those with all three channels, while there are any."""
+    absent = QualityFlag.MISSING_REFERENCE | QualityFlag.MISSING_DIFFERENCE
+    whole = (outcome.prepared.quality[outcome.rows] & absent) == 0
+    if whole.sum() < 2:
+        return {}
+    rows = outcome.rows[whole]
+    return fit_reference(
+        outcome.prepared.tensor[rows],
+        outcome.probabilities[whole],
+        outcome.prepared.quality[rows],
+        outcome.classes,
+        groups=outcome.table.groups[rows],
+        seed=outcome.config.seed,
     )
-    _write_json(folder / "metrics.json", {**metrics, "parity": parity})
-    _write_json(
-        folder / "weights_manifest.json",
-        {"schema_version": 1, "defaults": {record.name: record.version}, "models": [record.to_dict()]},
-    )
-    return record
 
 
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(_without_nan(data), indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+def _shown(outcome: Outcome) -> list[Triplet]:
+    """A stamp of each class, under names that tell nothing of the survey."""
+    rows = [int(outcome.rows[np.flatnonzero(outcome.labels == c)[0]]) for c in range(len(outcome.classes))]
+    return [
+        replace(outcome.table.triplets[row], id=str(k), group=None, meta={}) for k, row in enumerate(rows)
+    ]
 
 
 def _without_nan(value: Any) -> Any:

@@ -7,13 +7,14 @@ Data goes to stdout, everything else to stderr. Exit codes: 0 ok; 1 a check aske
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 
 from .. import __version__
 from ..errors import TransientnetError
-from . import adapt, cut, doctor, evaluate, inspect, models, monitor, score
+from . import adapt, cut, doctor, evaluate, inspect, label, models, monitor, score, stream
 
 __all__ = ["app", "main"]
 
@@ -43,17 +44,21 @@ def _root(
 
 
 app.command("score")(score.score)
+app.command("stream")(stream.stream)
 app.command("adapt")(adapt.adapt)
 app.command("evaluate")(evaluate.evaluate)
 app.command("monitor")(monitor.monitor)
 app.command("inspect")(inspect.inspect)
 app.command("cut")(cut.cut)
+app.command("label")(label.label)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
     """Entry point: errors of the package become one line on stderr and an exit code."""
+    # A warning is a line for the user here, not a place in our code.
+    warnings.showwarning = lambda message, *_: typer.echo(f"transientnet: {message}", err=True)
     try:
         app()
     except TransientnetError as error:

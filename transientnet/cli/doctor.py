@@ -2,22 +2,154 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
+
+if TYPE_CHECKING:
+    from ..registry.cache import Cache
 
 __all__ = ["doctor"]
 
+_REQUIRED = ("onnxruntime", "numpy", "astropy", "fastavro", "huggingface-hub", "pooch", "filelock")
+_EXTRAS = {
+    "adapt": ("torch", "sklearn", "onnx", "onnxscript", "matplotlib"),
+    "parquet": ("pyarrow",),
+    "hdf5": ("h5py",),
+    "reproject": ("reproject",),
+    "fast": ("isal",),
+    "dask": ("dask", "distributed"),
+    "label": ("starlette", "uvicorn"),
+}
+
 
 def doctor() -> None:
-    """Check the installation: versions, the provider that really runs, the bundled models."""
-    import importlib.metadata
+    """Check the installation and say what to mend; exit 1 if something is broken."""
+    broken = 0
+    for good, line in _checks():
+        typer.echo(f"{'ok    ' if good else 'BROKEN'}  {line}")
+        broken += not good
+    if broken:
+        raise typer.Exit(1)
+
+
+def _checks() -> Iterator[tuple[bool, str]]:
+    """Each check as (is it well, what was found)."""
     import platform
 
     from .. import __version__
-    from ..classifier import load_model
-    from ..registry import list_models
 
-    typer.echo(f"transientnet {__version__}, Python {platform.python_version()} on {platform.platform()}")
-    for name in ("onnxruntime", "numpy", "astropy", "fastavro"):
-        typer.echo(f"{name} {importlib.metadata.version(name)}")
-    for record in list_models():
-        typer.echo(f"{record.id} runs on {load_model(record.id).device}")
+    yield True, f"transientnet {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    yield from _packages()
+    yield from _cores()
+    yield from _places()
+    yield from _models()
+
+
+def _packages() -> Iterator[tuple[bool, str]]:
+    installed = {name: _version(name) for name in _REQUIRED}
+    gpu = _version("onnxruntime-gpu")
+    if gpu and installed["onnxruntime"]:
+        yield (
+            False,
+            f"onnxruntime {installed['onnxruntime']} and onnxruntime-gpu {gpu} overwrite each other: "
+            "uninstall both, then install one",
+        )
+    if gpu:
+        installed["onnxruntime"] = f"{gpu} (gpu)"
+    for name, version in installed.items():
+        yield bool(version), f"{name} {version or 'is missing: install transientnet again'}"
+    for extra, modules in _EXTRAS.items():
+        missing = [name for name in modules if util.find_spec(name) is None]
+        advice = (
+            f"absent ({', '.join(missing)}): pip install 'transientnet[{extra}]'" if missing else "present"
+        )
+        yield True, f"extra {extra}: {advice}"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _cores() -> Iterator[tuple[bool, str]]:
+    import os
+
+    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield True, f"cores: {os.cpu_count()} in the machine, {granted} granted to this process"
+
+
+def _places() -> Iterator[tuple[bool, str]]:
+    import tempfile
+
+    from ..errors import TransientnetError
+    from ..registry.cache import Cache
+    from ..registry.fetch import disk_errors
+    from ..settings import get_settings
+
+    settings = get_settings()
+    folder = settings.cache_dir
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        yield True, f"cache {folder} is writable"
+    except TransientnetError as error:
+        yield False, f"cache: {error}"
+        return
+    if not settings.registries:
+        yield True, "registries: the bundled one; TRANSIENTNET_REGISTRY names no other"
+    for registry in settings.registries:
+        try:
+            yield True, _registry_state(Cache(folder), registry, settings.offline)
+        except TransientnetError as error:
+            yield False, f"registry: {error}"
+
+
+def _registry_state(cache: Cache, registry: str, offline: bool) -> str:
+    """Whether a registry answers, and with which models."""
+    from ..registry.fetch import Location
+    from ..registry.manifest import Manifest
+
+    location = Location.parse(registry)
+    if location.kind == "folder":
+        names = Manifest.read(Path(location.base) / location.manifest).names
+        return f"registry {location} holds {', '.join(names)}"
+    if not offline:
+        return f"registry {location} answers with {', '.join(cache.refresh(str(location)).manifest.names)}"
+    known = cache.entry(str(location))
+    return f"registry {location}: offline, " + (
+        f"cached with {', '.join(known.manifest.names)}" if known else "and not cached"
+    )
+
+
+def _models() -> Iterator[tuple[bool, str]]:
+    from ..classifier import Classifier
+    from ..errors import TransientnetError
+    from ..registry import bundled_folder, local_models, verified_files
+    from ..vectors import run_test_vectors
+
+    try:
+        models = local_models()
+    except TransientnetError as error:
+        yield False, f"models: {error}"
+        return
+    for found in models:
+        try:
+            file, vectors = verified_files(found)
+            classifier = Classifier(file, found.record)
+            deviation = run_test_vectors(classifier, vectors).worst if vectors else 0.0
+        except TransientnetError as error:
+            yield False, str(error)
+            continue
+        good = deviation <= found.record.test_vectors.get("tolerance", 0.0)
+        yield good, f"{found.record.id} runs on {classifier.device}, deviates by {deviation:.0e}"
+    named = {found.record.file for found in models if found.location is None}
+    for stale in sorted({path.name for path in bundled_folder().glob("*.onnx")} - named):
+        yield False, f"{bundled_folder() / stale} is in no manifest: a stale file, install transientnet again"

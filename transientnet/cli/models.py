@@ -1,29 +1,145 @@
-"""``transientnet models``: what can be named, and what stands behind a name."""
+"""``transientnet models``: get, check, share and remove models."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from ..registry import Found
+
 __all__ = ["app"]
 
-app = typer.Typer(help="The models: list, show.", no_args_is_help=True)
+app = typer.Typer(help="The models: get, check, share and remove them.", no_args_is_help=True)
+
+Name = Annotated[
+    str, typer.Argument(help="name, name@1.2.0, ./folder, file.onnx, hf://org/repo#name or https://…#name.")
+]
+Offline = Annotated[bool | None, typer.Option("--offline", help="Open no socket.", show_default=False)]
 
 
 @app.command("list")
-def list_() -> None:
-    """List every model that can be named."""
+def list_(offline: Offline = None) -> None:
+    """List every model that can be named: bundled, cached, and in TRANSIENTNET_REGISTRY."""
     from ..registry import list_models
 
-    for record in list_models():
-        typer.echo(f"{record.id}\t{', '.join(record.classes)}\t{record.description}")
+    for record in list_models(offline=offline):
+        typer.echo("\t".join([record.id, record.status, ", ".join(record.classes), record.description]))
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="Model name, name@version, or path to an .onnx.")]) -> None:
+def show(name: Name, offline: Offline = None) -> None:
     """Show a model's record as JSON."""
+    from ..registry import find
+
+    typer.echo(json.dumps(find(name, offline=offline).record.to_dict(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def path(name: Name, offline: Offline = None) -> None:
+    """Print the path of a model's verified weight file; fetch it if need be."""
     from ..registry import resolve
 
-    typer.echo(json.dumps(resolve(name)[1].to_dict(), indent=2))
+    typer.echo(resolve(name, offline=offline)[0])
+
+
+@app.command()
+def pull(
+    names: Annotated[list[str] | None, typer.Argument(help="Names or addresses of models.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every model of every registry in TRANSIENTNET_REGISTRY.")
+    ] = False,
+    offline: Offline = None,
+) -> None:
+    """Ask the registries anew and bring models and their test vectors to the cache."""
+    from ..errors import UsageError
+    from ..registry import list_models, pull
+    from ..settings import get_settings
+
+    wanted = [*(names or []), *(get_settings().registries if every else ())]
+    if not wanted and not every:
+        raise UsageError("name what to pull, or use --all")
+    for name in wanted:
+        for record, file in pull(name if name in (names or []) else _as_address(name), offline=offline):
+            typer.echo(f"{record.id}\t{file}")
+    if every and not wanted:
+        typer.echo(
+            f"transientnet: TRANSIENTNET_REGISTRY is not set; the {len(list_models())} models listed by "
+            "`transientnet models list` need no pulling",
+            err=True,
+        )
+
+
+def _as_address(registry: str) -> str:
+    from ..registry.fetch import Location
+
+    return str(Location.parse(registry))
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="By default every model on this machine.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Recompute hashes and run the test vectors here; exit 1 if anything deviates."""
+    from ..registry import find, local_models
+
+    found = [find(name, offline=True) for name in names] if names else local_models()
+    failed = sum([not _verify(one, device) for one in found])
+    if failed:
+        raise typer.Exit(1)
+
+
+def _verify(found: Found, device: str) -> bool:
+    """Print one line on one model; False if it is not what its record says."""
+    from ..classifier import Classifier
+    from ..errors import TransientnetError
+    from ..registry import verified_files
+    from ..vectors import run_test_vectors
+
+    record = found.record
+    try:
+        file, vectors = verified_files(found)
+        classifier = Classifier(file, record, device=device)
+        if vectors is None:
+            typer.echo(f"{record.id}\tok\tsha256 and contract; it has no test vectors")
+            return True
+        deviation = run_test_vectors(classifier, vectors)
+    except TransientnetError as error:
+        typer.echo(f"{record.id}\tFAILED\t{error}")
+        return False
+    tolerance = float(record.test_vectors["tolerance"])
+    good = deviation.worst <= tolerance
+    typer.echo(
+        f"{record.id}\t{'ok' if good else 'FAILED'}\t{deviation.n} test vectors on {classifier.device}: "
+        f"tensor {deviation.tensor:.1e}, probabilities {deviation.probabilities:.1e}, "
+        f"features {deviation.features:.1e}, tolerance {tolerance:.0e}"
+    )
+    return good
+
+
+@app.command()
+def remove(names: Annotated[list[str], typer.Argument(help="Names or addresses of fetched models.")]) -> None:
+    """Delete fetched models from the cache."""
+    from ..registry import remove
+
+    for name in names:
+        for file in remove(name):
+            typer.echo(file)
+
+
+@app.command()
+def publish(
+    model_dir: Annotated[str, typer.Argument(help="Folder that `transientnet adapt` wrote.")],
+    to: Annotated[str, typer.Option("--to", help="hf://org/repo, or a folder.")],
+    private: Annotated[bool, typer.Option(help="Make a new Hugging Face repository private.")] = False,
+    keep_default: Annotated[bool, typer.Option(help="Leave the registry's default versions.")] = False,
+) -> None:
+    """Add a model to a registry that other machines then use by name."""
+    from ..registry import publish
+
+    address, records = publish(model_dir, to, private=private, keep_defaults=keep_default)
+    for record in records:
+        typer.echo(f"{address}#{record.id}")

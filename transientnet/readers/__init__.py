@@ -23,7 +23,7 @@ from .sniff import FORMATS, sniff
 from .sources import StampFiles, expand, group_files, stem
 from .surveys import Layout, load_layout
 
-__all__ = ["Layout", "load_layout", "open_triplets"]
+__all__ = ["Layout", "StampFiles", "load_layout", "open_triplets"]
 
 #: Module that reads each format, imported when first met.
 _READERS = {
@@ -50,7 +50,8 @@ def open_triplets(
     ----------
     source : path, list of paths, glob, directory, ndarray, Triplet, or iterable of these
         Files are told apart by content. Folders are searched to the bottom, sorted by name. Arrays are
-        ``(3, H, W)`` or ``(N, 3, H, W)``: science, reference, difference.
+        ``(3, H, W)`` or ``(N, 3, H, W)``: science, reference, difference. Stamps may also be `NDData`,
+        `CCDData` or `Cutout2D` objects, three in a row or named in a mapping.
     layout : str, path or Layout, optional
         A survey's name, a TOML file, or a `Layout`: how the source names its stamps. Found out if not
         given.
@@ -86,18 +87,22 @@ def _exists(source: str | os.PathLike[str]) -> bool:
     return os.path.lexists(source) or glob.has_magic(os.fspath(source))
 
 
-def _open(source: Any, layout: Layout) -> Iterator[Triplet]:
+def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
     if isinstance(source, Triplet):
         yield source
+    elif isinstance(source, StampFiles):
+        yield _module("fits").read_stamps(source, layout)
     elif isinstance(source, (str, os.PathLike)):
         yield from _read_files([source], layout)
     elif isinstance(source, (list, tuple)) and all(isinstance(s, (str, os.PathLike)) for s in source):
         yield from _read_files(source, layout)
-    elif hasattr(source, "shape") or not isinstance(source, Iterable):
-        yield from _module("arrays").from_memory(source, layout)
+    elif _module("arrays").in_memory(source):
+        yield from _module("arrays").from_memory(source, layout, start=row)
     else:
         for item in source:
-            yield from _open(item, layout)
+            for triplet in _open(item, layout, row):
+                row += 1
+                yield triplet
 
 
 def _read_files(sources: Iterable[str | os.PathLike[str]], layout: Layout) -> Iterator[Triplet]:

@@ -7,7 +7,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, Any
 
@@ -22,7 +22,7 @@ from .sources import stem
 from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, check_dtype, filled, read_stack
 from .surveys import Layout, match_channels
 
-__all__ = ["from_memory", "is_triplet", "read"]
+__all__ = ["from_memory", "in_memory", "read"]
 
 _DAMAGE = (
     OSError,
@@ -66,8 +66,9 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
 
 def _mapped(file: IO[bytes], path: str) -> npt.NDArray[Any]:
     shape, fortran, dtype = _header(file, path)
-    if 0 in shape:
-        return np.empty(shape, dtype)
+    if 0 in shape or dtype.hasobject:
+        # Neither can be mapped; what is wrong with them is said further on.
+        return np.empty((0, *shape[1:]), dtype)
     return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 
 
@@ -151,7 +152,13 @@ class _Stream:
         return pixels
 
 
-def is_triplet(source: Any) -> bool:
+def in_memory(source: Any) -> bool:
+    """Whether `source` holds stamps itself, and is no iterable of further sources."""
+    held = hasattr(source, "shape") or isinstance(source, Mapping) or not isinstance(source, Iterable)
+    return held or _is_triplet(source)
+
+
+def _is_triplet(source: Any) -> bool:
     """Whether `source` is one candidate's stamps in a row: arrays, `NDData`, `Cutout2D` or None."""
     return (
         isinstance(source, Sequence)
@@ -184,7 +191,7 @@ def from_memory(source: Any, layout: Layout, *, start: int = 0) -> Iterator[Trip
     """
     where = "memory"
     try:
-        if is_triplet(source):
+        if _is_triplet(source):
             source = {c: item for c, item in zip(layout.order, source, strict=False) if item is not None}
         if isinstance(source, Mapping):
             source = {str(key): value for key, value in source.items()}

@@ -135,7 +135,10 @@ def read_catalog(
         )
     if one_based is None:
         one_based = pixel is not None and _ONE_BASED.fullmatch(normalise(pixel[0])) is not None
-    id_name = named(id_column) if id_column else next(iter(match_role(names, "id", layout)), None)
+    numbered = [name for name in names if normalise(name) == "number"]
+    id_name = (
+        named(id_column) if id_column else next(iter([*match_role(names, "id", layout), *numbered]), None)
+    )
     group_name = named(group_column) if group_column else next(iter(match_role(names, "group", layout)), None)
     return Catalog(
         ids=tuple(str(i) for i in range(len(table))) if id_name is None else _texts(table[id_name]),

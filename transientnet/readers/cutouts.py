@@ -163,7 +163,8 @@ def _cards(values: Mapping[str, Any]) -> str:
         if isinstance(value, str):
             cards.append(Card(key, value.encode("ascii", "backslashreplace").decode()).image)
         else:
-            word = "T" if value is True else repr(value).upper()
+            number = value.item() if isinstance(value, np.generic) else value
+            word = "T" if number is True else repr(number).upper()
             cards.append(f"{key:<8}= {word:>20}".ljust(80))
     return "".join(cards)
 

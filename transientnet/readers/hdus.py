@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import mmap
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +31,7 @@ _KINDS = {
 }
 #: Planes of an LSST-style bit mask that say a pixel was not measured.
 _BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
+_COUNT = re.compile(rb"(Z?NAXIS  ? ?|TFIELDS )= *\+?([0-9]{1,30})")
 _NAME_KEYS = ("EXTNAME", "HDUNAME", "STAMP_TYPE", "STAMPTYP", "IMTYPE", "IMAGETYP")
 
 
@@ -82,6 +85,7 @@ def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
 def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
     from astropy.io import fits
 
+    _check_counts(data)
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     with fits.open(file, memmap=not isinstance(data, bytes), lazy_load_hdus=True) as opened:
         for index, hdu in enumerate(opened):
@@ -106,6 +110,19 @@ def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
                 _check_tiles(hdu, limit)
             pixels = hdu.data
             yield Hdu(*common, data=None if pixels is None else np.asarray(pixels))
+
+
+def _check_counts(data: bytes | str) -> None:
+    """Refuse counts beyond the FITS standard's 999: astropy asks for each axis and column by name."""
+    with contextlib.ExitStack() as files:
+        if isinstance(data, str):
+            file = files.enter_context(open(data, "rb"))
+            view: Any = files.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        else:
+            view = data
+        for card in _COUNT.finditer(view):
+            if card.start() % 80 == 0 and int(card[2]) > 999:
+                raise ReadError(f"damaged FITS: {card[1].decode().strip()} is {card[2].decode()}")
 
 
 def _plain_header(header: Any) -> tuple[dict[str, Any], dict[str, str]]:

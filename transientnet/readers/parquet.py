@@ -264,7 +264,7 @@ def _pixels(values: Any) -> npt.NDArray[Any]:
         lengths = set(pyarrow.compute.list_value_length(values).to_pylist())
         if len(lengths) != 1 or None in lengths:
             raise ReadError("its stamps are ragged: the lists within have different lengths")
-        shape.append(len(values))
+        shape.append(len(values) // max(math.prod(shape), 1))
         values = values.flatten()
     numbers = np.asarray(values.to_numpy(zero_copy_only=False))
     return numbers.reshape(*shape, -1) if numbers.size else numbers

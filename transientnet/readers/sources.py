@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EmptyInputError, ReadError
-from .sniff import sniff
+from .sniff import FORMATS, sniff
 from .surveys import channel_of
 
 __all__ = ["StampFiles", "channel_of_file", "expand", "group_files", "stem"]
@@ -19,6 +19,8 @@ _ENDING = re.compile(r"\.(?:gz|fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?)$", re
 _SEPARATORS = " ._+=-"
 #: Words of a name: ``xSci``, ``srch123`` and ``x_sci`` have two.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+_HATS = frozenset(("hats.properties", "properties", "catalog_info.json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,12 @@ def _folder(folder: str) -> Iterator[str]:
     empty = True
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # Maps of the sky lie beside the tables of a HATS catalogue: FITS files, but no stamps.
+        wanted = FORMATS if _HATS.isdisjoint(files) else ("parquet",)
         for name in sorted(files):
             # Names with a leading dot or underscore are bookkeeping (Parquet's _metadata, for one).
             path = os.path.join(parent, name)
-            if not name.startswith((".", "_")) and _is_readable(path):
+            if not name.startswith((".", "_")) and _format(path) in wanted:
                 empty = False
                 yield path
     if empty:
@@ -79,11 +83,11 @@ def _folder(folder: str) -> Iterator[str]:
         )
 
 
-def _is_readable(path: str) -> bool:
+def _format(path: str) -> str | None:
     try:
-        return sniff(path) is not None
+        return sniff(path)
     except ReadError:
-        return False
+        return None
 
 
 def group_files(paths: Iterable[str]) -> Iterator[str | StampFiles]:

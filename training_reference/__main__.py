@@ -1,0 +1,50 @@
+"""``python -m training_reference train --data DIR --output DIR``: make the bundled weights from nothing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .learn import SMOKE, Plan
+from .train import train
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training_reference", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("train", help="train, calibrate, export and record all models")
+    run.add_argument(
+        "--data", type=Path, required=True, help="prepared folder, or folder of ZTF packets or tarballs"
+    )
+    run.add_argument("--output", type=Path, required=True)
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--workers", type=int, help="processes; by default one per core")
+    run.add_argument(
+        "--smoke",
+        action="store_true",
+        help="a run of about a minute that proves the programs, not the models",
+    )
+    run.add_argument("--limit", type=int, help="use the first alerts only")
+    install = commands.add_parser(
+        "install", help="put a run's weights, manifest, cards and table into the repository"
+    )
+    install.add_argument("run", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "train":
+        plan = SMOKE if arguments.smoke else Plan()
+        train(
+            arguments.data,
+            arguments.output,
+            plan,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            limit=arguments.limit,
+        )
+    else:
+        from .install import install as put
+
+        put(arguments.run)
+
+
+if __name__ == "__main__":
+    main()
