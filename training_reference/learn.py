@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,6 @@ Targets = dict[str, np.ndarray]
 # What the simulator's kinds are among the broker's classes; a hostless transient is none of them.
 _SCIENCE_OF = {"asteroid": 0, "supernova": 1, "variable star": 2, "nuclear": 3, "hostless": -1}
 
-_CHUNK_BATCHES = 20
 _SIMULATED_AT_ONCE = 128
 # Share of simulated batches that are scaled to 8 bits per channel, as some surveys store stamps.
 _EIGHT_BIT = 0.25
@@ -60,7 +59,7 @@ class Plan:
     Attributes
     ----------
     chunks : int
-        Simulated stamps, in chunks of 2,560.
+        Simulated stamps, in chunks of `batches` times 128.
     pretrain_steps, pretrain_batch : int
     folds, seeds : int
         Of the cross-validation; the shipped network averages the weights of `seeds` trainings on all.
@@ -73,23 +72,24 @@ class Plan:
     """
 
     chunks: int = 24
+    batches: int = 20
     pretrain_steps: int = 2000
     pretrain_batch: int = 128
     pretrain_rate: float = 4e-3
     folds: int = 5
     seeds: int = 3
-    steps: int = 500
+    steps: int = 400
     real: int = 64
     semi: int = 32
-    replay: int = 32
+    replay: int = 16
     made: int = 4000
     rate: float = 1e-3
     smoothing: float = 0.02
     bogus_weight: float = 3.0
-    network: NetworkConfig = NetworkConfig()
+    network: NetworkConfig = field(default_factory=NetworkConfig)
 
 
-SMOKE = Plan(chunks=1, pretrain_steps=20, pretrain_batch=32, folds=2, seeds=1, steps=20, made=100)
+SMOKE = Plan(chunks=2, batches=2, pretrain_steps=20, pretrain_batch=32, folds=2, seeds=1, steps=20, made=100)
 
 
 def save(path: Path, **arrays: np.ndarray) -> None:
@@ -100,7 +100,7 @@ def save(path: Path, **arrays: np.ndarray) -> None:
     os.replace(temporary, path)
 
 
-def simulate_chunk(path: Path, index: int, batches: int = _CHUNK_BATCHES) -> None:
+def simulate_chunk(path: Path, index: int, batches: int) -> None:
     """Simulate, normalise and store one chunk: half-precision tensors and their targets."""
     if path.exists():
         return
@@ -181,7 +181,7 @@ def _step(
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def _device() -> torch.device:
@@ -287,13 +287,16 @@ def fine_tune(
     y_made = _targets(
         made_real.astype(int), np.where(made_real, -1, bogus), np.where(made_real, -1, SCIENCE.index("bogus"))
     )
-    x_sim, y_sim = load_simulation(chunks[: 1 + plan.replay * plan.steps // 2560])
+    x_sim, y_sim = load_simulation(
+        chunks[: 1 + plan.replay * plan.steps // (plan.batches * _SIMULATED_AT_ONCE)]
+    )
     network = _load(pretrained, plan).to(_device()).train()
     optimizer = torch.optim.AdamW(network.parameters(), plan.rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, plan.rate, total_steps=plan.steps, pct_start=0.15
     )
-    vary = Augmentation(drop=0.05, softening=CONTRACT.softening)
+    # No interpolated shift and no blur: they would soften what tells a cosmic ray from a star.
+    vary = Augmentation(shift=0.0, blur=0.0, noise=0.4, drop=0.05, softening=CONTRACT.softening)
     generator = torch.Generator().manual_seed(seed)
     chance = np.where(known.binary == 0, plan.bogus_weight, 1.0)
     chance /= chance.sum()
@@ -304,7 +307,8 @@ def fine_tune(
         k = rng.integers(0, len(x_sim), plan.replay)
         x = np.concatenate([x_real[i], x_made[j].astype(np.float32), x_sim[k].astype(np.float32)])
         targets = {head: np.concatenate([y_real[head][i], y_made[head][j], y_sim[head][k]]) for head in HEADS}
-        _step(network, optimizer, vary(torch.from_numpy(x), generator), targets, plan.smoothing)
+        moved = torch.from_numpy(x).roll(tuple(rng.integers(-1, 2, 2).tolist()), (2, 3))
+        _step(network, optimizer, vary(moved, generator), targets, plan.smoothing)
         schedule.step()
         keep = min(0.99, (step + 1) / (step + 10))
         for name, value in get_weights(network).items():

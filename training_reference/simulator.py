@@ -163,7 +163,7 @@ class _Draw:
         self.offset = np.full(n, np.nan, np.float32)
 
     def run(self) -> Simulated:
-        scope, n, rng = self.scope, self.n, self.rng
+        scope, n = self.scope, self.n
         scene = np.zeros((n, self.side, self.side), np.float32)
         self._stars(scene)
         self._galaxies(scene)

@@ -24,6 +24,7 @@ __all__ = [
     "fit_conformal",
     "fit_thresholds",
     "prediction_sets",
+    "set_names",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -431,3 +432,10 @@ def prediction_sets(
     usable = np.isfinite(p).all(axis=1)
     inside[usable] = _sets(p[usable], stored[f"{level:g}"]["cutoffs"])
     return inside
+
+
+def set_names(inside: npt.NDArray[np.bool_], classes: Sequence[str]) -> npt.NDArray[np.str_]:
+    """Sets as text, the class names joined by ``|``: the column ``set`` of a score table."""
+    return np.array(
+        ["|".join(c for c, there in zip(classes, row, strict=True) if there) for row in inside], str
+    )

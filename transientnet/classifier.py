@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .calibration import apply
 from .contract import InputContract, ModelRecord
-from .errors import ContractError, UsageError
+from .errors import ContractError, ModelIntegrityError, UsageError
 from .outliers import out_of_distribution
 from .predictions import Predictions
 from .preprocess import preprocess
@@ -161,7 +161,10 @@ def _open_session(path: Path, device: str, threads: int | None) -> Any:
     options.log_severity_level = 3
     available = ort.get_available_providers()
     wanted = [_PROVIDERS["cuda"]] if device != "cpu" and _PROVIDERS["cuda"] in available else []
-    session = ort.InferenceSession(str(path), options, providers=[*wanted, _PROVIDERS["cpu"]])
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[*wanted, _PROVIDERS["cpu"]])
+    except Exception as error:  # onnxruntime raises bare classes of its own
+        raise ModelIntegrityError(f"{path}: onnxruntime cannot load the network ({error})") from error
     if device == "cuda" and session.get_providers()[0] != _PROVIDERS["cuda"]:
         raise UsageError(
             "device 'cuda' was asked for, but onnxruntime runs on the CPU here: "

@@ -74,7 +74,9 @@ def measure(
             )
         index = np.array([classifier.classes.index(label) for label in table.labels])
         probabilities = classifier.predict(table.triplets).probabilities
-        key = classifier.record.id if classifier.record.id not in results else str(name)
+        key = classifier.record.id
+        if key in results:
+            key = f"{key} ({name})"
         results[key] = evaluate(
             probabilities,
             index,

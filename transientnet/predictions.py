@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import MissingDependencyError, UsageError
+from .errors import MissingDependencyError
+from .writers import write
 
-__all__ = ["FORMATS", "Prediction", "Predictions"]
-
-FORMATS = (".csv", ".ecsv", ".jsonl", ".parquet")
-"""File endings that `Predictions.write` knows."""
-
-PROBABILITY_DIGITS = 7
+__all__ = ["Prediction", "Predictions"]
 
 
 class Prediction(NamedTuple):
@@ -52,7 +45,12 @@ class Predictions:
     sources : ndarray of str, shape (N,)
         File that each candidate came from.
     errors : dict of int to str
-        Message per row that could not be read.
+        Message per row that could not be read or scored.
+    threshold : float or None
+        Probability of the last of two classes from which on it is named; by default the more probable
+        class is.
+    sets : ndarray of bool, shape (N, K), or None
+        Classes of each row's prediction set, the column ``set`` of the table.
     """
 
     ids: npt.NDArray[Any]
@@ -62,17 +60,43 @@ class Predictions:
     model: str
     sources: npt.NDArray[Any]
     errors: dict[int, str]
+    threshold: float | None = None
+    sets: npt.NDArray[np.bool_] | None = None
 
     @property
     def labels(self) -> npt.NDArray[Any]:
-        """Most probable class per row, shape (N,); empty where unusable."""
+        """Most probable class per row (or as `threshold` says), shape (N,); empty where unusable."""
         names = np.array([*self.classes, ""])
         usable = np.isfinite(self.probabilities).all(axis=1)
-        best = np.where(usable, np.nan_to_num(self.probabilities).argmax(axis=1), len(self.classes))
-        return names[best]
+        filled = np.nan_to_num(self.probabilities)
+        best = filled.argmax(axis=1) if self.threshold is None else filled[:, -1] >= self.threshold
+        return names[np.where(usable, best, len(self.classes))]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __getitem__(self, rows: slice) -> Predictions:
+        first, last, step = rows.indices(len(self))
+        kept = {row: at for at, row in enumerate(range(first, last, step))}
+        return replace(
+            self,
+            ids=self.ids[rows],
+            probabilities=self.probabilities[rows],
+            quality=self.quality[rows],
+            sources=self.sources[rows],
+            sets=None if self.sets is None else self.sets[rows],
+            errors={kept[row]: message for row, message in self.errors.items() if row in kept},
+        )
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Histogram of the probabilities, as a matplotlib figure."""
+        from .plotting import plot_predictions
+
+        return plot_predictions(self, path)
+
+    def _repr_html_(self) -> str:
+        html: str = self.to_table()._repr_html_()
+        return html
 
     def __iter__(self) -> Iterator[Prediction]:
         for row, label in enumerate(self.labels):
@@ -107,7 +131,7 @@ class Predictions:
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """The score table, column by column: id, source, label, p_<class>…, quality, model."""
-        return {
+        columns: dict[str, npt.NDArray[Any]] = {
             "id": self.ids,
             "source": self.sources,
             "label": self.labels,
@@ -115,6 +139,10 @@ class Predictions:
             "quality": self.quality,
             "model": np.full(len(self), self.model),
         }
+        if self.sets is not None:
+            names = np.array(self.classes)
+            columns["set"] = np.array(["|".join(names[members]) for members in self.sets], dtype=str)
+        return columns
 
     def to_table(self) -> Any:
         """The score table as an `astropy.table.Table`."""
@@ -130,6 +158,20 @@ class Predictions:
             raise MissingDependencyError("to_pandas() needs pandas: pip install pandas") from error
         return pd.DataFrame(self.columns())
 
+    def to_arrow(self) -> Any:
+        """The score table as a `pyarrow.RecordBatch`."""
+        try:
+            import pyarrow as pa
+        except ImportError as error:
+            raise MissingDependencyError.for_extra("parquet", "to_arrow()") from error
+        arrays = {
+            name: pa.array(_utf8(column.tolist()), pa.string())
+            if column.dtype.kind == "U"
+            else pa.array(column)
+            for name, column in self.columns().items()
+        }
+        return pa.RecordBatch.from_pydict(arrays)
+
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the score table; the ending of `path` chooses CSV, ECSV, JSON lines or Parquet.
 
@@ -142,66 +184,9 @@ class Predictions:
         MissingDependencyError
             For Parquet without the ``parquet`` extra.
         """
-        target = Path(path)
-        ending = check_format(target)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            if ending == ".csv":
-                with open(temporary, "w", newline="", encoding="utf-8") as stream:
-                    write_csv(self, stream)
-            elif ending == ".jsonl":
-                with open(temporary, "w", encoding="utf-8") as stream:
-                    write_jsonl(self, stream)
-            elif ending == ".ecsv":
-                self.to_table().write(temporary, format="ascii.ecsv", overwrite=True)
-            else:
-                _write_parquet(self, temporary)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write(self, Path(path))
 
 
-def check_format(path: Path) -> str:
-    """The ending of `path`, if it names a format that can be written."""
-    ending = path.suffix.lower()
-    if ending not in FORMATS:
-        raise UsageError(f"cannot write {str(path)!r}: the ending must be one of {', '.join(FORMATS)}")
-    return ending
-
-
-def format_rows(predictions: Predictions) -> Iterator[list[str]]:
-    """Cells of the score table as text, row by row; NaN is an empty cell."""
-    for row in predictions:
-        cells = ("" if np.isnan(p) else f"{p:.{PROBABILITY_DIGITS}f}" for p in row.probabilities.values())
-        yield [row.id, row.source, row.label, *cells, str(row.quality), row.model]
-
-
-def write_csv(predictions: Predictions, stream: IO[str], header: bool = True) -> None:
-    """Append the score table as CSV to an open text stream."""
-    writer = csv.writer(stream, lineterminator="\n")
-    if header:
-        writer.writerow(predictions.columns())
-    writer.writerows(format_rows(predictions))
-
-
-def write_jsonl(predictions: Predictions, stream: IO[str]) -> None:
-    """Append one JSON object per row to an open text stream; NaN is null."""
-    buffer = io.StringIO()
-    for row in predictions:
-        record: dict[str, Any] = {"id": row.id, "source": row.source, "label": row.label}
-        for name, p in row.probabilities.items():
-            record[f"p_{name}"] = None if np.isnan(p) else round(p, PROBABILITY_DIGITS)
-        buffer.write(json.dumps(record | {"quality": row.quality, "model": row.model}) + "\n")
-    stream.write(buffer.getvalue())
-
-
-def _write_parquet(predictions: Predictions, path: Path) -> None:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("parquet", "Writing Parquet") from error
-    columns: Iterable[tuple[str, Any]] = predictions.columns().items()
-    pq.write_table(
-        pa.table({name: v.astype(str).tolist() if v.dtype.kind in "UO" else v for name, v in columns}), path
-    )
+def _utf8(texts: list[str]) -> list[str]:
+    """Texts that are valid Unicode: file names may not be."""
+    return [text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for text in texts]

@@ -9,6 +9,7 @@ gain, zero point and units do not matter, and a row never depends on its neighbo
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -40,6 +41,9 @@ _LOWER_HALF_MEAN = 0.3247
 
 # One stamp's few sources overestimate the seeing by up to this; only what is surely broad is shrunk.
 _ESTIMATE_MARGIN = 1.2
+
+# As a plain integer: the operators of enumerations are slow, and these run for every stamp.
+_UNUSABLE = int(QualityFlag.UNUSABLE)
 
 _FWHM_PER_SIGMA = 2.3548
 _FWHM_STEPS = (1, 2, 3)
@@ -86,10 +90,11 @@ def preprocess(triplets: Sequence[Triplet], contract: InputContract) -> Prepared
     factors = _shrink_factors(triplets, stamps, quality, contract)
 
     for channel, name in enumerate(CHANNELS):
+        skipped = ((quality & _UNUSABLE) != 0).tolist()
         alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for row in range(n):
             stamp = stamps[row][channel]
-            if stamp is not None and not quality[row] & QualityFlag.UNUSABLE:
+            if stamp is not None and not skipped[row]:
                 alike[(stamp.shape, stamp.dtype, factors[row])].append(row)
         for (_, _, factor), rows in alike.items():
             stack = np.stack([stamps[row][channel] for row in rows])  # type: ignore[misc]
@@ -146,25 +151,30 @@ def _shrink_factors(
 ) -> list[float]:
     """Factor per row that brings the point-spread function into the network's range, at most 1."""
     broadest = contract.fwhm_px[1]
-    factors = []
+    factors = [1.0] * len(triplets)
+    usable = ((quality & _UNUSABLE) == 0).tolist()
+    given: dict[int, float] = {}
+    unknown: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for row, triplet in enumerate(triplets):
-        fwhm = triplet.fwhm
-        science = stamps[row][0]
-        if quality[row] & QualityFlag.UNUSABLE or science is None:
-            factors.append(1.0)
+        fwhm, science = triplet.fwhm, stamps[row][0]
+        if not usable[row] or science is None:
             continue
-        if fwhm is None or not np.isfinite(fwhm) or fwhm <= 0:
-            fwhm = estimate_fwhm(science)
-            known = np.isfinite(fwhm)
+        if fwhm is not None and 0 < fwhm < math.inf:
+            given[row] = fwhm
+        else:
+            unknown[(science.shape, science.dtype)].append(row)
+    for rows in unknown.values():
+        estimates = _estimate_fwhm(np.stack([stamps[row][0] for row in rows]))  # type: ignore[misc]
+        for row, fwhm in zip(rows, estimates.tolist(), strict=True):
+            known = not math.isnan(fwhm)
             quality[row] |= np.uint16(QualityFlag.FWHM_ESTIMATED if known else QualityFlag.FWHM_ASSUMED)
-            fwhm /= _ESTIMATE_MARGIN
-        if not fwhm > broadest:
-            factors.append(1.0)
-            continue
-        steps = round(np.log(broadest / fwhm) / _FACTOR_STEP)
-        factors.append(float(np.exp(steps * _FACTOR_STEP)))
-        if steps:
-            quality[row] |= np.uint16(QualityFlag.RESAMPLED)
+            given[row] = fwhm / _ESTIMATE_MARGIN
+    for row, fwhm in given.items():
+        if fwhm > broadest:
+            steps = round(math.log(broadest / fwhm) / _FACTOR_STEP)
+            factors[row] = math.exp(steps * _FACTOR_STEP)
+            if steps:
+                quality[row] |= np.uint16(QualityFlag.RESAMPLED)
     return factors
 
 
@@ -265,8 +275,10 @@ def _background_and_noise(image: FloatArray, holes: npt.NDArray[np.bool_]) -> tu
     sample = image[:, ::2, ::2].reshape(n, -1)
     background = np.zeros(n, np.float32)
     noise = np.zeros(n, np.float32)
-    whole = np.flatnonzero(~holes)
-    if len(whole):
+    whole = ~holes
+    if whole.all():
+        return _robust(sample.copy() if sample.base is image else sample)
+    if whole.any():
         background[whole], noise[whole] = _robust(sample[whole])
     for row in np.flatnonzero(holes):
         values = sample[row][np.isfinite(sample[row])]
@@ -279,21 +291,22 @@ def _background_and_noise(image: FloatArray, holes: npt.NDArray[np.bool_]) -> tu
 
 
 def _robust(values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Row-wise median and noise of a 2-D array without NaN."""
+    """Row-wise median and noise of a 2-D array without NaN, which is used up."""
     count = values.shape[1]
     middle = count // 2
-    halves = np.partition(values, middle, axis=1)
-    median = halves[:, middle]
+    values.partition(middle, axis=1)
+    median = values[:, middle].copy()
     if count % 2 == 0:
         # The mean of the two middle values, so that an inverted stamp has the inverted median.
-        median = (median + halves[:, :middle].max(axis=1)) / 2
-    deviation = np.abs(values - median[:, None])
-    lower = np.partition(deviation, middle, axis=1)[:, : middle + 1]
-    noise = lower.mean(axis=1) / _LOWER_HALF_MEAN
+        median = (median + values[:, :middle].max(axis=1)) / 2
+    values -= median[:, None]
+    np.abs(values, out=values)
+    values.partition(middle, axis=1)
+    noise = values[:, : middle + 1].mean(axis=1) / _LOWER_HALF_MEAN
     # More than half of the pixels equal: a mostly flat stamp, where only the rest tells a scale.
-    flat = noise <= 1e-6 * np.abs(deviation).max(axis=1)
+    flat = noise <= 1e-6 * values[:, middle:].max(axis=1)
     if flat.any():
-        noise[flat] = deviation[flat].mean(axis=1)
+        noise[flat] = values[flat].mean(axis=1)
     return median.astype(np.float32), noise.astype(np.float32)
 
 
@@ -367,37 +380,66 @@ def estimate_fwhm(science: npt.NDArray[Any]) -> float:
         FWHM in pixels; NaN where no source is bright enough to tell.
     """
     stamp = _as_image(science)
-    if stamp is None or min(stamp.shape) < MIN_SIDE:
-        return float("nan")
-    with np.errstate(invalid="ignore"):
-        image: FloatArray = np.where(np.abs(stamp) < SENTINEL, stamp, np.nan).astype(np.float32)
-    background, noise = _background_and_noise(image[None], np.array([np.isnan(image).any()]))
-    if not noise[0] > 0:
-        return float("nan")
-    snr = (image - background[0]) / noise[0]
-    reach = max(_FWHM_STEPS)
-    inner = snr[reach:-reach, reach:-reach]
-    height, width = snr.shape
-    peak = inner > _FWHM_MIN_SNR
-    for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
-        peak &= inner >= snr[reach + dy : height - reach + dy, reach + dx : width - reach + dx]
-    y, x = np.nonzero(peak)
-    if len(y) == 0:
-        return float("nan")
-    brightest = np.argsort(inner[y, x])[::-1][:_FWHM_MAX_SOURCES]
-    y, x = y[brightest] + reach, x[brightest] + reach
+    return float("nan") if stamp is None else float(_estimate_fwhm(stamp[None])[0])
 
-    fwhm = np.full(len(y), np.nan)
+
+def _estimate_fwhm(stack: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """`estimate_fwhm` of like-shaped stamps (n, H, W)."""
+    n = len(stack)
+    seeing = np.full(n, np.nan)
+    if min(stack.shape[1:]) < MIN_SIDE:
+        return seeing
+    # NaN fails both comparisons.
+    clean = (stack.max(axis=(1, 2)) < SENTINEL) & (stack.min(axis=(1, 2)) > -SENTINEL)
+    if not clean.all():
+        with np.errstate(invalid="ignore"):
+            stack = np.where(np.abs(stack) < SENTINEL, stack, np.nan)
+    image: FloatArray = stack.astype(np.float32, copy=False)
+    background, noise = _background_and_noise(image, ~clean)
+    noise[~(noise > 0)] = np.nan
+    reach = max(_FWHM_STEPS)
+    inner = image[:, reach:-reach, reach:-reach]
+    # Only the few pixels that stick out are looked at further; the margin is for rounding.
+    least = background + 0.999 * _FWHM_MIN_SNR * noise
+    i, y, x = np.nonzero(inner > least[:, None, None])
+    y, x = y + reach, x + reach
+
+    def snr(dy: int, dx: int) -> FloatArray:
+        values: FloatArray = (image[i, y + dy, x + dx] - background[i]) / noise[i]
+        return values
+
+    centre = snr(0, 0)
+    peak = centre > _FWHM_MIN_SNR
+    for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+        peak &= centre >= snr(dy, dx)
+    i, y, x, centre = i[peak], y[peak], x[peak], centre[peak]
+    order = np.lexsort((-centre, i))
+    order = order[_rank(i[order]) < _FWHM_MAX_SOURCES]
+    i, y, x, centre = i[order], y[order], x[order], np.log(centre[order])
+
+    fwhm = np.full(len(i), np.nan)
     for step in _FWHM_STEPS:
-        centre = np.log(snr[y, x])
         with np.errstate(invalid="ignore", divide="ignore"):
-            sides = [np.log(snr[y + a, x + b]) for a, b in ((step, 0), (-step, 0), (0, step), (0, -step))]
+            sides = [np.log(snr(dy, dx)) for dy, dx in ((step, 0), (-step, 0), (0, step), (0, -step))]
             curvature = (4 * centre - sum(sides)) / (2 * step**2)
             measured = _FWHM_PER_SIGMA / np.sqrt(np.where(curvature > 0, curvature, np.nan))
         # A longer step beats the noise on a broad profile; on a sharp one it falls into the sky.
         use = np.isfinite(measured) & (np.isnan(fwhm) | (fwhm > 2.0 * step))
         fwhm[use] = measured[use]
-    fwhm = np.sort(fwhm[np.isfinite(fwhm) & (fwhm > _FWHM_SHARPEST)])
-    if len(fwhm) == 0:
-        return float("nan")
-    return float(np.median(fwhm[: (len(fwhm) + 1) // 2]))
+    real = np.isfinite(fwhm) & (fwhm > _FWHM_SHARPEST)
+    i, fwhm = i[real], fwhm[real]
+    fwhm = fwhm[np.lexsort((fwhm, i))]
+    # The median of the sharper half of each stamp's sources.
+    rows, first, count = np.unique(i, return_index=True, return_counts=True)
+    half = (count + 1) // 2
+    seeing[rows] = (fwhm[first + (half - 1) // 2] + fwhm[first + half // 2]) / 2
+    return seeing
+
+
+def _rank(groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Number of each element within its group, where groups stand together."""
+    starts: npt.NDArray[np.int64] = np.flatnonzero(np.diff(groups, prepend=-1))
+    rank: npt.NDArray[np.int64] = np.arange(len(groups)) - np.repeat(
+        starts, np.diff(starts, append=len(groups))
+    )
+    return rank

@@ -258,5 +258,10 @@ def bootstrap(
     table = np.asarray(values, np.float64)
     if not np.isfinite(table).any():
         return math.nan, math.nan
-    low, high = np.nanquantile(table, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return (float(low), float(high)) if table.ndim == 1 else (low, high)
+    flat = table.reshape(len(table), -1)
+    bounds = np.full((2, flat.shape[1]), np.nan)
+    known = ~np.isnan(flat).all(axis=0)
+    bounds[:, known] = np.nanquantile(flat[:, known], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    if table.ndim == 1:
+        return float(bounds[0, 0]), float(bounds[1, 0])
+    return bounds[0].reshape(table.shape[1:]), bounds[1].reshape(table.shape[1:])

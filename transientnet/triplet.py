@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag
@@ -113,3 +114,17 @@ class Triplet:
     def stamps(self) -> tuple[npt.NDArray[Any] | None, ...]:
         """The stamps in the order of `CHANNELS`."""
         return (self.science, self.reference, self.difference)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """The three stamps with zscale, origin at the lower left, as a matplotlib figure."""
+        from .plotting import plot_triplet
+
+        return plot_triplet(self, path)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        from .thumbnails import data_uri, strip
+
+        name = escape(self.id, quote=True)
+        return f'<img src="{data_uri(strip(self))}" alt="stamps of {name}" width="386"><br>{name}'

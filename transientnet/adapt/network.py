@@ -2,10 +2,10 @@
 
 Every convolution commutes with D4, the eight turns and flips of the square (Cohen & Welling 2016,
 arXiv 1602.07576): some features come in sets of eight orientations that share weights, others have
-no orientation and kernels that are their own mirror image. Written out, it is an ordinary convolution, and that is what the ONNX file holds. Stamps enter as a
-fovea (the central half at full sampling) beside the whole field at half sampling, so that the
-expensive layers see 31x31 pixels instead of 63x63. Convolutions with stride 2 and no padding keep
-the grid's centre: 63, 31, 15, 7, 3.
+no orientation and kernels that are their own mirror image. Written out, it is an ordinary
+convolution, and that is what the ONNX file holds. Stamps enter as a fovea (the central half at full
+sampling) beside the whole field at half sampling, so that the expensive layers see 31x31 pixels
+instead of 63x63. Convolutions with stride 2 and no padding keep the grid's centre: 63, 31, 15, 7, 3.
 
 Batch statistics serve the first training only: `fold` merges them into the convolutions, so what is
 shipped, and what is fine-tuned later, has none.
@@ -40,7 +40,7 @@ class NetworkConfig:
     """
 
     oriented: tuple[int, ...] = (1, 2, 4, 6)
-    plain: tuple[int, ...] = (8, 16, 32, 48)
+    plain: tuple[int, ...] = (8, 16, 32, 36)
     blocks: tuple[int, ...] = (1, 1, 1)
     features: int = 64
 
@@ -267,7 +267,7 @@ class StampNetwork(nn.Module):
             x = stage(x)
         pooled: list[Tensor] = []
         for values in (x.mean((2, 3)), x.amax((2, 3))):
-            sets = values[:, : 8 * self.last.oriented].reshape(x.shape[0], self.last.oriented, 8)
+            sets = values[:, : 8 * self.last.oriented].unflatten(1, (self.last.oriented, 8))
             pooled += [sets.mean(2), sets.amax(2), values[:, 8 * self.last.oriented :]]
         return F.relu(self.embed(torch.cat(pooled, dim=1)))
 

@@ -14,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import TransientnetError
-from . import adapt, cut, doctor, evaluate, inspect, models, monitor, score
+from . import adapt, cut, doctor, evaluate, inspect, label, models, monitor, score, stream
 
 __all__ = ["app", "main"]
 
@@ -44,11 +44,13 @@ def _root(
 
 
 app.command("score")(score.score)
+app.command("stream")(stream.stream)
 app.command("adapt")(adapt.adapt)
 app.command("evaluate")(evaluate.evaluate)
 app.command("monitor")(monitor.monitor)
 app.command("inspect")(inspect.inspect)
 app.command("cut")(cut.cut)
+app.command("label")(label.label)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 

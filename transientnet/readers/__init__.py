@@ -23,7 +23,7 @@ from .sniff import FORMATS, sniff
 from .sources import StampFiles, expand, group_files, stem
 from .surveys import Layout, load_layout
 
-__all__ = ["Layout", "load_layout", "open_triplets"]
+__all__ = ["Layout", "StampFiles", "load_layout", "open_triplets"]
 
 #: Module that reads each format, imported when first met.
 _READERS = {
@@ -90,6 +90,8 @@ def _exists(source: str | os.PathLike[str]) -> bool:
 def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
     if isinstance(source, Triplet):
         yield source
+    elif isinstance(source, StampFiles):
+        yield _module("fits").read_stamps(source, layout)
     elif isinstance(source, (str, os.PathLike)):
         yield from _read_files([source], layout)
     elif isinstance(source, (list, tuple)) and all(isinstance(s, (str, os.PathLike)) for s in source):

@@ -27,7 +27,7 @@ from .sources import stem
 from .stamp import MAX_FILE_BYTES, decode_image
 from .surveys import Layout, match_channels, match_roles, recognise
 
-__all__ = ["read"]
+__all__ = ["decode", "read"]
 
 _MAGIC = b"Obj\x01"
 _SYNC = 16
@@ -58,6 +58,17 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         if isinstance(error, ReadError):
             raise
         raise ReadError(f"{path}: {error}") from error
+
+
+def decode(data: bytes, source: str, layout: Layout) -> Iterator[Triplet]:
+    """Candidates of one packet in memory, as a broker delivers it; unreadable if it is damaged."""
+    try:
+        if data.startswith(_MAGIC):
+            yield from _container(io.BytesIO(data[len(_MAGIC) :]), source, layout)
+        else:
+            yield _framed(data, source, layout)
+    except ReadError as error:
+        yield Triplet.unreadable(source, source, str(error))
 
 
 # ---------------------------------------------------------------- containers

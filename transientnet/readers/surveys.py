@@ -52,7 +52,17 @@ _WEAK = {"image": "science", "img": "science", "thumbnaild": "difference"}
 #: Generic names of everything but the stamps, best first; normalised.
 _ROLES: dict[str, tuple[str, ...]] = {
     "id": ("candid", "candidateid", "diasourceid", "alertid", "candidate", "detectionid", "sourceid", "id"),
-    "group": ("objectid", "diaobjectid", "objectname", "ssobjectid", "object", "oid", "objid", "transientid", "group"),
+    "group": (
+        "objectid",
+        "diaobjectid",
+        "objectname",
+        "ssobjectid",
+        "object",
+        "oid",
+        "objid",
+        "transientid",
+        "group",
+    ),
     "ra": ("ra", "radeg", "raj2000", "alphaj2000", "alphawinj2000", "candra"),
     "dec": ("dec", "decl", "decdeg", "dej2000", "decj2000", "deltaj2000", "deltawinj2000", "canddec"),
     "jd": ("jd", "obsjd", "jdobs"),

@@ -33,6 +33,7 @@ from .manifest import (
 from .publish import publish
 
 __all__ = [
+    "Cache",
     "MANIFEST_NAME",
     "DeprecatedModelWarning",
     "Found",

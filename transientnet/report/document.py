@@ -14,6 +14,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; }
 header, main, footer { max-width: 68rem; margin: 0 auto; padding: 1rem; }
+h1, h2, h3, li { overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; }
 h2 { font-size: 1.25rem; margin: 2rem 0 .6rem; border-bottom: 2px solid #d0d7de; padding-bottom: .2rem; }
 h3 { font-size: 1.05rem; margin: 1.4rem 0 .4rem; }
@@ -36,7 +37,8 @@ figure { margin: 0; }
   gap: .1rem 1rem; }
 .wall { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13.5rem), 1fr));
   gap: .9rem; }
-.wall img { width: 100%; image-rendering: pixelated; display: block; background: #ebebeb; }
+.wall img { width: 100%; aspect-ratio: 193 / 63; image-rendering: pixelated; display: block;
+  background: #ebebeb; }
 .wall figcaption { font-size: .85rem; overflow-wrap: anywhere; }
 @media print { nav { display: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
@@ -126,7 +128,7 @@ def picture_wall(pictures: Iterable[tuple[str, str]]) -> str:
         '<div class="wall">'
         + "".join(
             f'<figure><img src="{escape(address, quote=True)}" alt="{escape(caption, quote=True)}" '
-            f'loading="lazy"><figcaption>{escape(caption)}</figcaption></figure>'
+            f'decoding="async"><figcaption>{escape(caption)}</figcaption></figure>'
             for address, caption in pictures
         )
         + "</div>"

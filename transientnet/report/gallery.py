@@ -14,8 +14,8 @@ import numpy as np
 
 from ..errors import UsageError
 from ..predictions import Predictions
+from ..thumbnails import data_uri, strip
 from ..triplet import QualityFlag, Triplet
-from .png import data_uri, strip
 
 __all__ = ["GalleryWriter"]
 

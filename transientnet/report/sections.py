@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..thumbnails import data_uri, strip
 from ..triplet import Triplet
 from .charts import Series, chart
 from .document import paragraph, picture_wall, table
-from .png import data_uri, strip
 
 __all__ = ["Mistake", "evaluation_sections", "mistakes"]
 

@@ -1,0 +1,142 @@
+"""``transientnet score`` as a user meets it: streams, exit codes, resume, watch, Ctrl-C, kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEADER = "id,source,label,p_bogus,p_real,quality,model"
+
+
+def stamps(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(100, 5, (n, 3, 31, 31)).astype(np.float32)
+
+
+def start(*args: object, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "transientnet", "score", *map(str, args)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, **options,  # type: ignore[call-overload]
+    )  # fmt: skip
+
+
+def score(*args: object) -> subprocess.CompletedProcess[str]:
+    process = start(*args)
+    out, err = process.communicate(timeout=90)
+    return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("night")
+    for i in range(3):
+        np.save(folder / f"c{i}.npy", stamps(1, i)[0])
+    np.save(folder / "many.npy", stamps(3000, 9))
+    return folder
+
+
+def test_data_on_stdout_and_nothing_else(night: Path) -> None:
+    run = score(night / "c0.npy", night / "c1.npy")
+    assert run.returncode == 0
+    lines = run.stdout.splitlines()
+    assert lines[0] == HEADER
+    assert [line.split(",")[0] for line in lines[1:]] == ["c0", "c1"]
+    assert run.stderr == ""
+
+
+def test_exit_codes_and_messages(night: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.fits"
+    broken.write_text("this is text")
+    mixed = score(broken, night / "c0.npy")
+    assert mixed.returncode == 0
+    assert "broken.fits" in mixed.stderr
+    assert len(mixed.stdout.splitlines()) == 3
+    assert score(broken).returncode == 4
+    assert score(tmp_path / "empty").returncode == 4
+    assert score(night / "c0.npy", "-m", "nosuch").returncode == 3
+    for usage in (
+        ["-o", "x.xlsx"], ["--resume"], ["--on-bad", "ignore"], ["-m", "3class", "--threshold", "0.5"],
+        ["--catalog", "c.csv"],
+    ):  # fmt: skip
+        assert score(night / "c0.npy", *usage).returncode == 2, usage
+    assert score(broken, night / "c0.npy", "--on-bad", "raise").returncode == 4
+
+
+def test_threshold_names_the_class(night: Path) -> None:
+    for threshold, label in (("0", "real"), ("1", "bogus")):
+        lines = score(night / "c0.npy", "--threshold", threshold).stdout.splitlines()
+        assert lines[1].split(",")[2] == label
+
+
+def test_a_reader_that_goes_away_is_no_error(night: Path) -> None:
+    process = start(night)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_killed_and_resumed_the_table_is_that_of_one_run(night: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole.csv", tmp_path / "killed.csv"
+    assert score(night, "-o", whole, "--workers", 2).returncode == 0
+    process = start(night, "-o", killed, "--workers", 1)
+    while not killed.exists() or killed.stat().st_size < 20_000:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert killed.stat().st_size < whole.stat().st_size
+    assert score(night, "-o", killed, "--resume").returncode == 0
+    assert killed.read_bytes() == whole.read_bytes()
+
+    np.save(night / "z_new.npy", stamps(1, 77)[0])
+    assert score(night, "-o", killed, "--resume").returncode == 0
+    (night / "z_new.npy").unlink()
+    before, after = whole.read_text().splitlines(), killed.read_text().splitlines()
+    assert after[:-1] == before
+    assert after[-1].startswith("z_new,")
+
+
+def test_ctrl_c_closes_the_file_and_says_how_to_go_on(night: Path, tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
+    assert score(night, "-o", whole).returncode == 0
+    process = start(night, "-o", stopped, "--workers", 1)
+    while not stopped.exists() or stopped.stat().st_size < 20_000:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in err
+    assert whole.read_bytes().startswith(stopped.read_bytes())
+    assert stopped.read_bytes().endswith(b"\n")
+    assert score(night, "-o", stopped, "--resume").returncode == 0
+    assert stopped.read_bytes() == whole.read_bytes()
+
+
+def test_watching_a_folder_scores_what_arrives(tmp_path: Path) -> None:
+    folder, out = tmp_path / "incoming", tmp_path / "scores.csv"
+    folder.mkdir()
+    process = start("--watch", folder, "-o", out)
+    try:
+        for name in ("a", "b"):
+            np.save(folder / f"{name}.npy", stamps(1, ord(name))[0])
+            patience = time.monotonic() + 60
+            # Rows become visible when they are committed.
+            while not out.exists() or f"\n{name}," not in out.read_text():
+                assert time.monotonic() < patience, process.poll()
+                time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["id", "a", "b"]

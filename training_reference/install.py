@@ -1,0 +1,109 @@
+"""Put a run's products where users find them: weights, manifest, cards and the table of results.
+
+All of it comes from the one run, so weights, card, manifest and table cannot disagree.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+__all__ = ["install", "table"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_BEGIN, _END = "<!-- begin: {} -->", "<!-- end: {} -->"
+
+
+def install(run: Path) -> None:
+    """Copy `run` into the repository, and rewrite the generated parts of ``docs/benchmarks.md``."""
+    weights = ROOT / "transientnet" / "weights"
+    for old in weights.glob("*"):
+        old.unlink()
+    for file in sorted((run / "weights").iterdir()):
+        if file.name != "weights_manifest.json":
+            shutil.copyfile(file, weights / file.name)
+    shutil.copyfile(run / "weights_manifest.json", ROOT / "weights_manifest.json")
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    (ROOT / "training_reference" / "results.json").write_text(
+        json.dumps(_slim(results), indent=1) + "\n", encoding="utf-8"
+    )
+    cards = ROOT / "docs" / "model-cards"
+    cards.mkdir(parents=True, exist_ok=True)
+    for card in (run / "weights").glob("*.md"):
+        shutil.copyfile(card, cards / card.name)
+    page = ROOT / "docs" / "benchmarks.md"
+    text = replace_between(page.read_text(encoding="utf-8"), "training run", table(results))
+    page.write_text(text, encoding="utf-8")
+
+
+def replace_between(text: str, name: str, body: str) -> str:
+    """Replace what stands between the two markers of `name`."""
+    begin, end = _BEGIN.format(name), _END.format(name)
+    if begin not in text or end not in text:
+        raise SystemExit(f"no markers {begin} … {end} in the page")
+    head, rest = text.split(begin, 1)
+    return f"{head}{begin}\n\n{body.strip()}\n\n{end}{rest.split(end, 1)[1]}"
+
+
+def _slim(results: dict[str, Any]) -> dict[str, Any]:
+    """The results without the curves, which take most of the room."""
+    return {
+        "run": results["run"],
+        "models": {
+            head: {
+                name: {k: v for k, v in part.items() if k != "curves"} if isinstance(part, dict) else part
+                for name, part in sets.items()
+            }
+            for head, sets in results["models"].items()
+        },
+    }
+
+
+def _interval(value: float, low: float, high: float, percent: bool = False) -> str:
+    if percent:
+        return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+    return f"{value:.4f} ({low:.4f}–{high:.4f})"
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown: every figure with n and a 95 % interval."""
+    run = results["run"]
+    lines = [
+        f"Run of {run['finished']}: seed {run['seed']}, data sha256 `{run['data_sha256'][:16]}…`, commit "
+        f"`{run['commit'][:12]}`, {run['wall_seconds'] / 60:.0f} minutes on {run['machine']}.",
+        "",
+        "| model | labels | n (objects) | AUC | accuracy | balanced accuracy | calibration error |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for head, sets in results["models"].items():
+        for name, part in sets.items():
+            if not isinstance(part, dict) or "metrics" not in part or len(part["curves"]) == 0:
+                continue
+            metrics = part["metrics"]
+            cells = [
+                _interval(**metrics[key], percent=key.endswith("accuracy"))
+                for key in ("auc", "accuracy", "balanced_accuracy", "calibration_error")
+            ]
+            count = f"{part['n']} ({part['n_groups']})"
+            lines.append(" | ".join([f"| `{head}`", f"{name}: {part['evidence']}", count, *cells]) + " |")
+    binary = results["models"]["realbogus"]
+    lines += ["", "Recall of catalogue-matched reals (`realbogus`):", ""]
+    lines += ["| rows | false positive rate | n | recall |", "| --- | --- | --- | --- |"]
+    for row in binary["catalogue"]["recall"]:
+        recall = _interval(row["recall"], *row["interval"], percent=True)
+        lines.append(f"| {row['rows']} | {row['false_positive_rate']:.0%} | {row['n']} | {recall} |")
+    lines += ["", "Recall per magnitude at 5 % false positives (`realbogus`, training labels):", ""]
+    lines += ["| magnitude | n | recall |", "| --- | --- | --- |"]
+    for row in binary["brightness"]:
+        recall = _interval(row["recall"], *row["interval"], percent=True)
+        lines.append(f"| {row['low']}–{row['high']} | {row['n']} | {recall} |")
+    score = binary["vetted"]["survey_score"]
+    lines += [
+        "",
+        f"The survey's own score on the same inspected rows, where it is known: AUC {score['auc']:.4f} "
+        f"(n = {score['n']}).",
+    ]
+    return "\n".join(lines)

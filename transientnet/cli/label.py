@@ -1,0 +1,54 @@
+"""``transientnet label``: make the labels that `adapt` and `evaluate` read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["label"]
+
+
+def label(
+    cutouts: Annotated[list[str], typer.Argument(help="FITS, Avro, npy, npz… files, globs or folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Label table to write, .csv.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Orders the candidates: name, name@version, or an .onnx.")
+    ] = "realbogus",
+    classes: Annotated[
+        str | None, typer.Option(help="Names of the classes, e.g. real,bogus; the model's if not given.")
+    ] = None,
+    random_share: Annotated[float, typer.Option(help="Part of the queue that is drawn at random.")] = 0.2,
+    port: Annotated[int | None, typer.Option(help="Port on this machine's loopback interface.")] = None,
+    pixel_scale: Annotated[
+        float | None, typer.Option(help="arcsec per pixel, if the files do not tell.")
+    ] = None,
+    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the files do not tell.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Survey name, or a TOML file with field names.")] = None,
+) -> None:
+    """Label candidates in the browser: a local page, one key per class."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    from ..label import serve
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed} candidates read"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("read", total=None)
+
+        def say(line: str) -> None:
+            bar.stop()
+            typer.echo(line, err=True)
+
+        serve(
+            cutouts,
+            output,
+            model=model,
+            classes=None if classes is None else classes.split(","),
+            random_share=random_share,
+            port=port,
+            options={"layout": layout, "pixel_scale": pixel_scale, "fwhm": fwhm},
+            say=say,
+            progress=lambda count: bar.update(task, completed=count),
+        )

@@ -1,0 +1,279 @@
+"""Every answer, on disk before the next question; the label table is made from these alone.
+
+The journal is a file of JSON lines beside the table. A line is written and synchronised to disk
+before the page hears that it is saved, and lines are never changed: undoing is another line.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import LabelError, ReadError
+from ..triplet import CHANNELS
+
+__all__ = ["KINDS", "Agreement", "Answer", "Journal", "cohen_kappa"]
+
+LABEL, UNSURE, SKIP, NONE = KINDS = ("label", "unsure", "skip", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one labeller last said about one candidate.
+
+    Attributes
+    ----------
+    kind : {"label", "unsure", "skip", "none"}
+    label : str
+        Class name if `kind` is label, else empty.
+    note : str
+    time : str
+        UTC, ISO 8601.
+    chosen : str
+        How the candidate came up: random, uncertain or unusable.
+    model_seen : bool
+        The labeller had asked for the model's opinion before.
+    row : mapping
+        ``files``, ``id``, ``group``, ``pixel_scale`` and ``fwhm`` (where the user gave them) for the
+        table, so that it does not depend on today's input.
+    """
+
+    kind: str = NONE
+    label: str = ""
+    note: str = ""
+    time: str = ""
+    chosen: str = ""
+    model_seen: bool = False
+    row: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far two labellers agree on the `n` candidates that both labelled.
+
+    ``kappa`` is Cohen's (1960): 1 is full agreement, 0 what chance gives; None where undefined.
+    """
+
+    labellers: tuple[str, str]
+    n: int
+    same: int
+    kappa: float | None
+
+
+def cohen_kappa(pairs: list[tuple[str, str]]) -> float | None:
+    """Cohen's kappa of pairs of labels; None without pairs, or where both only ever used one class."""
+    if not pairs:
+        return None
+    n = len(pairs)
+    observed = sum(a == b for a, b in pairs) / n
+    names = {name for pair in pairs for name in pair}
+    chance = sum(sum(a == c for a, _ in pairs) * sum(b == c for _, b in pairs) for c in names) / n**2
+    return None if chance == 1 else (observed - chance) / (1 - chance)
+
+
+class Journal:
+    """Answers of all labellers, by candidate; opened for one server at a time.
+
+    Parameters
+    ----------
+    table : Path
+        The label table, ``my.csv``; the journal is ``my.journal.jsonl`` beside it.
+
+    Raises
+    ------
+    LabelError
+        The table exists but no journal does: it was made otherwise, and is not overwritten. Or another
+        process has the journal open.
+    ReadError
+        A line of the journal, other than a torn last one, cannot be read.
+    """
+
+    def __init__(self, table: Path) -> None:
+        self.table = table
+        self.path = table.with_name(f"{table.stem}.journal.jsonl")
+        if table.exists() and not self.path.exists():
+            raise LabelError(
+                f"{table} exists but its journal {self.path.name} does not: it was made otherwise and is "
+                "left alone; name another output file"
+            )
+        #: labeller -> candidate's key -> answer
+        self.answers: dict[str, dict[str, Answer]] = defaultdict(dict)
+        self._past: dict[str, list[tuple[str, Answer]]] = defaultdict(list)
+        self._seen: set[tuple[str, str]] = set()
+        table.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a+b")  # noqa: SIM115 (closed by close())
+        try:
+            _lock(self._file, self.path)
+            self._replay()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Write the table a last time and release the journal."""
+        self.write_table()
+        self._file.close()
+
+    # --- what labellers do ---------------------------------------------------------------------------
+
+    def record(self, labeller: str, key: str, answer: Answer) -> None:
+        """Keep an answer; on disk when this returns."""
+        self._append({"event": "answer", "labeller": labeller, "key": key, **asdict(answer)})
+        self._set(labeller, key, answer)
+
+    def undo(self, labeller: str) -> str | None:
+        """Take back the labeller's last answer; gives the candidate's key, None if there is none left."""
+        if not self._past[labeller]:
+            return None
+        self._append({"event": "undo", "labeller": labeller})
+        return self._take_back(labeller)
+
+    def saw_opinion(self, labeller: str, key: str) -> None:
+        """Keep that the labeller asked what the model thinks."""
+        if (labeller, key) not in self._seen:
+            self._append({"event": "opinion", "labeller": labeller, "key": key})
+            self._seen.add((labeller, key))
+
+    def has_seen(self, labeller: str, key: str) -> bool:
+        """Whether the labeller asked what the model thinks."""
+        return (labeller, key) in self._seen
+
+    # --- what comes of it ----------------------------------------------------------------------------
+
+    def agreements(self) -> list[Agreement]:
+        """Cohen's kappa of each two labellers who share candidates."""
+        found = []
+        for one, other in combinations(sorted(self.answers), 2):
+            first, second = self.answers[one], self.answers[other]
+            pairs = [
+                (first[key].label, second[key].label)
+                for key in first.keys() & second.keys()
+                if first[key].kind == second[key].kind == LABEL
+            ]
+            if pairs:
+                same = sum(a == b for a, b in pairs)
+                found.append(Agreement((one, other), len(pairs), same, cohen_kappa(pairs)))
+        return found
+
+    def labels(self) -> dict[str, str]:
+        """Label of each candidate that somebody labelled or was unsure of; empty if they disagree."""
+        return {key: label for key, label, _ in self._judged()}
+
+    def write_table(self) -> None:
+        """Write the label table anew; it appears whole or not at all."""
+        rows = list(self._judged())
+        used = {name for _, _, given in rows for name in given[-1][1].row["files"]} or {"path"}
+        places = [name for name in ("path", *CHANNELS) if name in used]
+        temporary = self.table.with_name(f".{self.table.name}.{os.getpid()}.part")
+        try:
+            with open(temporary, "w", newline="", encoding="utf-8") as stream:
+                writer = csv.writer(stream, lineterminator="\n")
+                writer.writerow([*places, *_COLUMNS])
+                for _, label, given in rows:
+                    row = given[-1][1].row
+                    files = row["files"]
+                    paths = [files.get(name, "") for name in places]
+                    writer.writerow([*paths, *_cells(row, label, given)])
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, self.table)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _judged(self) -> Iterator[tuple[str, str, list[tuple[str, Answer]]]]:
+        """Key, common label, and all labellers' answers, oldest first; in order of first answers."""
+        given: dict[str, list[tuple[str, Answer]]] = defaultdict(list)
+        for labeller, answers in self.answers.items():
+            for key, answer in answers.items():
+                if answer.kind in (LABEL, UNSURE):
+                    given[key].append((labeller, answer))
+        for pairs in given.values():
+            pairs.sort(key=lambda pair: pair[1].time)
+        for key, pairs in sorted(given.items(), key=lambda item: (item[1][0][1].time, item[0])):
+            names = {answer.label for _, answer in pairs if answer.kind == LABEL}
+            yield key, names.pop() if len(names) == 1 else "", pairs
+
+    # --- the file ------------------------------------------------------------------------------------
+
+    def _append(self, event: dict[str, Any]) -> None:
+        self._file.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _replay(self) -> None:
+        self._file.seek(0)
+        good = 0
+        for number, line in enumerate(self._file, 1):
+            if not line.endswith(b"\n"):
+                break  # torn by a crash; nobody was told that it was saved
+            try:
+                self._apply(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ReadError(
+                    f"{self.path}: line {number} is damaged ({error}); mend or remove it"
+                ) from error
+            good += len(line)
+        self._file.truncate(good)
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        kind, labeller = event.pop("event"), event.pop("labeller")
+        if kind == "answer":
+            self._set(labeller, event.pop("key"), Answer(**event))
+        elif kind == "undo":
+            self._take_back(labeller)
+        elif kind == "opinion":
+            self._seen.add((labeller, event["key"]))
+        else:
+            raise ValueError(f"unknown event {kind!r}")
+
+    def _set(self, labeller: str, key: str, answer: Answer) -> None:
+        self._past[labeller].append((key, self.answers[labeller].get(key, Answer())))
+        self.answers[labeller][key] = answer
+
+    def _take_back(self, labeller: str) -> str:
+        key, before = self._past[labeller].pop()
+        self.answers[labeller][key] = before
+        return key
+
+
+_COLUMNS = (
+    *("id", "label", "group", "pixel_scale", "fwhm"),
+    *("labeller", "answers", "note", "time", "chosen", "model_seen"),
+)
+
+
+def _cells(row: Mapping[str, Any], label: str, given: list[tuple[str, Answer]]) -> list[str]:
+    last = given[-1][1]
+    return [
+        row["id"],
+        label,
+        row["group"],
+        *("" if row[name] is None else f"{row[name]:g}" for name in ("pixel_scale", "fwhm")),
+        " + ".join(labeller for labeller, _ in given),
+        "; ".join(f"{labeller}: {answer.label or answer.kind}" for labeller, answer in given),
+        "; ".join(answer.note for _, answer in given if answer.note),
+        last.time,
+        last.chosen,
+        "yes" if any(answer.model_seen for _, answer in given) else "no",
+    ]
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Refuse a second server on one journal; the system lets go when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise LabelError(
+            f"{path} is in use by another 'transientnet label': open its page, or name another output file"
+        ) from error

@@ -1,0 +1,191 @@
+"""The work of all labellers on one set of candidates: whose turn is what, and what is done."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from ..errors import UsageError
+from ..triplet import QualityFlag
+from .candidates import Candidates, Judgement
+from .journal import KINDS, LABEL, NONE, SKIP, UNSURE, Answer, Journal
+from .queue import RANDOM, how_chosen, teaching_order
+
+__all__ = ["Session", "class_keys"]
+
+AHEAD = 12
+"""Candidates that the page is told of in advance, so that it can fetch their stamps."""
+
+LEASE = 300.0
+"""Seconds for which a candidate that one labeller looks at is not given to another."""
+
+COMMAND_KEYS = frozenset("cgmnsuxz")
+"""Letters that the page itself uses; a class gets another letter of its name."""
+
+MAX_NAME, MAX_NOTE = 40, 2000
+
+
+def class_keys(classes: Sequence[str]) -> list[str]:
+    """A key per class: the first letter of its name that is still free, else none; digits work for all."""
+    keys: list[str] = []
+    for name in classes:
+        letters = (c for c in name.lower() if c.isascii() and c.isalpha())
+        keys.append(next((c for c in letters if c not in COMMAND_KEYS and c not in keys), ""))
+    return keys
+
+
+class Session:
+    """State of a labelling run; every method is called from one thread.
+
+    Parameters
+    ----------
+    candidates : Candidates
+    journal : Journal
+    classes : sequence of str
+    share : float
+        Part of the queue that is drawn at random; asked of every labeller, for their agreement.
+    """
+
+    def __init__(
+        self, candidates: Candidates, journal: Journal, classes: Sequence[str], share: float
+    ) -> None:
+        self.candidates = candidates
+        self.journal = journal
+        self.classes = tuple(classes)
+        self.share = share
+        self.chosen = how_chosen(candidates.items, share)
+        self._leases: dict[int, tuple[str, float]] = {}
+        self.generation = 0
+        self.use(candidates.judgement)
+
+    def use(self, judgement: Judgement) -> None:
+        """Put the queue in the order that `judgement` suggests."""
+        index = self.candidates.index
+        labelled = [index[key] for key, label in self.journal.labels().items() if label and key in index]
+        self.judgement = judgement
+        self.order = teaching_order(self.candidates.items, judgement, self.share, labelled)
+        self.generation += 1
+
+    # --- questions -----------------------------------------------------------------------------------
+
+    def upcoming(self, labeller: str) -> list[int]:
+        """The next rows for a labeller; the first is theirs for a while."""
+        rows: list[int] = []
+        for row in self._queue(labeller):
+            rows.append(row)
+            if len(rows) == AHEAD:
+                break
+        now = time.monotonic()
+        self._leases = {r: held for r, held in self._leases.items() if held[0] != labeller and held[1] > now}
+        if rows:
+            self._leases.setdefault(rows[0], (labeller, now + LEASE))
+        return rows
+
+    def _queue(self, labeller: str) -> Iterator[int]:
+        mine = self.journal.answers[labeller]
+        others = [answers for name, answers in self.journal.answers.items() if name != labeller]
+        now = time.monotonic()
+        skipped: list[int] = []
+        for row in self.order:
+            key = self.candidates.items[row].key
+            kind = mine[key].kind if key in mine else NONE
+            if kind in (LABEL, UNSURE):
+                continue
+            if self.chosen[row] != RANDOM:
+                holder, until = self._leases.get(row, (labeller, 0.0))
+                if holder != labeller and until > now:
+                    continue
+                if any(answers[key].kind in (LABEL, UNSURE) for answers in others if key in answers):
+                    continue
+            if kind == SKIP:
+                skipped.append(row)
+            else:
+                yield row
+        yield from skipped
+
+    def opinion(self, labeller: str, row: int) -> dict[str, Any]:
+        """What the model thinks of a candidate; that it was asked is kept."""
+        self.journal.saw_opinion(labeller, self.candidates.items[row].key)
+        values = self.judgement.probabilities[row].tolist()
+        usable = all(value == value for value in values)
+        return {
+            "model": self.judgement.model,
+            "probabilities": dict(zip(self.judgement.classes, values, strict=True)) if usable else None,
+        }
+
+    # --- answers -------------------------------------------------------------------------------------
+
+    def answer(self, labeller: str, row: int, kind: str, label: str, note: str) -> None:
+        """Keep an answer; on disk when this returns.
+
+        Raises
+        ------
+        UsageError
+            There is no such kind or class, or the note is too long.
+        """
+        if kind not in KINDS or (label not in self.classes if kind == LABEL else label):
+            raise UsageError(f"no answer {kind} {label!r}: the classes are {', '.join(self.classes)}")
+        if len(note) > MAX_NOTE:
+            raise UsageError(f"a note has at most {MAX_NOTE} characters")
+        item = self.candidates.items[row]
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        seen = self.journal.has_seen(labeller, item.key)
+        answer = Answer(kind, label, note, now, self.chosen[row], seen, item.row)
+        self.journal.record(labeller, item.key, answer)
+
+    def undo(self, labeller: str) -> int | None:
+        """Take back a labeller's last answer; gives its row, None if it is not among today's candidates."""
+        key = self.journal.undo(labeller)
+        return None if key is None else self.candidates.index.get(key)
+
+    # --- what the page shows -------------------------------------------------------------------------
+
+    def describe(self, row: int) -> dict[str, Any]:
+        """Facts beside the stamps; nothing that a model said."""
+        item = self.candidates.items[row]
+        flags = [name.lower().replace("_", " ") for name in QualityFlag.names(item.quality)]
+        return {"id": item.id, "group": item.group, "flags": flags, **item.details}
+
+    def answers_of(self, labeller: str) -> dict[int, list[str]]:
+        """Kind, label and note by row."""
+        index = self.candidates.index
+        return {
+            index[key]: [answer.kind, answer.label, answer.note]
+            for key, answer in self.journal.answers[labeller].items()
+            if key in index
+        }
+
+    def disputed(self) -> list[int]:
+        """Rows to which labellers gave different classes."""
+        index = self.candidates.index
+        given: dict[str, set[str]] = {}
+        for answers in self.journal.answers.values():
+            for key, answer in answers.items():
+                if answer.kind == LABEL and key in index:
+                    given.setdefault(key, set()).add(answer.label)
+        return sorted(index[key] for key, names in given.items() if len(names) > 1)
+
+    def progress(self, labeller: str) -> dict[str, Any]:
+        """Counts, class balance and agreement."""
+        index = self.candidates.index
+        labels = self.journal.labels()
+        counts = Counter(label for label in labels.values() if label)
+        judged = [index[key] for key in labels if key in index]
+        mine = Counter(answer.kind for answer in self.journal.answers[labeller].values())
+        return {
+            "total": len(self.candidates),
+            "judged": len(judged),
+            "mine": mine[LABEL] + mine[UNSURE],
+            "counts": {name: counts[name] for name in self.classes},
+            "unsure": sum(not label for label in labels.values()),
+            "random": [sum(self.chosen[row] == RANDOM for row in judged), self.chosen.count(RANDOM)],
+            "labellers": sorted(name for name, answers in self.journal.answers.items() if answers),
+            "agreements": [asdict(agreement) for agreement in self.journal.agreements()],
+            "disputed": self.disputed(),
+            "model": self.judgement.model,
+            "generation": self.generation,
+        }

@@ -1,0 +1,474 @@
+import { Refused, candidate, get, post } from "./server.js";
+import { draw } from "./stamps.js";
+import { Grid } from "./grid.js";
+
+const $ = (id) => document.getElementById(id);
+const STRETCHES = ["zscale", "asinh", "linear"];
+const CHANNELS = ["science", "reference", "difference"];
+const ZOOMS = [1, 2, 4, 8];
+const BLINK_MS = 500;
+const LISTEN_MS = 4000;
+const UNITS = { magnitude: "mag", snr: "S/N", pixel_scale: "″/px", fwhm: "px FWHM" };
+
+const run = {
+  labeller: "", classes: [], keys: [], ids: [], order: [], answers: {}, next: [], progress: null, training: null,
+};
+const view = { row: null, shown: null, past: [], stretch: "zscale", zoom: 0, blink: 0, phase: 0, grid: false };
+let busy = false;
+
+// --- the server's word --------------------------------------------------------------------------------
+
+function alarm(text) {
+  $("alarm").textContent = text;
+  $("alarm").hidden = !text;
+}
+
+/** Run a request; what fails is said, never swallowed. */
+async function trying(action, failure) {
+  try {
+    const result = await action();
+    alarm("");
+    return result;
+  } catch (error) {
+    alarm(error instanceof Refused ? error.message : `${failure} The server cannot be reached: is it still running?`);
+    return null;
+  }
+}
+
+async function take(state) {
+  const generation = run.progress?.generation;
+  Object.assign(run, { next: state.next, progress: state.progress, training: state.training });
+  for (const row of run.next) candidate(row).catch(() => {});
+  if (generation !== undefined && generation !== run.progress.generation) {
+    const session = await get(`api/session?labeller=${encodeURIComponent(run.labeller)}`);
+    Object.assign(run, { order: session.order });
+    say(`The queue is in a new order, after ${run.progress.model}.`);
+    if (view.grid) fillGrid();
+  }
+  showProgress();
+}
+
+// --- one candidate ------------------------------------------------------------------------------------
+
+const said = (row) => run.answers[row] ?? ["none", "", ""];
+const say = (text) => ($("said").textContent = text);
+
+function buildStage() {
+  for (const channel of CHANNELS) {
+    const figure = document.createElement("figure");
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = 480;
+    canvas.id = `stamp-${channel}`;
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `${channel} stamp`);
+    const caption = document.createElement("figcaption");
+    caption.textContent = channel;
+    caption.id = `caption-${channel}`;
+    figure.append(caption, canvas);
+    $("stage").append(figure);
+  }
+  const facts = document.createElement("dl");
+  facts.id = "facts";
+  $("stage").append(facts);
+}
+
+function paint() {
+  if (!view.shown) return;
+  const options = { stretch: view.stretch, zoom: ZOOMS[view.zoom], marks: true };
+  CHANNELS.forEach((channel, k) => {
+    const other = k === 0 && view.phase ? 1 : k;
+    draw($(`stamp-${channel}`), view.shown.stamps[other], options);
+    $(`caption-${channel}`).textContent = other === k ? channel : `reference (blinking)`;
+  });
+  $("zoom").textContent = `${ZOOMS[view.zoom]}×`;
+}
+
+async function open(row) {
+  if (row === undefined || row === null) {
+    view.row = view.shown = null;
+    $("stage").hidden = true;
+    say("Nothing is left to ask you. Labels can still be changed in the grid.");
+    $("answers").hidden = true;
+    return;
+  }
+  const found = await trying(() => candidate(row), "The stamps did not come.");
+  if (!found) return;
+  $("stage").hidden = $("answers").hidden = false;
+  view.row = row;
+  view.shown = found;
+  $("model-says").textContent = "";
+  $("note").value = said(row)[2];
+  showFacts(found);
+  showAnswer();
+  paint();
+}
+
+function showFacts(found) {
+  const facts = [["candidate", found.id]];
+  for (const name of ["group", "survey", "band"]) if (found[name]) facts.push([name, found[name]]);
+  for (const [name, unit] of Object.entries(UNITS)) {
+    if (found[name] !== undefined) facts.push([unit, Number(found[name].toPrecision(4))]);
+  }
+  if (found.flags.length) facts.push(["quality", found.flags.join(", ")]);
+  $("facts").replaceChildren(
+    ...facts.map(([term, text]) => {
+      const pair = document.createElement("div");
+      const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
+      dt.textContent = term;
+      dd.textContent = text;
+      pair.append(dt, dd);
+      return pair;
+    }),
+  );
+}
+
+function showAnswer() {
+  const [kind, label] = said(view.row);
+  for (const button of $("answers").children) {
+    button.setAttribute("aria-pressed", button.dataset.kind === kind && button.dataset.label === label);
+  }
+}
+
+function buildAnswers() {
+  const make = (text, key, kind, label, className) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = className;
+    Object.assign(button.dataset, { kind, label });
+    const hint = document.createElement("kbd");
+    hint.textContent = key;
+    button.append(`${text} `, hint);
+    button.addEventListener("click", () => answer(kind, label));
+    $("answers").append(button);
+    return button;
+  };
+  run.classes.forEach((name, k) => make(name, run.keys[k] || k + 1, "label", name, `k${k}`));
+  make("unsure", "u", "unsure", "", "unsure");
+  make("skip", "s", "skip", "", "");
+  const undoButton = make("undo", "z", "undo", "", "");
+  undoButton.replaceWith(undoButton.cloneNode(true));
+  $("answers").lastChild.addEventListener("click", undo);
+}
+
+/** The next stamp appears only after the server has this answer on disk. */
+async function answer(kind, label) {
+  const row = view.grid ? grid.row : view.row;
+  if (busy || row === null || row === undefined) return;
+  busy = true;
+  const note = view.grid ? said(row)[2] : $("note").value;
+  const state = await trying(
+    () => post("api/answer", { labeller: run.labeller, row, kind, label, note }),
+    "This answer is NOT saved.",
+  );
+  busy = false;
+  if (!state) return;
+  run.answers[row] = [kind, label, note];
+  await take(state);
+  say(`${label || kind}: ${run.ids[row]}`);
+  if (kind === "none") return;
+  if (view.grid) {
+    grid.paint(grid.at);
+    grid.select(grid.at + 1);
+  } else {
+    view.past.push(row);
+    $("note").blur();
+    await open(run.next.find((next) => next !== row) ?? run.next[0]);
+  }
+}
+
+async function undo() {
+  if (busy) return;
+  busy = true;
+  const state = await trying(() => post("api/undo", { labeller: run.labeller }), "Nothing was undone.");
+  busy = false;
+  if (!state) return;
+  await take(state);
+  if (state.row === null) return say("There is nothing to undo.");
+  run.answers[state.row] = state.answer;
+  say(`undone: ${run.ids[state.row]}`);
+  view.past = view.past.filter((row) => row !== state.row);
+  if (view.grid) {
+    const place = grid.rows.indexOf(state.row);
+    if (place >= 0) grid.select(place);
+  } else await open(state.row);
+}
+
+async function back() {
+  const row = view.past.pop();
+  if (row === undefined) return say("This is the first one of this visit.");
+  await open(row);
+}
+
+async function forward() {
+  const row = run.next.find((next) => next !== view.row);
+  if (view.row !== null) view.past.push(view.row);
+  await open(row ?? run.next[0]);
+}
+
+async function opinion() {
+  const row = view.row;
+  if (row === null || view.grid) return;
+  const found = await trying(() => post("api/opinion", { labeller: run.labeller, row }), "No opinion came.");
+  if (!found || row !== view.row) return;
+  const p = Object.entries(found.probabilities ?? {}).map(([name, value]) => `${name} ${(100 * value).toFixed(1)} %`);
+  $("model-says").textContent = `${found.model}: ${p.join(", ") || "refuses to score this candidate"}`;
+}
+
+async function saveNote() {
+  const [kind, label, note] = said(view.row);
+  if (view.row === null || $("note").value === note || busy) return;
+  await answerNote(kind, label);
+}
+
+async function answerNote(kind, label) {
+  const [row, note] = [view.row, $("note").value];
+  const state = await trying(
+    () => post("api/answer", { labeller: run.labeller, row, kind, label, note }),
+    "This note is NOT saved.",
+  );
+  if (!state) return;
+  run.answers[row] = [kind, label, note];
+  await take(state);
+}
+
+// --- looking ------------------------------------------------------------------------------------------
+
+function setStretch(name) {
+  view.stretch = $("stretch").value = name;
+  paint();
+  if (view.grid) grid.repaint();
+}
+
+function setZoom(step) {
+  view.zoom = Math.max(0, Math.min(ZOOMS.length - 1, view.zoom + step));
+  paint();
+}
+
+function toggleBlink() {
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    view.phase = 1 - view.phase;
+  } else if (view.blink) {
+    clearInterval(view.blink);
+    view.blink = view.phase = 0;
+  } else {
+    view.phase = 1;
+    view.blink = setInterval(() => {
+      view.phase = 1 - view.phase;
+      paint();
+    }, BLINK_MS);
+  }
+  $("blink").setAttribute("aria-pressed", Boolean(view.blink || view.phase));
+  paint();
+}
+
+// --- the grid -----------------------------------------------------------------------------------------
+
+const grid = new Grid($("grid"), {
+  look: (row) => {
+    const [kind, label] = said(row);
+    const k = run.classes.indexOf(label);
+    const text = kind === "label" ? label : kind === "none" ? "" : kind;
+    return { id: run.ids[row], text, className: kind === "label" ? `k${k}` : kind, stretch: view.stretch };
+  },
+  chosen: (row) => toggleGrid(row),
+  moved: () => {},
+});
+
+const FILTERS = {
+  all: () => true,
+  "not labelled": (row) => !["label", "unsure"].includes(said(row)[0]),
+  unsure: (row) => said(row)[0] === "unsure",
+  "with a note": (row) => said(row)[2],
+  disputed: (row) => run.progress.disputed.includes(row),
+};
+
+function buildFilters() {
+  for (const name of run.classes) FILTERS[`labelled ${name}`] = (row) => said(row)[1] === name;
+  $("filter").replaceChildren(...Object.keys(FILTERS).map((name) => new Option(name, name)));
+}
+
+function fillGrid(row) {
+  const rows = run.order.filter(FILTERS[$("filter").value]);
+  $("shown").textContent = `${rows.length} of ${run.order.length}`;
+  grid.show(rows, Math.max(0, rows.indexOf(row)));
+}
+
+async function toggleGrid(row) {
+  view.grid = !view.grid;
+  $("one").hidden = view.grid;
+  $("many").hidden = !view.grid;
+  $("mode").firstChild.textContent = view.grid ? "One by one " : "Grid ";
+  if (view.grid) {
+    fillGrid(view.row);
+    $("grid").focus();
+  } else {
+    const wanted = row ?? view.row ?? run.next[0];
+    if (view.row !== null && wanted !== view.row) view.past.push(view.row);
+    await open(wanted);
+  }
+}
+
+// --- progress, agreement, training ----------------------------------------------------------------------
+
+function showProgress() {
+  const { total, judged, mine, counts, unsure, random, agreements, disputed, labellers } = run.progress;
+  $("bar").max = total;
+  $("bar").value = judged;
+  $("count").textContent = `${judged} of ${total}` + (labellers.length > 1 ? ` (${mine} by ${run.labeller})` : "");
+  const most = Math.max(1, ...Object.values(counts));
+  $("balance").replaceChildren(
+    ...Object.entries({ ...counts, "unsure or disputed": unsure }).flatMap(([name, count]) => {
+      const [term, bar, figure] = ["span", "progress", "span"].map((tag) => document.createElement(tag));
+      term.textContent = name;
+      bar.max = Math.max(most, unsure);
+      bar.value = count;
+      bar.setAttribute("aria-label", name);
+      figure.textContent = count;
+      return [term, bar, figure];
+    }),
+  );
+  $("random").textContent = `${random[0]} of ${random[1]} drawn at random are done: a uniform sample of the candidates.`;
+  $("agreement").replaceChildren(
+    ...(agreements.length ? agreements : [null]).map((one) => {
+      const line = document.createElement("p");
+      line.textContent = one
+        ? `${one.labellers.join(" and ")}: Cohen’s kappa ${one.kappa === null ? "undefined" : one.kappa.toFixed(2)}, ` +
+          `the same class for ${one.same} of ${one.n}.`
+        : "Nobody else has labelled the same candidates yet.";
+      return line;
+    }),
+    ...(disputed.length ? [`${disputed.length} disputed: choose “disputed” in the grid.`] : []),
+  );
+  showTraining();
+}
+
+function showTraining() {
+  const { state, lines } = run.training;
+  const texts = {
+    unavailable: "Training needs an optional dependency: pip install 'transientnet[adapt,label]'.",
+    idle: `The queue is ordered by ${run.progress.model}.`,
+    running: "Training; labelling can go on.",
+    ordering: "Trained; the new model puts the queue in order.",
+    done: `Trained. The queue is ordered by ${run.progress.model}.`,
+    failed: "Training failed:",
+  };
+  $("train-state").textContent = texts[state];
+  $("train-lines").hidden = lines.length === 0;
+  $("train-lines").textContent = lines.join("\n");
+  $("train").disabled = state === "unavailable" || state === "running" || state === "ordering";
+}
+
+async function train() {
+  const state = await trying(() => post("api/train", { labeller: run.labeller }), "Training did not start.");
+  if (state) await take(state);
+}
+
+async function listen() {
+  const state = await trying(
+    () => get(`api/progress?labeller=${encodeURIComponent(run.labeller)}`),
+    "Answers cannot be saved now.",
+  );
+  if (state) await take(state);
+  setTimeout(listen, run.training?.state === "running" ? LISTEN_MS / 4 : LISTEN_MS);
+}
+
+// --- keys -----------------------------------------------------------------------------------------------
+
+const COMMANDS = {
+  u: ["unsure", () => answer("unsure", "")],
+  s: ["skip: ask me later", () => answer("skip", "")],
+  z: ["undo (Backspace, too)", undo],
+  n: ["write a note (Enter keeps it)", () => $("note").focus()],
+  c: ["next stretch", () => setStretch(STRETCHES[(STRETCHES.indexOf(view.stretch) + 1) % STRETCHES.length])],
+  x: ["blink science and reference", toggleBlink],
+  "+": ["zoom in", () => setZoom(1)],
+  "-": ["zoom out", () => setZoom(-1)],
+  m: ["show the model’s opinion", opinion],
+  g: ["grid, or one by one", () => toggleGrid(view.grid ? grid.row : undefined)],
+  "?": ["this list", () => $("help").showModal()],
+};
+const OTHERS = { Backspace: undo, "=": () => setZoom(1), ArrowLeft: back, ArrowRight: forward };
+
+function buildKeys() {
+  const entries = run.classes.map((name, k) => [[k + 1, run.keys[k]].filter(Boolean).join(" or "), name]);
+  for (const [key, [text]] of Object.entries(COMMANDS)) entries.push([key, text]);
+  entries.push(["← →", "back, on"]);
+  $("keys").replaceChildren(
+    ...entries.flatMap(([key, text]) => {
+      const [dt, dd, kbd] = ["dt", "dd", "kbd"].map((tag) => document.createElement(tag));
+      kbd.textContent = key;
+      dt.append(kbd);
+      dd.textContent = text;
+      return [dt, dd];
+    }),
+  );
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.target.matches("input, select, textarea")) {
+    if (event.target === $("note") && (event.key === "Enter" || event.key === "Escape")) $("note").blur();
+    return;
+  }
+  if (view.grid && grid.key(event.key)) return event.preventDefault();
+  if (view.grid && event.key === "Enter" && event.target === $("grid")) return toggleGrid(grid.row);
+  if (!$("shortcuts").checked && event.key.length === 1) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const k = /^[1-9]$/.test(key) ? Number(key) - 1 : run.keys.indexOf(key);
+  const action =
+    k >= 0 && k < run.classes.length && !event.repeat
+      ? () => answer("label", run.classes[k])
+      : (COMMANDS[key]?.[1] ?? OTHERS[key]);
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
+
+$("note").addEventListener("blur", saveNote);
+$("stretch").addEventListener("change", () => setStretch($("stretch").value));
+$("blink").addEventListener("click", toggleBlink);
+$("zoom-in").addEventListener("click", () => setZoom(1));
+$("zoom-out").addEventListener("click", () => setZoom(-1));
+$("back").addEventListener("click", back);
+$("forward").addEventListener("click", forward);
+$("opinion").addEventListener("click", opinion);
+$("mode").addEventListener("click", () => toggleGrid(view.grid ? grid.row : undefined));
+$("panel-button").addEventListener("click", () => $("panel").showModal());
+$("help-button").addEventListener("click", () => $("help").showModal());
+$("filter").addEventListener("change", () => fillGrid());
+$("train").addEventListener("click", train);
+
+// --- start ----------------------------------------------------------------------------------------------
+
+async function start(name) {
+  const session = await get(`api/session?labeller=${encodeURIComponent(name)}`);
+  Object.assign(run, session, { labeller: name.trim().split(/\s+/).join(" ") });
+  document.title = `${session.title} – transientnet label`;
+  $("title").textContent = session.title;
+  buildStage();
+  buildAnswers();
+  buildFilters();
+  buildKeys();
+  showProgress();
+  await open(run.next[0]);
+  setTimeout(listen, LISTEN_MS);
+}
+
+$("who-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  try {
+    await start($("name").value);
+    $("who").close();
+  } catch (error) {
+    $("who-problem").textContent = error instanceof Refused ? error.message : "The server cannot be reached.";
+  }
+});
+$("who").addEventListener("cancel", (event) => event.preventDefault());
+
+const given = new URLSearchParams(location.search).get("labeller");
+if (given) {
+  start(given).catch((error) => {
+    $("who-problem").textContent = error.message;
+    $("who").showModal();
+  });
+} else $("who").showModal();

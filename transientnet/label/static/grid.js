@@ -1,0 +1,140 @@
+// A grid of any length: only the tiles in view exist.
+
+import { candidate } from "./server.js";
+import { drawStrip } from "./stamps.js";
+
+const GAP = 8;
+const NAME_HEIGHT = 40; // name, padding and border
+const SPARE_ROWS = 2;
+
+export class Grid {
+  /** box: the scrolling listbox; look(row): {text, className, stretch}; chosen(row): called on open. */
+  constructor(box, { look, chosen, moved }) {
+    Object.assign(this, { box, look, chosen, moved });
+    this.room = document.createElement("div");
+    this.room.className = "room";
+    this.room.setAttribute("role", "presentation");
+    box.append(this.room);
+    this.rows = [];
+    this.at = 0;
+    this.tiles = new Map(); // place -> element
+    box.addEventListener("scroll", () => this.#soon());
+    new ResizeObserver(() => this.layout()).observe(box);
+    box.addEventListener("click", (event) => {
+      const tile = event.target.closest(".tile");
+      if (tile) this.select(Number(tile.dataset.place));
+    });
+    box.addEventListener("dblclick", () => this.rows.length && chosen(this.rows[this.at]));
+  }
+
+  get row() {
+    return this.rows[this.at];
+  }
+
+  show(rows, at = 0) {
+    this.rows = rows;
+    this.at = Math.max(0, Math.min(at, rows.length - 1));
+    this.layout();
+    this.select(this.at);
+  }
+
+  layout() {
+    const width = this.box.clientWidth - GAP;
+    if (width <= 0) return;
+    this.columns = Math.max(1, Math.floor(width / (210 + GAP)));
+    this.width = Math.floor(width / this.columns) - GAP;
+    this.height = Math.ceil((this.width - 16) / 3) + NAME_HEIGHT;
+    this.room.style.height = `${Math.ceil(this.rows.length / this.columns) * (this.height + GAP) + GAP}px`;
+    for (const tile of this.tiles.values()) tile.remove();
+    this.tiles.clear();
+    this.draw();
+  }
+
+  #soon() {
+    this.pending ??= requestAnimationFrame(() => {
+      this.pending = undefined;
+      this.draw();
+    });
+  }
+
+  draw() {
+    if (!this.columns) return;
+    const line = this.height + GAP;
+    const first = Math.max(0, Math.floor(this.box.scrollTop / line) - SPARE_ROWS) * this.columns;
+    const rowsInView = Math.ceil(this.box.clientHeight / line) + 2 * SPARE_ROWS + 1;
+    const last = Math.min(this.rows.length, first + rowsInView * this.columns);
+    for (const [place, tile] of this.tiles) {
+      if (place < first || place >= last) {
+        tile.remove();
+        this.tiles.delete(place);
+      }
+    }
+    for (let place = first; place < last; place++) if (!this.tiles.has(place)) this.#make(place);
+  }
+
+  #make(place) {
+    const tile = document.createElement("div");
+    tile.id = `tile-${place}`;
+    tile.dataset.place = place;
+    tile.setAttribute("role", "option");
+    tile.setAttribute("aria-setsize", this.rows.length);
+    tile.setAttribute("aria-posinset", place + 1);
+    tile.style.left = `${GAP + (place % this.columns) * (this.width + GAP)}px`;
+    tile.style.top = `${GAP + Math.floor(place / this.columns) * (this.height + GAP)}px`;
+    tile.style.width = `${this.width}px`;
+    const canvas = document.createElement("canvas");
+    canvas.height = Math.ceil(((this.width - 16) / 3) * Math.min(2, devicePixelRatio));
+    canvas.width = canvas.height * 3;
+    const name = document.createElement("div");
+    name.className = "name";
+    name.append(document.createElement("span"), document.createElement("b"));
+    tile.append(canvas, name);
+    this.tiles.set(place, tile);
+    this.room.append(tile);
+    this.paint(place);
+  }
+
+  async paint(place) {
+    const tile = this.tiles.get(place);
+    if (!tile) return;
+    const row = this.rows[place];
+    const { id, text, className, stretch } = this.look(row);
+    tile.className = `tile ${className}`;
+    tile.setAttribute("aria-selected", place === this.at);
+    tile.querySelector("span").textContent = id;
+    tile.querySelector("b").textContent = text;
+    const found = await candidate(row).catch(() => null);
+    if (found && this.tiles.get(place) === tile) drawStrip(tile.querySelector("canvas"), found.stamps, { stretch });
+  }
+
+  repaint() {
+    for (const place of this.tiles.keys()) this.paint(place);
+  }
+
+  select(place) {
+    if (!this.rows.length) return;
+    const before = this.at;
+    this.at = Math.max(0, Math.min(place, this.rows.length - 1));
+    const line = this.height + GAP;
+    const top = Math.floor(this.at / this.columns) * line;
+    if (top < this.box.scrollTop) this.box.scrollTop = top;
+    const bottom = top + line + GAP - this.box.clientHeight;
+    if (bottom > this.box.scrollTop) this.box.scrollTop = bottom;
+    this.draw();
+    this.paint(before);
+    this.paint(this.at);
+    this.box.setAttribute("aria-activedescendant", `tile-${this.at}`);
+    this.moved(this.rows[this.at]);
+  }
+
+  key(name) {
+    const page = this.columns * Math.max(1, Math.floor(this.box.clientHeight / (this.height + GAP)));
+    const steps = {
+      ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns,
+      PageUp: -page, PageDown: page, Home: -this.rows.length, End: this.rows.length,
+    };
+    if (!(name in steps)) return false;
+    this.select(this.at + steps[name]);
+    return true;
+  }
+}

@@ -1,0 +1,123 @@
+"""Work on many things at once, results in order: the one loop behind threads and worker processes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Empty, Full, Queue
+from typing import Any, TypeVar
+
+__all__ = ["cores", "in_order"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Results of one item that may wait for their turn; what is beyond waits in the worker.
+_QUEUE = 16
+#: Items under way or waiting for their turn, per worker.
+_AHEAD = 3
+#: Seconds after which a thread that waits looks whether the run has ended.
+_PATIENCE = 0.2
+
+
+def cores() -> int:
+    """Cores that this process may use: what the scheduler and the container grant, not what is built in."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):
+        # No such file, or "max": no limit.
+        return count
+
+
+def in_order(
+    work: Callable[[Item], Iterable[Result]], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """All results of ``work(item)`` for each item, in the order of the items.
+
+    Memory does not depend on the number of items or of their results: items are taken when a worker
+    will soon be free, and a worker whose results are not yet wanted waits. An error of `work` or
+    of `items` is raised where its results would have come.
+
+    Parameters
+    ----------
+    work : callable
+        Called in one of `workers` threads; 1 means in this thread, without any other.
+    items : iterable
+        Read in this thread.
+    workers : int
+    """
+    if workers <= 1:
+        for item in items:
+            yield from work(item)
+        return
+    ended = threading.Event()
+    waiting: deque[Queue[Any]] = deque()
+    source = iter(items)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="score")
+    try:
+        more = True
+        while more or waiting:
+            while more and len(waiting) < _AHEAD * workers:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    more = False
+                    break
+                results: Queue[Any] = Queue(_QUEUE)
+                waiting.append(results)
+                pool.submit(_fill, work, item, results, ended)
+            if waiting:
+                yield from _drain(waiting.popleft())
+    finally:
+        ended.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Failed:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+_DONE = object()
+
+
+def _fill(
+    work: Callable[[Item], Iterable[Result]], item: Item, results: Queue[Any], ended: threading.Event
+) -> None:
+    try:
+        for result in work(item):
+            if not _put(results, result, ended):
+                return
+        _put(results, _DONE, ended)
+    except BaseException as error:
+        _put(results, _Failed(error), ended)
+
+
+def _put(results: Queue[Any], result: Any, ended: threading.Event) -> bool:
+    while not ended.is_set():
+        try:
+            results.put(result, timeout=_PATIENCE)
+            return True
+        except Full:
+            continue
+    return False
+
+
+def _drain(results: Queue[Any]) -> Iterator[Any]:
+    while True:
+        try:
+            # A wait without end would not see Ctrl-C on every system.
+            result = results.get(timeout=_PATIENCE)
+        except Empty:
+            continue
+        if result is _DONE:
+            return
+        if isinstance(result, _Failed):
+            raise result.error
+        yield result
