@@ -73,7 +73,7 @@ export function draw(canvas, stamp, { stretch, zoom = 1, left = 0, side = canvas
   if (marks) {
     // Beside the target, never over it.
     context.strokeStyle = "#f0e442";
-    context.lineWidth = Math.max(1, side / 240);
+    context.lineWidth = Math.max(1, side / 160);
     const [middle, gap, length] = [side / 2, side * 0.1, side * 0.07];
     context.beginPath();
     context.moveTo(left + middle + gap, middle);

@@ -1,0 +1,408 @@
+"""The labelling page: what reaches the disk, who may ask, and a person at the keyboard."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from transientnet import load_model
+from transientnet.errors import EmptyInputError, LabelError, ReadError, UsageError
+from transientnet.label.app import make_app
+from transientnet.label.candidates import Candidates, Judgement
+from transientnet.label.journal import Answer, Journal, cohen_kappa
+from transientnet.label.queue import RANDOM, teaching_order
+from transientnet.label.session import Session, class_keys
+from transientnet.label.training import Training
+
+TOKEN = "secret"
+ROW = {"files": {"path": "s.npz"}, "id": "7", "group": "", "pixel_scale": None, "fwhm": None}
+
+
+def stamps(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-15:16, -15:16]
+    source = np.exp(-(x**2 + y**2) / 8)
+    images = rng.normal(100, 5, (n, 3, 31, 31))
+    brightness = rng.uniform(0, 300, n)[:, None, None] * source
+    images[:, 0] += brightness
+    images[:, 2] += brightness
+    return images.astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "s.npz", triplets=stamps(30), id=np.array([f"c{k}" for k in range(30)]))
+    return tmp_path
+
+
+@pytest.fixture
+def session(folder: Path) -> Iterator[Session]:
+    candidates = Candidates([str(folder / "s.npz")], folder, load_model("realbogus"), {})
+    journal = Journal(folder / "my.csv")
+    yield Session(candidates, journal, ["bogus", "real"], 0.2)
+    journal.close()
+    candidates.close()
+
+
+def rows(table: Path) -> list[dict[str, str]]:
+    with open(table, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_an_answer_is_on_disk_at_once_and_survives_a_torn_line(folder: Path) -> None:
+    journal = Journal(folder / "a.csv")
+    journal.record("ana", "s.npz\n7", Answer("label", "real", "", "t1", "random", False, ROW))
+    saved = journal.path.read_bytes()
+    journal._file.close()  # as a killed process leaves it: the table was never written
+    journal.path.write_bytes(saved + b'{"event": "answer", "labe')
+    again = Journal(folder / "a.csv")
+    assert again.labels() == {"s.npz\n7": "real"}
+    again.record("ana", "s.npz\n8", Answer("unsure", "", "odd", "t2", "uncertain", True, ROW | {"id": "8"}))
+    again.close()
+    assert [(r["id"], r["label"], r["chosen"], r["model_seen"]) for r in rows(folder / "a.csv")] == [
+        ("7", "real", "random", "no"),
+        ("8", "", "uncertain", "yes"),
+    ]
+
+
+def test_a_damaged_journal_or_a_foreign_table_is_not_overwritten(folder: Path) -> None:
+    (folder / "own.csv").write_text("path,label\nx,real\n")
+    with pytest.raises(LabelError, match="made otherwise"):
+        Journal(folder / "own.csv")
+    (folder / "b.journal.jsonl").write_text("not json\n")
+    with pytest.raises(ReadError, match="line 1"):
+        Journal(folder / "b.csv")
+
+
+def test_one_journal_has_one_writer(folder: Path) -> None:
+    journal = Journal(folder / "a.csv")
+    with pytest.raises(LabelError, match="another"):
+        Journal(folder / "a.csv")
+    journal.close()
+
+
+def test_two_labellers_who_disagree_leave_the_label_empty(session: Session) -> None:
+    row = session.order[0]
+    session.answer("ana", row, "label", "real", "")
+    session.answer("bob", row, "label", "bogus", "a ghost")
+    session.journal.write_table()
+    (written,) = rows(session.journal.table)
+    assert written["label"] == ""
+    assert written["answers"] == "ana: real; bob: bogus"
+    assert written["note"] == "a ghost"
+    assert session.disputed() == [row]
+    assert session.undo("bob") == row
+    assert session.journal.labels() == {session.candidates.items[row].key: "real"}
+
+
+def test_kappa_of_a_worked_example() -> None:
+    # Cohen's usual example: 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no gives 0.40.
+    pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
+    assert cohen_kappa(pairs) == pytest.approx(0.4)
+    assert cohen_kappa([("y", "y")]) is None
+    assert cohen_kappa([]) is None
+
+
+def test_random_ones_are_asked_of_everybody_and_others_of_one(session: Session) -> None:
+    for _ in range(12):
+        row = session.upcoming("ana")[0]
+        session.answer("ana", row, "label", "real", "")
+    done = {session.candidates.index[key] for key in session.journal.answers["ana"]}
+    for_bob = list(session._queue("bob"))
+    assert {row for row in done if session.chosen[row] == RANDOM} <= set(for_bob)
+    assert not {row for row in done if session.chosen[row] != RANDOM} & set(for_bob)
+    assert session.upcoming("ana")[0] not in [r for r in for_bob if session.chosen[r] != RANDOM]
+
+
+def test_skipped_candidates_come_again_at_the_end(session: Session) -> None:
+    first = session.upcoming("ana")[0]
+    session.answer("ana", first, "skip", "", "")
+    assert session.upcoming("ana")[0] != first
+    assert list(session._queue("ana"))[-1] == first
+
+
+def test_uncertain_first_then_unlike(session: Session) -> None:
+    items = session.candidates.items
+    p = np.full((30, 2), [0.99, 0.01], np.float32)
+    p[7] = p[8] = p[9] = 0.5
+    features = np.zeros((30, 4), np.float32)
+    features[9] = 10.0
+    order = teaching_order(items, Judgement("m", ("a", "b"), p, features), 0.0)
+    assert sorted(order) == list(range(30))
+    assert set(order[:16]) >= {7, 8, 9}
+    assert order.index(9) <= 1
+
+
+def test_the_random_share_does_not_depend_on_the_company(session: Session) -> None:
+    order = session.order
+    random = [row for row in order if session.chosen[row] == RANDOM]
+    fewer = teaching_order(session.candidates.items[:20], session.judgement, 0.2)
+    assert [row for row in random if row < 20] == [row for row in fewer if session.chosen[row] == RANDOM]
+
+
+def test_class_keys_do_not_collide_with_commands() -> None:
+    assert class_keys(["real", "bogus"]) == ["r", "b"]
+    keys = [k for k in class_keys(["supernova", "star", "sn", "asteroid"]) if k]
+    assert len(set(keys)) == len(keys)
+    assert not set(keys) & set("cgmnsuxz")
+
+
+def test_nothing_readable_is_an_error(folder: Path) -> None:
+    (folder / "empty.fits").write_bytes(b"")
+    with pytest.raises(EmptyInputError, match="empty"):
+        Candidates([str(folder / "empty.fits")], folder, load_model("realbogus"), {})
+
+
+def test_unknown_answers_are_refused(session: Session) -> None:
+    with pytest.raises(UsageError):
+        session.answer("ana", 0, "label", "unicorn", "")
+    with pytest.raises(UsageError):
+        session.answer("ana", 0, "kind", "", "")
+
+
+# --- the server ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(session: Session) -> Iterator[Any]:
+    httpx = pytest.importorskip("httpx")
+    import anyio.from_thread
+
+    training = Training(session.journal.table, "realbogus", session.journal.table.parent / "model")
+    app = make_app(session, training, TOKEN, "my.csv")
+    transport = httpx.ASGITransport(app)
+
+    def call(method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> Any:
+        async def one() -> Any:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8765") as http:
+                return await http.request(method, path, headers=headers, **more)
+
+        with anyio.from_thread.start_blocking_portal() as portal:
+            return portal.call(one)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/", {}),
+        ("/app.js", {}),
+        ("/wrong/api/table", {}),
+        (f"/{TOKEN}/api/table", {"host": "evil.example:8765"}),
+        (f"/{TOKEN}/api/table", {"origin": "http://evil.example"}),
+        (f"/{TOKEN}/api/table", {"origin": "http://localhost:9999"}),
+        (f"/{TOKEN}/api/table", {"origin": "null"}),
+        (f"/{TOKEN}/api/table", {"sec-fetch-site": "cross-site"}),
+    ],
+)
+def test_strangers_are_refused(client: Any, path: str, headers: dict[str, str]) -> None:
+    assert client("GET", path, headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path", ["../app.py", "..%2fapp.py", "%2e%2e/app.py", "..\\app.py", "%2fetc%2fpasswd", "app.py"]
+)
+def test_only_the_page_s_own_files_are_served(client: Any, path: str) -> None:
+    assert client("GET", f"/{TOKEN}/{path}").status_code in (403, 404)
+
+
+def test_the_page_allows_nothing_but_itself(client: Any) -> None:
+    answer = client("GET", f"/{TOKEN}/")
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in answer.text.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("value", [-1, 30, "x", "../s.npz", None])
+def test_a_candidate_is_a_number(client: Any, value: Any) -> None:
+    body = {"labeller": "ana", "row": value, "kind": "label", "label": "real"}
+    assert client("POST", f"/{TOKEN}/api/answer", json=body).status_code == 400
+    assert client("GET", f"/{TOKEN}/api/stamps?rows={value}").status_code == 400
+
+
+def test_answering_over_http_saves_first(client: Any, session: Session) -> None:
+    row = session.upcoming("ana")[0]
+    body = {"labeller": "ana", "row": row, "kind": "label", "label": "real", "note": "fine"}
+    state = client("POST", f"/{TOKEN}/api/answer", json=body).json()
+    assert row not in state["next"]
+    assert state["progress"]["counts"] == {"bogus": 0, "real": 1}
+    assert b'"fine"' in session.journal.path.read_bytes()
+    assert client("POST", f"/{TOKEN}/api/answer", content="x").status_code == 400
+    assert client("POST", f"/{TOKEN}/api/answer", json={"labeller": "a" * 20_000}).status_code == 400
+
+
+# --- a person at the keyboard ---------------------------------------------------------------------------
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = ("background-networking", "component-update", "sync", "gpu", "quic")
+ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
+
+
+@contextmanager
+def server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [
+        sys.executable,
+        "-m",
+        "transientnet",
+        "label",
+        "s.npz",
+        "-o",
+        "my.csv",
+        "--port",
+        "0",
+        *options,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    seen = ""
+    try:
+        for line in process.stderr:
+            seen += line
+            if found := re.search(r"Open (http://\S+)", line):
+                yield process, found[1]
+                break
+        else:
+            raise AssertionError(seen)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+def begin(browser: Any, url: str, name: str = "ana", width: int = 1280) -> Any:
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.goto(url)
+    page.wait_for_selector("#who[open]")
+    page.keyboard.type(name)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#facts dd")
+    return page
+
+
+def press(page: Any, key: str, done: int) -> None:
+    page.keyboard.press(key)
+    page.wait_for_function("n => document.querySelector('#bar').value === n", arg=done)
+    page.wait_for_function("!document.querySelector('#answers').hidden")
+
+
+def test_twenty_by_keyboard_a_kill_and_on(browser: Any, folder: Path) -> None:
+    with server(folder) as (process, url):
+        page = begin(browser, url)
+        assert page.text_content("#model-says") == ""
+        for done in range(20):
+            shown = page.text_content("#facts dd")
+            press(page, "rb"[done % 2], done + 1)
+            page.wait_for_function("id => document.querySelector('#facts dd').textContent !== id", arg=shown)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        page.keyboard.press("r")
+        page.wait_for_selector("#alarm:not([hidden])")
+        assert "NOT saved" in page.text_content("#alarm")
+        assert page.problems == []
+        page.close()
+    with server(folder) as (process, url):
+        page = begin(browser, url)
+        assert page.text_content("#count") == "20 of 30"
+        press(page, "u", 21)
+        press(page, "Backspace", 20)
+        press(page, "1", 21)
+        with page.expect_download() as download:
+            page.evaluate("document.querySelector('#table').click()")
+        exported = rows(Path(download.value.path()))
+        assert page.problems == []
+        page.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    assert len(exported) == 21
+    assert exported == rows(folder / "my.csv")
+    assert {row["label"] for row in exported} == {"real", "bogus"}
+    assert {row["path"] for row in exported} == {"s.npz"}
+    assert {row["labeller"] for row in exported} == {"ana"}
+
+    from transientnet.labels import read_labels
+
+    labels = read_labels(folder / "my.csv")
+    assert len(labels) == 21
+    assert all(triplet.error is None for triplet in labels.triplets)
+
+
+def test_several_thousand_scroll_and_two_agree(browser: Any, folder: Path) -> None:
+    np.savez(folder / "s.npz", triplets=np.tile(stamps(30), (100, 1, 1, 1)), id=np.arange(3000).astype(str))
+    with server(folder, "--random-share", "1") as (_, url):
+        ana, bob = begin(browser, url, "ana"), begin(browser, url, "bob", width=390)
+        for done, key in enumerate("rrbb", 1):
+            press(ana, key, done)
+        for key in "rrb":
+            bob.keyboard.press(key)
+            bob.wait_for_timeout(150)
+        bob.click("#panel-button")
+        bob.wait_for_function("document.querySelector('#agreement').textContent.includes('3 of 3')")
+        bob.close()
+        ana.keyboard.press("g")
+        ana.wait_for_selector(".tile")
+        ana.keyboard.press("End")
+        ana.wait_for_selector("#tile-2999")
+        slowest = ana.evaluate("""async () => {
+          const box = document.querySelector('#grid'); let slowest = 0, last = performance.now();
+          for (let k = 0; k < 40; k++) {
+            box.scrollTop = (k * 7919) % box.scrollHeight;
+            await new Promise(requestAnimationFrame);
+            slowest = Math.max(slowest, performance.now() - last); last = performance.now();
+          }
+          return slowest;
+        }""")
+        assert ana.locator(".tile").count() < 150
+        assert slowest < 1000
+        assert ana.problems == []
+        ana.close()
+
+
+def test_axe_finds_nothing_serious(browser: Any, folder: Path) -> None:
+    places = [Path("node_modules"), *(Path(p) for p in os.environ.get("NODE_PATH", "").split(":") if p)]
+    found = [place / "axe-core" / "axe.min.js" for place in places]
+    script = next((path for path in found if path.is_file()), None)
+    if script is None:
+        pytest.skip("no axe-core in node_modules (npm install axe-core)")
+    with server(folder) as (_, url):
+        for width in (1280, 390):
+            page = begin(browser, url, width=width)
+            for action in (None, "g", "#panel-button", "#help-button"):
+                if action and action.startswith("#"):
+                    page.keyboard.press("Escape")
+                    page.click(action)
+                elif action:
+                    page.keyboard.press(action)
+                    page.wait_for_selector(".tile canvas")
+                page.evaluate(script.read_text())
+                violations = page.evaluate("axe.run().then(r => r.violations)")
+                assert not [v["id"] for v in violations if v["impact"] in ("serious", "critical")], action
+            page.close()
