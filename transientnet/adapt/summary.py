@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..report import Mistake, Report, evaluation_sections, mistakes, picture_wall, table
 from ..report.charts import Series, chart
 from ..report.document import paragraph
-from ..report.png import data_uri, strip
+from ..thumbnails import data_uri, strip
 
 if TYPE_CHECKING:
     from ..contract import ModelRecord
