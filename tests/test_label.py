@@ -320,10 +320,13 @@ def begin(browser: Any, url: str, name: str = "ana", width: int = 1280) -> Any:
     return page
 
 
-def press(page: Any, key: str, done: int) -> None:
+def press(page: Any, key: str) -> None:
+    """Answer, and wait for another candidate to appear."""
+    shown = page.text_content("#facts dd")
     page.keyboard.press(key)
-    page.wait_for_function("n => document.querySelector('#bar').value === n", arg=done)
-    page.wait_for_function("!document.querySelector('#answers').hidden")
+    page.wait_for_function(
+        "id => document.querySelector('#facts dd').textContent !== id", arg=shown, polling=20
+    )
 
 
 def test_twenty_by_keyboard_a_kill_and_on(browser: Any, folder: Path) -> None:
@@ -331,9 +334,7 @@ def test_twenty_by_keyboard_a_kill_and_on(browser: Any, folder: Path) -> None:
         page = begin(browser, url)
         assert page.text_content("#model-says") == ""
         for done in range(20):
-            shown = page.text_content("#facts dd")
-            press(page, "rb"[done % 2], done + 1)
-            page.wait_for_function("id => document.querySelector('#facts dd').textContent !== id", arg=shown)
+            press(page, "rb"[done % 2])
         process.send_signal(signal.SIGKILL)
         process.wait()
         page.keyboard.press("r")
@@ -344,9 +345,8 @@ def test_twenty_by_keyboard_a_kill_and_on(browser: Any, folder: Path) -> None:
     with server(folder) as (process, url):
         page = begin(browser, url)
         assert page.text_content("#count") == "20 of 30"
-        press(page, "u", 21)
-        press(page, "Backspace", 20)
-        press(page, "1", 21)
+        for key in ("u", "Backspace", "1"):
+            press(page, key)
         with page.expect_download() as download:
             page.evaluate("document.querySelector('#table').click()")
         exported = rows(Path(download.value.path()))
@@ -371,13 +371,14 @@ def test_several_thousand_scroll_and_two_agree(browser: Any, folder: Path) -> No
     np.savez(folder / "s.npz", triplets=np.tile(stamps(30), (100, 1, 1, 1)), id=np.arange(3000).astype(str))
     with server(folder, "--random-share", "1") as (_, url):
         ana, bob = begin(browser, url, "ana"), begin(browser, url, "bob", width=390)
-        for done, key in enumerate("rrbb", 1):
-            press(ana, key, done)
+        for key in "rrbb":
+            press(ana, key)
         for key in "rrb":
-            bob.keyboard.press(key)
-            bob.wait_for_timeout(150)
+            press(bob, key)
         bob.click("#panel-button")
-        bob.wait_for_function("document.querySelector('#agreement').textContent.includes('3 of 3')")
+        bob.wait_for_function(
+            "document.querySelector('#agreement').textContent.includes('3 of 3')", polling=50
+        )
         bob.close()
         ana.keyboard.press("g")
         ana.wait_for_selector(".tile")
