@@ -65,7 +65,11 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
         record = ModelRecord(
             f"base{count}", "1.0.0", CLASSES[-count:], InputContract(), network=NETWORK.to_dict()
         )
-        export_onnx(StampNetwork({"own": count}, NETWORK).eval(), "own", record, path)
+        network = StampNetwork({"own": count}, NETWORK).eval()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape))
+        export_onnx(network, "own", record, path)
         paths[count] = str(path)
     return paths
 

@@ -46,8 +46,14 @@ def test_a_wrong_record_names_the_field(change: dict[str, Any], message: str) ->
 
 @pytest.mark.parametrize(
     "change",
-    [{"size": 64}, {"fwhm_px": (5, 1)}, {"channels": ("difference", "science", "reference")}]
-    + [{"normalisation": "none"}, {"softening": 0.0}, {"missing_reference": "zeros"}],
+    [
+        {"size": 64},
+        {"fwhm_px": (5, 1)},
+        {"channels": ("difference", "science", "reference")},
+        {"normalisation": "none"},
+        {"softening": 0.0},
+        {"missing_reference": "zeros"},
+    ],
 )
 def test_a_wrong_contract_names_the_field(change: dict[str, Any]) -> None:
     with pytest.raises(ContractError, match=next(iter(change))):

@@ -177,7 +177,7 @@ def test_a_table_is_continued_only_by_what_made_it(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     grow(path, 0, 1, resume=False)
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="'m@1.0.0', now 'm@2.0.0'"):
+    with pytest.raises(UsageError, match=r"'m@1\.0\.0', now 'm@2\.0\.0'"):
         ScoreFile(path, {**MADE_BY, "model": "m@2.0.0"}, table(0), resume=True)
     (tmp_path / "scores.csv.journal").unlink()
     with pytest.raises(UsageError, match="no journal"):

@@ -8,8 +8,10 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jsonschema
 import numpy as np
@@ -323,7 +325,7 @@ def test_a_proxy_that_is_down_is_named_without_its_password(
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
-    with pytest.raises(ModelUnavailableError, match="through the proxy 127.0.0.1:9") as caught:
+    with pytest.raises(ModelUnavailableError, match=r"through the proxy 127\.0\.0\.1:9") as caught:
         registry.resolve("http://registry.invalid/#nightly")
     assert "secret" not in str(caught.value)
 
@@ -468,16 +470,29 @@ def test_publish_to_the_hub_and_score_elsewhere(model_dir: Path, tmp_path: Path,
     assert again.stdout == first.stdout
 
 
-def test_command_line_round_trip(model_dir: Path, tmp_path: Path, cache: Path) -> None:
-    def run(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "transientnet", *args],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env={**os.environ, "TRANSIENTNET_REGISTRY": str(tmp_path / "registry")},
-        )
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def test_command_line_round_trip(
+    model_dir: Path,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from transientnet.cli import main
+
+    monkeypatch.setenv("TRANSIENTNET_REGISTRY", str(tmp_path / "registry"))
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+    def run(*args: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["transientnet", *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
 
     assert run("models", "publish", str(model_dir), "--to", str(tmp_path / "registry")).returncode == 0
     assert "nightly@1.0.0" in run("models", "list").stdout

@@ -38,12 +38,13 @@ def test_same_machine_same_answers(classifier: Classifier, tmp_path: Path) -> No
 def test_a_change_shows(classifier: Classifier, tmp_path: Path, array: str) -> None:
     path = write_test_vectors(tmp_path / "v.npz", classifier, _triplets())
     arrays = dict(np.load(path))
-    arrays[array] = arrays[array][::-1].copy()
+    arrays[array] = np.roll(arrays[array], 1, axis=0)
     np.savez_compressed(path, **arrays)
-    try:
+    if array == "quality":
+        with pytest.raises(ModelIntegrityError, match="quality flags"):
+            run_test_vectors(classifier, path)
+    else:
         assert run_test_vectors(classifier, path).worst > 1e-3
-    except ModelIntegrityError as error:
-        assert "quality flags" in str(error)
 
 
 def test_another_models_vectors_are_refused(classifier: Classifier, tmp_path: Path) -> None:

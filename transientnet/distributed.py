@@ -7,6 +7,7 @@ model that is a file.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,6 @@ from .scoring.engine import in_order
 from .triplet import Triplet
 
 if TYPE_CHECKING:
-    import dask.dataframe
-    import distributed
     import pandas
     import pyarrow
 
@@ -79,12 +78,12 @@ def score_arrow_batches(
 def score_dask(
     source: Any,
     *,
-    client: distributed.Client | None = None,
+    client: Any = None,
     model: str = "realbogus",
     layout: str | None = None,
     pixel_scale: float | None = None,
     fwhm: float | None = None,
-) -> dask.dataframe.DataFrame:
+) -> Any:
     """Score on a Dask cluster, lazily.
 
     Parameters
@@ -103,24 +102,24 @@ def score_dask(
         The score table. Partitions and rows keep the order of the source; nothing is scored yet.
     """
     try:
-        import dask.bag
-        import dask.dataframe
+        bags: Any = importlib.import_module("dask.bag")
+        frames: Any = importlib.import_module("dask.dataframe")
     except ImportError as error:
         raise MissingDependencyError.for_extra("dask", "score_dask()") from error
     reading = Reading(layout, pixel_scale, fwhm)
     meta = Predictions.concatenate([], _model(model).classes, _model(model).record.id).to_pandas()
-    if isinstance(source, dask.dataframe.DataFrame):
+    if isinstance(source, frames.DataFrame):
         return source.map_partitions(_score_frame, model, reading, meta=meta)
-    if isinstance(source, dask.bag.Bag):
+    if isinstance(source, bags.Bag):
         parts = source.map_partitions(_score_bag, model, reading).to_delayed()
-        return dask.dataframe.from_delayed(parts, meta=meta, verify_meta=False)
+        return frames.from_delayed(parts, meta=meta, verify_meta=False)
     tasks = list(units(find_inputs(source), _per_task(client)))
     if not tasks:
         raise UsageError("there is nothing to score")
-    return dask.dataframe.from_map(_score_files, tasks, model=model, reading=reading, meta=meta)
+    return frames.from_map(_score_files, tasks, model=model, reading=reading, meta=meta)
 
 
-def connect(address: str) -> distributed.Client:
+def connect(address: str) -> Any:
     """A client of the scheduler at `address`.
 
     Raises
@@ -131,7 +130,7 @@ def connect(address: str) -> distributed.Client:
         No scheduler answers there.
     """
     try:
-        import distributed
+        distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise MissingDependencyError.for_extra("dask", "Scoring on a cluster") from error
     try:
@@ -141,7 +140,7 @@ def connect(address: str) -> distributed.Client:
 
 
 def score_on_cluster(
-    inputs: Sequence[Input], client: distributed.Client, model: str, reading: Reading, *, skip: int = 0
+    inputs: Sequence[Input], client: Any, model: str, reading: Reading, *, skip: int = 0
 ) -> Iterator[Part]:
     """As `scoring.score_inputs`, on a Dask cluster: parts in order, a bounded number of tasks at a time."""
 
@@ -155,7 +154,7 @@ def score_on_cluster(
     return in_order(work, units(inputs, _TASK_INPUTS, skip), threads)
 
 
-def _per_task(client: distributed.Client | None) -> int:
+def _per_task(client: Any) -> int:
     return _TASK_INPUTS if client is None else max(1, _TASK_INPUTS // max(1, len(client.nthreads())))
 
 

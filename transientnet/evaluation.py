@@ -89,7 +89,7 @@ def pr_curve(
 def roc_auc(scores: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> float:
     """Area under the ROC curve; NaN where a class is absent."""
     fpr, tpr, _ = roc_curve(scores, positive, weights)
-    return float((np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2).sum())
+    return float((np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2).sum()) if len(fpr) > 1 else float("nan")
 
 
 def average_precision(
@@ -97,6 +97,8 @@ def average_precision(
 ) -> float:
     """Mean precision over recall; NaN without a positive."""
     recall, precision, _ = pr_curve(scores, positive, weights)
+    if not len(recall):
+        return float("nan")
     return float((np.diff(recall, prepend=0.0) * np.nan_to_num(precision)).sum())
 
 

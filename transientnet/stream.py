@@ -93,7 +93,7 @@ def consume(
 
 
 def producer_of(settings: Mapping[str, Any], topic: str) -> Callable[[Predictions], None]:
-    """A `write` for `consume` that sends each row as a JSON message keyed by its id, and waits for the broker."""
+    """A `write` for `consume`: each row is a JSON message, its key the id; it waits for the broker."""
     producer = _kafka().Producer(dict(settings))
     rows = writer_for(Path("scores.jsonl"))
 

@@ -54,9 +54,10 @@ def run(
     path, record = resolve(base)
     tell("reading", 0, 1)
     table = read_labels(labels, cutouts=cutouts, groups=groups, pixel_scale=pixel_scale, fwhm=fwhm)
-    checked = check_labels(table, prepare(table.triplets, record.contract))
+    everything = prepare(table.triplets, record.contract)
+    checked = check_labels(table, everything)
     table = checked.require(skip_bad=config.skip_bad)
-    prepared = prepare(table.triplets, record.contract)
+    prepared = Prepared(*(part[checked.usable] for part in everything))
     tell("reading", 1, 1)
 
     folder = Path(output)
@@ -108,7 +109,13 @@ def run(
         "classes": list(classes),
         "base": record.id,
         "method": config.method,
-        "labels": {"rows": len(table), "counts": checked.counts, "objects": checked.objects},
+        "labels": {
+            "rows": len(table),
+            "counts": checked.counts,
+            "objects": checked.objects,
+            "grouped_by": checked.grouped_by,
+            "notices": [f"{problem.kind}: {problem.message}" for problem in checked.problems],
+        },
         "cross_validation": evidence.of(apply(fit.logits, told["calibration"]), rows)
         | {"folds": len(folds), "evidence": "rows left out by grouped cross-validation"},
         "training": {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..report import Mistake, Report, evaluation_sections, mistakes, picture_wall, table
 from ..report.charts import Series, chart
 from ..report.document import paragraph
-from ..report.png import data_uri, strip
+from ..thumbnails import data_uri, strip
 
 if TYPE_CHECKING:
     from ..contract import ModelRecord
@@ -42,6 +42,9 @@ def write_report(path: Path, record: ModelRecord, outcome: Outcome) -> None:
     report.add_section("Learning curves", *_learning(metrics))
     if metrics["config"]["label_noise"]:
         report.add_section("Doubted labels", *_doubts(metrics["doubted_labels"], outcome))
+    notices = metrics["labels"]["notices"]
+    if notices:
+        report.add_section("Notices about the labels", *(paragraph(notice) for notice in notices))
     report.write(path)
 
 

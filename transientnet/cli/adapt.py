@@ -105,6 +105,8 @@ def _summary(result: AdaptResult) -> None:
         value = figures["metrics"][name]
         return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
+    for notice in result.metrics["labels"]["notices"]:
+        typer.echo(f"transientnet: {notice}", err=True)
     typer.echo(f"{result.record.id}: {result.model}")
     for who in ("new", "base"):
         if who in cv:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -241,10 +242,7 @@ class _Table:
         predictions = self._decide(part.predictions)
         if not sys.stdout.isatty():
             writer = Writer()
-            sys.stdout.buffer.write(
-                (b"" if self._rows else writer.header(predictions)) + writer.rows(predictions)
-            )
-            sys.stdout.buffer.flush()
+            _to_pipe((b"" if self._rows else writer.header(predictions)) + writer.rows(predictions))
         elif self._rows < _SHOWN:
             self._shown.append(predictions)
         self._rows += len(predictions)
@@ -262,6 +260,17 @@ class _Table:
             typer.echo(
                 f"transientnet: {self._rows - shown} more rows; -o scores.csv keeps them all", err=True
             )
+
+
+def _to_pipe(data: bytes) -> None:
+    """Write to stdout; a reader that has gone (`| head`) ends the run without a word."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # What is still in the buffer must go somewhere when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
 
 
 class _File(_Table):

@@ -33,8 +33,8 @@ from .manifest import (
 from .publish import publish
 
 __all__ = [
-    "Cache",
     "MANIFEST_NAME",
+    "Cache",
     "DeprecatedModelWarning",
     "Found",
     "Manifest",

@@ -1,0 +1,376 @@
+"""Does transfer beat training from scratch on another telescope? One command, one table.
+
+    python -m training_reference.transfer_benchmark --data ../shared/data -o docs/benchmarks
+
+Source ZTF, target DECam (human labels, split by sky object): with 5, 15, 50, 150 labels per class and
+with all, over many seeds, each of these learns the same labels and is judged on the same stamps, a
+third of the sky objects that it never saw:
+
+transfer, probe, scratch
+    The arms of ``transientnet adapt --compare-scratch``.
+zero-shot
+    The base model as it is.
+forest
+    A random forest on the normalised central pixels of the three stamps.
+grey levels
+    Boosted trees on nine numbers per stamp that know no shape (median, mean and spread of each channel
+    as stored). The set was scaled channel by channel, which leaks the label: what these reach says
+    nothing about sources.
+untrained
+    Difference stamp: centre minus median. No training at all.
+
+With ``--morphology BASE.onnx`` the target is the 2018 nights of ZTF instead, with three or four classes
+as BASE has them; BASE must have been trained without those nights.
+
+Every finished trial is kept in ``OUTPUT/trials.jsonl``; a run that was stopped goes on from there. The
+target's stamps stay where they are: nothing trained on them is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from transientnet.adapt.config import AdaptConfig
+from transientnet.evaluation import (
+    balanced_accuracy,
+    confusion_matrix,
+    false_negative_rate,
+    matthews,
+    roc_auc,
+)
+from transientnet.label_checks import prepare
+from transientnet.registry import resolve
+from transientnet.stats import cohen_d, t_test
+from transientnet.triplet import Triplet
+
+ARMS = ("transfer", "probe", "scratch", "zero-shot", "forest", "grey levels", "untrained")
+METRICS = {"auc": "AUC", "balanced_accuracy": "Balanced accuracy", "mcc": "MCC", "fnr": "Lost at 5 % FPR"}
+
+SIZES = (5, 15, 50, 150, 0)
+"""Labels per class; 0 is all of them."""
+
+SEEDS = {5: 10, 15: 10, 50: 10, 150: 5, 0: 3}
+QUICK_SEEDS = {5: 3, 15: 3, 50: 2}
+
+TEST_SHARE = 0.35
+YEAR_2018 = (2458119.5, 2458484.5)
+
+
+class Trial(NamedTuple):
+    """One arm on one draw of labels."""
+
+    arm: str
+    size: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """A labelled set: normalised stamps, the stored pixels, classes and sky objects."""
+
+    name: str
+    x: np.ndarray
+    raw: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray
+    classes: tuple[str, ...]
+
+
+@cache
+def load_target(data: str, base: str, morphology: bool) -> Target:
+    record = resolve(base)[1]
+    if morphology:
+        from .data import MORPHOLOGY, load
+
+        alerts = load(Path(data) / "ztf")
+        label = np.array([record.classes.index(n) if n in record.classes else -1 for n in MORPHOLOGY])
+        y = np.where(alerts.morphology >= 0, label[alerts.morphology], -1)
+        keep = (alerts.jd >= YEAR_2018[0]) & (alerts.jd < YEAR_2018[1]) & (y >= 0)
+        raw, groups, y = alerts.triplets[keep], alerts.groups[keep], y[keep]
+        triplets = [Triplet(*stamps) for stamps in raw]
+        name = "ZTF 2018"
+    else:
+        with np.load(Path(data) / "decam" / "stamps.npz") as arrays:
+            raw = arrays["triplets"].astype(np.float32)
+            raw[:, :, arrays["tick_mask"].astype(bool)] = np.nan
+        with open(Path(data) / "decam" / "labels.csv", newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        # The table's psf is the Gaussian sigma in pixels.
+        triplets = [
+            Triplet(*stamps, pixel_scale=0.263, fwhm=2.355 * float(row["psf"]))
+            for stamps, row in zip(raw, rows, strict=True)
+        ]
+        y = np.array([record.classes.index(row["label"]) for row in rows])
+        groups = np.array([row["snid"] for row in rows])
+        name = "DECam"
+    prepared = prepare(triplets, record.contract)
+    if not prepared.usable.all():
+        sys.exit(f"{name}: {int((~prepared.usable).sum())} stamps cannot be used")
+    return Target(name, prepared.tensor, raw, y, groups, record.classes)
+
+
+def draw(target: Target, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to learn from and rows to be judged on; no sky object is in both."""
+    rng = np.random.default_rng(seed)
+    objects = rng.permutation(np.unique(target.groups))
+    held = np.isin(target.groups, objects[: round(TEST_SHARE * len(objects))])
+    learn = rng.permutation(np.flatnonzero(~held))
+    if size:
+        learn = np.concatenate([learn[target.y[learn] == c][:size] for c in range(len(target.classes))])
+    return learn, np.flatnonzero(held)
+
+
+def measure(scores: np.ndarray, truth: np.ndarray, decided: bool) -> dict[str, float]:
+    """Figures of class scores (N, K); undecided scores have no threshold, so no accuracy."""
+    k = scores.shape[1]
+    positives = [1] if k == 2 else range(k)
+    found = {"auc": float(np.mean([roc_auc(scores[:, c], truth == c) for c in positives]))}
+    if k == 2:
+        found["fnr"] = false_negative_rate(scores[:, 1], truth == 1, 0.05)
+    if decided:
+        matrix = confusion_matrix(truth, scores.argmax(axis=1), k)
+        found |= {"balanced_accuracy": balanced_accuracy(matrix), "mcc": matthews(matrix)}
+    return found
+
+
+def centre_minus_median(raw: np.ndarray) -> np.ndarray:
+    """(N, 2) scores of the difference stamps."""
+    middle = raw.shape[-1] // 2
+    centre = raw[:, 2, middle - 1 : middle + 2, middle - 1 : middle + 2].mean(axis=(1, 2))
+    score = centre - np.nanmedian(raw[:, 2], axis=(1, 2))
+    return np.stack([-score, score], axis=1)
+
+
+def run_trial(trial: Trial, data: str, base: str, morphology: bool) -> dict[str, float]:
+    """Train one arm on one draw and judge it."""
+    target = load_target(data, base, morphology)
+    learn, test = draw(target, trial.size, trial.seed)
+    truth = target.y[test]
+    if trial.arm == "untrained":
+        return measure(centre_minus_median(target.raw[test]), truth, decided=False)
+    if trial.arm in ("forest", "grey levels"):
+        return measure(_trees(trial, target, learn, test), truth, decided=True)
+    return measure(_network(trial, target, base, learn, test), truth, decided=True)
+
+
+def _trees(trial: Trial, target: Target, learn: np.ndarray, test: np.ndarray) -> np.ndarray:
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+
+    if trial.arm == "forest":
+        middle = target.x.shape[-1] // 2
+        pixels = target.x[:, :, middle - 5 : middle + 6, middle - 5 : middle + 6].reshape(len(target.x), -1)
+        model = RandomForestClassifier(
+            400, min_samples_leaf=2, class_weight="balanced", random_state=trial.seed
+        )
+    else:
+        axes = (2, 3)
+        pixels = np.concatenate(
+            [np.nanmedian(target.raw, axes), np.nanmean(target.raw, axes), np.nanstd(target.raw, axes)],
+            axis=1,
+        )
+        leaf = max(2, min(20, len(learn) // 10))
+        model = HistGradientBoostingClassifier(max_iter=150, min_samples_leaf=leaf, random_state=trial.seed)
+    model.fit(pixels[learn], target.y[learn])
+    return model.predict_proba(pixels[test])
+
+
+def _network(trial: Trial, target: Target, base: str, learn: np.ndarray, test: np.ndarray) -> np.ndarray:
+    import torch
+
+    from transientnet.adapt.crossfit import Survey
+    from transientnet.adapt.experiment import train_arm
+    from transientnet.adapt.probe import load_base
+    from transientnet.adapt.recipe import class_weights
+    from transientnet.adapt.training import logits_of
+    from transientnet.calibration import apply
+
+    torch.set_num_threads(1)
+    config = AdaptConfig(seed=trial.seed, device="cpu")
+    path, record = resolve(base)
+    start = load_base(path, record, target.classes)
+    x = torch.from_numpy(target.x[test])
+    if trial.arm == "zero-shot":
+        return apply(logits_of(start, x).numpy(), record.calibration)
+    y = target.y[learn]
+    survey = Survey(
+        torch.from_numpy(target.x[learn]),
+        torch.from_numpy(y),
+        torch.from_numpy(class_weights(y, np.ones(len(y)), config.balance)),
+        target.groups[learn],
+    )
+    network, calibration = train_arm(
+        trial.arm, start, survey, config, record.contract, trial.seed, ready=True
+    )
+    return apply(logits_of(network, x).numpy(), calibration)
+
+
+# --- the table ---------------------------------------------------------------------------------------
+
+
+def summarise(trials: dict[Trial, dict[str, float]]) -> dict[str, Any]:
+    """Means with 95 % intervals over the seeds, and tests of transfer against the others."""
+    table: list[dict[str, Any]] = []
+    tests: list[dict[str, Any]] = []
+    for size in SIZES:
+        by_arm = {
+            arm: {t.seed: found for t, found in trials.items() if (t.arm, t.size) == (arm, size)}
+            for arm in ARMS
+        }
+        for arm, seeds in by_arm.items():
+            if seeds:
+                row: dict[str, Any] = {"labels_per_class": size or "all", "arm": arm, "seeds": len(seeds)}
+                for metric in METRICS:
+                    values = [found[metric] for found in seeds.values() if metric in found]
+                    if values:
+                        interval = t_test(values, np.zeros(len(values)), "paired").interval
+                        row[metric] = {"mean": float(np.mean(values)), "interval": list(interval)}
+                table.append(row)
+        for other in ("scratch", "probe", "zero-shot"):
+            shared = sorted(set(by_arm["transfer"]) & set(by_arm[other]))
+            for metric in ("auc", "balanced_accuracy"):
+                a, b = ([by_arm[arm][seed][metric] for seed in shared] for arm in ("transfer", other))
+                if len(shared) > 1:
+                    paired = t_test(a, b, "paired")
+                    tests.append(
+                        {
+                            "labels_per_class": size or "all",
+                            "against": other,
+                            "metric": metric,
+                            "seeds": len(shared),
+                            "difference": paired.difference,
+                            "interval": list(paired.interval),
+                            "p_unpaired": t_test(a, b, "unpaired").p,
+                            "p_welch": t_test(a, b, "welch").p,
+                            "p_paired": paired.p,
+                            "cohen_d": cohen_d(a, b),
+                        }
+                    )
+    return {"table": table, "tests": tests}
+
+
+def to_markdown(summary: dict[str, Any], title: str) -> str:
+    """Two tables for the documentation."""
+    lines = [f"### {title}", "", "Means over seeds, with 95 % intervals over seeds in brackets.", ""]
+    lines += ["| Labels per class | | Seeds | " + " | ".join(METRICS.values()) + " |"]
+    lines += ["| --- | --- | --- |" + " --- |" * len(METRICS)]
+    for row in summary["table"]:
+        cells = [_cell(row.get(metric)) for metric in METRICS]
+        lines.append(
+            f"| {row['labels_per_class']} | {row['arm']} | {row['seeds']} | " + " | ".join(cells) + " |"
+        )
+    lines += ["", "Transfer less the other, in points (100 × the figure):", ""]
+    lines += [
+        "| Labels per class | Against | Figure | Difference | Unpaired p | Welch p | Paired p | Cohen's d |"
+    ]
+    lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for test in summary["tests"]:
+        low, high = (100 * value for value in test["interval"])
+        lines.append(
+            f"| {test['labels_per_class']} | {test['against']} | {METRICS[test['metric']]} "
+            f"| {100 * test['difference']:+.1f} [{low:+.1f}, {high:+.1f}] | {test['p_unpaired']:.2g} "
+            f"| {test['p_welch']:.2g} | {test['p_paired']:.2g} | {test['cohen_d']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _cell(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return ""
+    low, high = figure["interval"]
+    told = f"{figure['mean']:.3f}"
+    return told if not np.isfinite(low) else f"{told} [{low:.3f}, {high:.3f}]"
+
+
+# --- the command -------------------------------------------------------------------------------------
+
+
+def plan(quick: bool, morphology: bool) -> Iterator[Trial]:
+    """Trials, quick sizes first."""
+    seeds = {0: 5} if morphology else QUICK_SEEDS if quick else SEEDS
+    arms = [arm for arm in ARMS if not (morphology and arm in ("untrained", "grey levels"))]
+    for size, count in seeds.items():
+        for seed in range(count):
+            for arm in arms:
+                yield Trial(arm, size, seed)
+
+
+def _key(trial: Trial, recipe: str) -> str:
+    return f"{trial.arm}/{trial.size}/{trial.seed}/{recipe}"
+
+
+def _recipe(base: str, morphology: bool) -> str:
+    """What a kept trial depends on: the base weights, the choices and the code that trains."""
+    import transientnet.adapt
+
+    digest = hashlib.sha256(resolve(base)[0].read_bytes())
+    digest.update(repr((AdaptConfig(), morphology)).encode())
+    for file in sorted(Path(transientnet.adapt.__path__[0]).glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="../shared/data", help="folder with decam/ and ztf/")
+    parser.add_argument("--base", default="realbogus", help="model to start from")
+    parser.add_argument("--morphology", metavar="BASE", help="target ZTF 2018; a base trained without it")
+    parser.add_argument("--output", "-o", type=Path, default=Path("docs/benchmarks"))
+    parser.add_argument("--quick", action="store_true", help="few seeds and sizes")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+
+    morphology = options.morphology is not None
+    base = options.morphology or options.base
+    recipe = _recipe(base, morphology)
+    options.output.mkdir(parents=True, exist_ok=True)
+    kept = options.output / "trials.jsonl"
+    known: dict[str, dict[str, float]] = {}
+    if kept.is_file():
+        for line in kept.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            known[row["key"]] = row["found"]
+    wanted = list(plan(options.quick, morphology))
+    missing = [trial for trial in wanted if _key(trial, recipe) not in known]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with (
+        open(kept, "a", encoding="utf-8") as stream,
+        ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool,
+    ):
+        jobs = {pool.submit(run_trial, trial, options.data, base, morphology): trial for trial in missing}
+        for done, job in enumerate(as_completed(jobs), 1):
+            key, found = _key(jobs[job], recipe), job.result()
+            known[key] = found
+            stream.write(json.dumps({"key": key, "found": found}) + "\n")
+            stream.flush()
+            print(f"{done}/{len(missing)} {key} AUC {found['auc']:.3f}", file=sys.stderr)
+
+    record = resolve(base)[1]
+    summary = summarise({trial: known[_key(trial, recipe)] for trial in wanted})
+    target = "ZTF 2018" if morphology else "DECam"
+    title = f"{record.id} to {target}: {', '.join(record.classes)}"
+    name = f"transfer-{record.name}"
+    data = {"base": record.id, "target": target, "test_share": TEST_SHARE, **summary}
+    (options.output / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    text = to_markdown(summary, title)
+    (options.output / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
