@@ -118,10 +118,14 @@ class Candidates:
         self._places: list[tuple[int, int]] = []
         self.items: list[Candidate] = []
         self.unreadable: list[str] = []
-        self.judgement = self._read(classifier, progress)
-        if not self.items:
-            reasons = "; ".join(self.unreadable[:3])
-            raise EmptyInputError(f"none of the candidates could be read: {reasons or 'there is none'}")
+        try:
+            self.judgement = self._read(classifier, progress)
+            if not self.items:
+                reasons = "; ".join(self.unreadable[:3])
+                raise EmptyInputError(f"none of the candidates could be read: {reasons or 'there is none'}")
+        except BaseException:
+            self.close()
+            raise
         self.index = {candidate.key: row for row, candidate in enumerate(self.items)}
 
     def __len__(self) -> int:

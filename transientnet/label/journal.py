@@ -118,7 +118,8 @@ class Journal:
 
     def close(self) -> None:
         """Write the table a last time and release the journal."""
-        self.write_table()
+        if self.answers:
+            self.write_table()
         self._file.close()
 
     # --- what labellers do ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,12 @@ def serve(
         raise UsageError(f"the random share is {random_share}: it must be between 0 and 1")
     classifier = load_model(model)
     names = _class_names(classes, classifier)
-    listener = _listen(port)
-    with listener:
-        journal = Journal(table)
-        candidates = Candidates(sources, table.parent, classifier, options or {}, progress)
+    with ExitStack() as open_things:
+        listener = open_things.enter_context(_listen(port))
+        journal = open_things.enter_context(closing(Journal(table)))
+        candidates = open_things.enter_context(
+            closing(Candidates(sources, table.parent, classifier, options or {}, progress))
+        )
         session = Session(candidates, journal, names, random_share)
         training = Training(table, model, table.with_name(f"{table.stem}-model"))
         token = secrets.token_urlsafe(24)
@@ -91,13 +94,9 @@ def serve(
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=2)
         )
-        try:
+        # Ctrl-C is the usual way to end it: everything is saved.
+        with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
-        except KeyboardInterrupt:
-            pass  # the usual way to end it: everything is saved
-        finally:
-            journal.close()
-            candidates.close()
     say(f"{len([label for label in journal.labels().values() if label])} labels in {table}")
 
 
