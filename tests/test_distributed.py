@@ -124,6 +124,7 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_table_of_one_machine(night
         assert score_dask(bag).compute()["id"].tolist() == [str(row["candid"]) for row in records(5)]
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_spark_maps_the_same_function(night: Path) -> None:
     sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed")
     if shutil.which("java") is None:
