@@ -228,6 +228,11 @@ def write_models(
     (output / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
+def _even_weights(labels: np.ndarray) -> np.ndarray:
+    """Weights that make all classes count alike: the prior that the probabilities state."""
+    return np.asarray(len(labels) / np.bincount(labels)[labels] / len(np.unique(labels)))
+
+
 def _headline(measured: dict[str, Any]) -> dict[str, Any]:
     """What a record carries: figures with n and intervals, without the curves."""
     blocks: dict[str, Any] = {}

@@ -72,9 +72,9 @@ def write(folder: Path) -> list[Path]:
     paths = []
     for name in EXAMPLES:
         primary = fits.PrimaryHDU()
-        primary.header["OBJECT"] = (name, "name of the candidate")
+        primary.header["CANDID"] = (name, "name of the candidate")
         primary.header["PIXSCALE"] = (SURVEY.pixel_scale, "[arcsec/pixel]")
-        primary.header["FWHM"] = (SURVEY.fwhm, "[pixel] seeing")
+        primary.header["FWHMPX"] = (SURVEY.fwhm, "[pixel] seeing")
         primary.header["ORIGIN"] = ("simulated", "docs/examples/make_examples.py")
         hdus = [primary]
         for channel, image in zip(("SCIENCE", "REFERENCE", "DIFFERENCE"), stamps(name), strict=True):
