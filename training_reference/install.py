@@ -23,17 +23,12 @@ def install(run: Path) -> None:
     for old in weights.glob("*"):
         old.unlink()
     for file in sorted((run / "weights").iterdir()):
-        if file.name != "weights_manifest.json":
-            shutil.copyfile(file, weights / file.name)
+        shutil.copyfile(file, weights / file.name)
     shutil.copyfile(run / "weights_manifest.json", ROOT / "weights_manifest.json")
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    (ROOT / "training_reference" / "results.json").write_text(
-        json.dumps(_slim(results), indent=1) + "\n", encoding="utf-8"
-    )
-    cards = ROOT / "docs" / "model-cards"
-    cards.mkdir(parents=True, exist_ok=True)
-    for card in (run / "weights").glob("*.md"):
-        shutil.copyfile(card, cards / card.name)
+    slim = json.dumps(_slim(results), indent=1) + "\n"
+    (ROOT / "training_reference" / "results.json").write_text(slim, encoding="utf-8")
+    shutil.copytree(run / "model-cards", ROOT / "docs" / "model-cards", dirs_exist_ok=True)
     page = ROOT / "docs" / "benchmarks.md"
     text = replace_between(page.read_text(encoding="utf-8"), "training run", table(results))
     page.write_text(text, encoding="utf-8")
@@ -72,7 +67,7 @@ def table(results: dict[str, Any]) -> str:
     """The results as Markdown: every figure with n and a 95 % interval."""
     run = results["run"]
     lines = [
-        f"Run of {run['finished']}: seed {run['seed']}, data sha256 `{run['data_sha256'][:16]}…`, commit "
+        f"Run of {run['started']}: seed {run['seed']}, data sha256 `{run['data_sha256'][:16]}…`, commit "
         f"`{run['commit'][:12]}`, {run['wall_seconds'] / 60:.0f} minutes on {run['machine']}.",
         "",
         "| model | labels | n (objects) | AUC | accuracy | balanced accuracy | calibration error |",

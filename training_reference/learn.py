@@ -69,6 +69,8 @@ class Plan:
         Semi-synthetic stamps per fine-tuning.
     rate : float
         Learning rate of fine-tuning.
+    evenness : float
+        Real stamps are drawn by their class's rarity to this power.
     """
 
     chunks: int = 24
@@ -85,7 +87,7 @@ class Plan:
     made: int = 4000
     rate: float = 1e-3
     smoothing: float = 0.02
-    bogus_weight: float = 3.0
+    evenness: float = 0.7
     network: NetworkConfig = field(default_factory=NetworkConfig)
 
 
@@ -298,8 +300,7 @@ def fine_tune(
     # No interpolated shift and no blur: they would soften what tells a cosmic ray from a star.
     vary = Augmentation(shift=0.0, blur=0.0, noise=0.4, drop=0.05, softening=CONTRACT.softening)
     generator = torch.Generator().manual_seed(seed)
-    chance = np.where(known.binary == 0, plan.bogus_weight, 1.0)
-    chance /= chance.sum()
+    chance = _evened(known, plan.evenness)
     mean = get_weights(network)
     for step in range(plan.steps):
         i = rng.choice(len(x_real), plan.real, p=chance)
@@ -314,6 +315,14 @@ def fine_tune(
         for name, value in get_weights(network).items():
             mean[name].lerp_(value, 1 - keep)
     save(path, **{name: value.numpy() for name, value in mean.items()})
+
+
+def _evened(alerts: Alerts, power: float) -> np.ndarray:
+    """Chance of each real stamp to be drawn: rare classes more often, unknown ones as the common."""
+    count = np.bincount(alerts.morphology[alerts.morphology >= 0], minlength=len(MORPHOLOGY))
+    weight = (count.max() / np.maximum(count, 1)) ** power
+    chance = np.where(alerts.morphology >= 0, weight[alerts.morphology], 1.0)
+    return np.asarray(chance / chance.sum())
 
 
 def _load(path: Path, plan: Plan) -> StampNetwork:

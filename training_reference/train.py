@@ -24,6 +24,7 @@ from transientnet import __version__
 from . import learn
 from .data import Alerts, load, normalised
 from .learn import HEADS, Plan
+from .record import write_models
 
 __all__ = ["train"]
 
@@ -99,8 +100,6 @@ def train(
         "machine": f"{platform.machine()}, {pool_size} processes",
         "wall_seconds": round(sum(log.record["stage_seconds"].values()), 1),
     }
-    from .record import write_models
-
     write_models(learn.soup(soups["all"], plan), alerts, tensor, held_out, run, output)
     log.say("done")
 

@@ -20,7 +20,7 @@ __all__ = ["OPSET", "PARITY", "export_onnx", "load_network"]
 
 OPSET = 18
 PARITY = 1e-4
-"""Largest difference of a logit between torch and ONNX that is accepted."""
+"""Largest difference of a logit between torch and ONNX that is accepted, relative to logits above 1."""
 
 
 class _Shipped(nn.Module):
@@ -50,7 +50,8 @@ def export_onnx(network: StampNetwork, head: str, record: ModelRecord, path: Pat
     Returns
     -------
     float
-        Largest absolute difference of a logit between torch and onnxruntime, on two batch sizes.
+        Largest difference of a logit between torch and onnxruntime, on two batch sizes, relative to
+        the largest logit where that exceeds 1.
 
     Raises
     ------
@@ -96,7 +97,9 @@ def _parity(shipped: nn.Module, path: Path, size: int) -> float:
         x = 3 * torch.randn(batch, 3, size, size, generator=generator)
         with torch.inference_mode():
             expected = shipped(x)[0].numpy()
-        worst = max(worst, float(np.abs(session.run(["logits"], {"triplet": x.numpy()})[0] - expected).max()))
+        found = session.run(["logits"], {"triplet": x.numpy()})[0]
+        # Large logits have fewer digits behind the point.
+        worst = max(worst, float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max()))))
     if not worst <= PARITY:
         raise ContractError(
             f"{path}: torch and ONNX differ by {worst:.2e} in a logit, more than {PARITY:.0e}"
