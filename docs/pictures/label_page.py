@@ -1,6 +1,6 @@
 """Pictures of the labelling page, in Debian's Chromium: ``python docs/pictures/label_page.py CUTOUTS...``.
 
-Writes docs/images/label.png (desktop), label-grid.png and label-phone.png. Needs the extra ``label``,
+Writes docs/images/label.png (desktop) and label-phone.png. Needs the extra ``label``,
 playwright, and a Chromium.
 """
 
@@ -35,7 +35,7 @@ def main(cutouts: list[str]) -> None:
 
 
 def photograph(address: str) -> None:
-    """Desktop, grid and phone."""
+    """Desktop and phone."""
     with sync_playwright() as playwright:
         program = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
@@ -46,11 +46,7 @@ def photograph(address: str) -> None:
             page.keyboard.press(key)
             page.wait_for_timeout(300)
         page.screenshot(path=IMAGES / "label.png")
-        page.keyboard.press("g")
-        page.wait_for_timeout(1000)
-        page.screenshot(path=IMAGES / "label-grid.png")
         page.set_viewport_size({"width": 390, "height": 844})
-        page.keyboard.press("g")
         page.wait_for_timeout(500)
         page.screenshot(path=IMAGES / "label-phone.png")
         browser.close()
