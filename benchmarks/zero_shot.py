@@ -46,7 +46,7 @@ def main() -> None:
         for figure in ("auc", "accuracy"):
             print(f"{name}: {figure} " + "{value:.4f} ({low:.4f}-{high:.4f})".format(**figures[figure]))
 
-    centre = np.nanmax(stamps[:, 2, 23:28, 23:28], axis=(1, 2)) - np.nanmedian(stamps[:, 2], axis=(1, 2))
+    centre = np.nanmean(stamps[:, 2, 24:27, 24:27], axis=(1, 2)) - np.nanmedian(stamps[:, 2], axis=(1, 2))
     low, high = bootstrap(lambda w: roc_auc(centre, labels, w), groups, len(labels))
     print(
         f"control, difference centre minus median: auc {roc_auc(centre, labels):.4f} ({low:.4f}-{high:.4f})"
