@@ -140,3 +140,20 @@ def test_watching_a_folder_scores_what_arrives(tmp_path: Path) -> None:
         process.communicate(timeout=60)
     assert process.returncode == 130
     assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["id", "a", "b"]
+
+
+def test_gallery_and_explanations_are_drawn_beside_the_table(tmp_path: Path) -> None:
+    examples = Path(__file__).parent.parent / "docs" / "examples" / "cutouts"
+    files = [str(examples / f"{name}.fits") for name in ("asteroid", "blank", "cosmic_ray")]
+    page, folder = tmp_path / "night.html", tmp_path / "why"
+    done = score(*files, "--gallery", str(page), "--explain", str(folder), "--sets", "0.95")
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.splitlines()
+    assert rows[0].endswith(",set")
+    assert [row.split(",")[0] for row in rows[1:]] == ["asteroid", "blank", "cosmic_ray"]
+    text = page.read_text()
+    assert all(name in text for name in ("asteroid", "blank", "cosmic_ray"))
+    # What has no score has no explanation.
+    assert [path.name for path in sorted(folder.iterdir())] == ["00001_asteroid.png", "00003_cosmic_ray.png"]
+    refused = score(*files, "--gallery", str(page), "--resume", "-o", str(tmp_path / "s.csv"))
+    assert refused.returncode == 2

@@ -199,13 +199,15 @@ def write_models(
             reference=fit_reference(tensor, probabilities, quality, classes, groups=alerts.groups),
             metrics=_headline(measured),
             training={
-                "data": f"{len(alerts)} ZTF alerts of {len(np.unique(alerts.groups))} sky objects (1.01 arcsec per "
-                "pixel, 63x63 pixels), and simulated and semi-synthetic stamps, which only ever train.",
+                "data": f"{len(alerts)} ZTF alerts of {len(np.unique(alerts.groups))} sky objects (1.01 "
+                "arcsec per pixel, 63x63 pixels); and simulated and semi-synthetic stamps, which only train.",
                 "labels": _LABELS,
                 "evidence": _EVIDENCE,
                 "circular": _CIRCULAR,
-                "split": f"{run['plan']['folds']} folds by sky object; every figure is of stamps whose object the "
-                f"judging network never saw. The shipped weights average {run['plan']['seeds']} trainings on all.",
+                "split": f"{run['plan']['folds']} folds by sky object; every figure is of stamps whose "
+                "object the judging network never saw. The shipped weights average "
+                f"{run['plan']['seeds']} trainings on all alerts.",
+                "prior": "The probabilities are for classes of equal number.",
                 "reproduce": f"{run['command']} --data DATA --output RUN --seed {run['seed']}",
                 "label counts": {name: int((labels == c).sum()) for c, name in enumerate(classes)},
                 **{key: run[key] for key in ("commit", "seed", "data_sha256", "wall_seconds", "machine")},

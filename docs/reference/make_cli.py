@@ -32,8 +32,11 @@ def text() -> str:
     environment = {**os.environ, "TERMINAL_WIDTH": "100"}
     made = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     lines = (line for line in html.unescape(made).splitlines() if "completion" not in line)
-    page = "\n".join(line if line.startswith("$") else _escaped(line) for line in lines)
-    return page.rstrip() + "\n" + EXIT_CODES
+    return (
+        "\n".join(line if line.startswith("$") else _escaped(line) for line in lines).rstrip()
+        + "\n"
+        + EXIT_CODES
+    )
 
 
 def _escaped(line: str) -> str:

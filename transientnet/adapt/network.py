@@ -106,7 +106,7 @@ class Width:
 def _orbits(size: int) -> Tensor:
     """Number of the orbit under D4 that each pixel of a (size, size) kernel belongs to."""
     turned = torch.stack([_turn(torch.arange(size * size).reshape(size, size), u) for u in range(8)])
-    return torch.unique(turned.amin(0), return_inverse=True)[1]
+    return cast(Tensor, torch.unique(turned.amin(0), return_inverse=True)[1])
 
 
 class _Conv(nn.Module):
@@ -267,7 +267,8 @@ class StampNetwork(nn.Module):
             x = stage(x)
         pooled: list[Tensor] = []
         for values in (x.mean((2, 3)), x.amax((2, 3))):
-            sets = values[:, : 8 * self.last.oriented].unflatten(1, (self.last.oriented, 8))
+            # The shape's own number, not len(): an exported batch must stay free.
+            sets = values[:, : 8 * self.last.oriented].reshape(x.shape[0], self.last.oriented, 8)
             pooled += [sets.mean(2), sets.amax(2), values[:, 8 * self.last.oriented :]]
         return F.relu(self.embed(torch.cat(pooled, dim=1)))
 

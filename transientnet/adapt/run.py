@@ -57,7 +57,8 @@ def run(
     everything = prepare(table.triplets, record.contract)
     checked = check_labels(table, everything)
     table = checked.require(skip_bad=config.skip_bad)
-    prepared = Prepared(*(part[checked.usable] for part in everything))
+    use = checked.usable
+    prepared = Prepared(everything.tensor[use], everything.quality[use], everything.usable[use])
     tell("reading", 1, 1)
 
     folder = Path(output)

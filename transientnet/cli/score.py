@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..classifier import Classifier
     from ..predictions import Predictions
     from ..scoring import Part
+    from .pictures import Pictures
 
 __all__ = ["score"]
 
@@ -58,6 +59,12 @@ def score(
     sets: Annotated[
         float | None, typer.Option(help="Add the classes that hold the true one at this level, say 0.95.")
     ] = None,
+    gallery: Annotated[
+        Path | None, typer.Option(help="Also write one web page that shows every candidate.")
+    ] = None,
+    explain: Annotated[
+        Path | None, typer.Option(help="Folder for a picture per candidate of what the answer rests on.")
+    ] = None,
     dask: Annotated[
         str | None, typer.Option(help="Score on the Dask cluster of this scheduler, tcp://host:8786.")
     ] = None,
@@ -75,6 +82,8 @@ def score(
     from ..writers import check_format
 
     _check_sources(files, watch, catalog, science, dask)
+    if (gallery or explain) and (watch is not None or dask is not None or resume):
+        raise UsageError("--gallery and --explain draw one run; leave out --watch, --dask and --resume")
     if on_bad not in ("flag", "raise"):
         raise UsageError(f"--on-bad must be flag or raise, not {on_bad!r}")
     if output is not None:
@@ -96,17 +105,28 @@ def score(
                 _File(classifier, threshold, sets, output, reading, resume=resume or watch is not None)
             )
         )
-        run = _Run(table, on_bad == "raise", stop)
+        pictures = None
+        if gallery or explain:
+            from .pictures import Pictures
+
+            pictures = stack.enter_context(Pictures(classifier, gallery, explain))
+        run = _Run(table, on_bad == "raise", stop, pictures)
         if catalog is not None:
             from ..readers.frames import cut_triplets
 
             triplets = cut_triplets(
                 science, reference, difference, catalog, pixel_scale=pixel_scale, fwhm=fwhm
             )
-            run.score(score_triplets(triplets, classifier, reading, workers=workers), 0)
+            seen = triplets if pictures is None else pictures.tap(triplets)
+            run.score(score_triplets(seen, classifier, reading, workers=workers), 0)
         sources = [*(files or []), *([] if watch is None else [str(watch)])]
         inputs, skip = table.remaining(_listed(sources, find_inputs, empty_is_fine=watch is not None))
-        if dask is None:
+        if pictures is not None and files:
+            from ..readers import open_triplets
+
+            opened = open_triplets(files, layout=layout, pixel_scale=pixel_scale, fwhm=fwhm)
+            parts = score_triplets(pictures.tap(opened), classifier, reading, workers=workers)
+        elif dask is None:
             parts = score_inputs(inputs, classifier, reading, workers=workers, skip=skip)
         else:
             from ..distributed import connect, score_on_cluster
@@ -183,8 +203,8 @@ def _interrupts() -> Iterator[_Stop]:
 class _Run:
     """Parts into the table, messages to stderr, and the sums of the run."""
 
-    def __init__(self, table: _Table, raise_bad: bool, stop: _Stop) -> None:
-        self._table, self._raise_bad, self._stop = table, raise_bad, stop
+    def __init__(self, table: _Table, raise_bad: bool, stop: _Stop, pictures: Pictures | None) -> None:
+        self._table, self._raise_bad, self._stop, self._pictures = table, raise_bad, stop, pictures
         self._started = time.monotonic()
         self._labels: dict[str, int] = {}
         self.rows = self.unreadable = 0
@@ -203,6 +223,8 @@ class _Run:
                     typer.echo(f"transientnet: {text}", err=True)
                 if self._raise_bad:
                     raise_bad(predictions)
+                if self._pictures is not None:
+                    self._pictures.add(predictions)
                 self.rows += len(predictions)
                 self.unreadable += int(((predictions.quality & QualityFlag.UNREADABLE) != 0).sum())
                 for label in predictions.labels.tolist():
