@@ -31,14 +31,14 @@ def main() -> None:
     install.add_argument("run", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "train":
-        plan = SMOKE if arguments.smoke else Plan()
         train(
             arguments.data,
             arguments.output,
-            plan,
+            SMOKE if arguments.smoke else Plan(),
             seed=arguments.seed,
             workers=arguments.workers,
             limit=arguments.limit,
+            resamples=50 if arguments.smoke else 1000,
         )
     else:
         from .install import install as put

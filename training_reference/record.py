@@ -96,7 +96,9 @@ def evidence_sets(alerts: Alerts, head: str) -> dict[str, tuple[np.ndarray, str]
     }
 
 
-def measure(head: str, logits: np.ndarray, alerts: Alerts, fitted: dict[str, Any]) -> dict[str, Any]:
+def measure(
+    head: str, logits: np.ndarray, alerts: Alerts, fitted: dict[str, Any], resamples: int
+) -> dict[str, Any]:
     """Every figure of a head on its evidence sets, from held-out logits."""
     probabilities = calibration.apply(logits, fitted["calibration"])
     results: dict[str, Any] = {}
@@ -108,6 +110,7 @@ def measure(head: str, logits: np.ndarray, alerts: Alerts, fitted: dict[str, Any
             HEADS[head],
             groups=alerts.groups[known],
             brightness=alerts.magnitude[known],
+            resamples=resamples,
         )
         results[name] = {"evidence": evidence, **measured}
         if head == "realbogus" and name == "vetted":
@@ -167,6 +170,7 @@ def write_models(
     held_out: dict[str, np.ndarray],
     run: dict[str, Any],
     output: Path,
+    resamples: int,
 ) -> None:
     """Calibrate, export, and write manifest, cards, vectors and ``results.json``."""
     weights = output / "weights"
@@ -180,10 +184,15 @@ def write_models(
         labels = real_targets(alerts)[head]
         known = labels >= 0
         fitted = calibration.calibrate(
-            held_out[head][known], labels[known], classes, groups=alerts.groups[known]
+            held_out[head][known],
+            labels[known],
+            classes,
+            groups=alerts.groups[known],
+            weights=_even_weights(labels[known]),
+            resamples=resamples,
         )
         probabilities = calibration.apply(held_out[head], fitted["calibration"])
-        measured = measure(head, held_out[head], alerts, fitted)
+        measured = measure(head, held_out[head], alerts, fitted, resamples)
         results["models"][head] = measured
         record = ModelRecord(
             name=head,
@@ -226,6 +235,8 @@ def write_models(
         )
         write_card(row, cards, pictures=pictures, name=f"{head}.md")
         rows.append(row)
+    # A run's own folder is no registry yet: done again, it replaces what it made.
+    (output / "weights_manifest.json").unlink(missing_ok=True)
     write_registry(weights, rows, manifest=output / "weights_manifest.json")
     (output / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -39,6 +39,7 @@ def train(
     seed: int = 0,
     workers: int | None = None,
     limit: int | None = None,
+    resamples: int = 1000,
 ) -> None:
     """Make every bundled model.
 
@@ -55,6 +56,8 @@ def train(
         Processes; by default the cores.
     limit : int, optional
         Use the first alerts only.
+    resamples : int
+        Of the bootstrap behind the intervals.
     """
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -100,7 +103,7 @@ def train(
         "machine": f"{platform.machine()}, {pool_size} processes",
         "wall_seconds": round(sum(log.record["stage_seconds"].values()), 1),
     }
-    write_models(learn.soup(soups["all"], plan), alerts, tensor, held_out, run, output)
+    write_models(learn.soup(soups["all"], plan), alerts, tensor, held_out, run, output, resamples)
     log.say("done")
 
 

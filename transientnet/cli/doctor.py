@@ -19,7 +19,6 @@ _EXTRAS = {
     "adapt": ("torch", "sklearn", "onnx", "onnxscript", "matplotlib"),
     "parquet": ("pyarrow",),
     "hdf5": ("h5py",),
-    "reproject": ("reproject",),
     "fast": ("isal",),
     "dask": ("dask", "distributed"),
     "label": ("starlette", "uvicorn"),
