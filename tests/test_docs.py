@@ -94,6 +94,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(DOCS)))
 def test_the_commands_and_code_of_a_page_run(page: Path, prepared: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import os
 import re
@@ -256,6 +257,16 @@ def test_answering_over_http_saves_first(client: Any, session: Session) -> None:
     assert b'"fine"' in session.journal.path.read_bytes()
     assert client("POST", f"/{TOKEN}/api/answer", content="x").status_code == 400
     assert client("POST", f"/{TOKEN}/api/answer", json={"labeller": "a" * 20_000}).status_code == 400
+
+
+def test_a_training_that_cannot_be_done_says_why(session: Session, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    session.answer("ana", session.order[0], "label", "real", "")
+    session.journal.write_table()
+    training = Training(session.journal.table, "no-such-model", tmp_path / "model")
+    assert asyncio.run(training.run()) is None
+    assert training.status()["state"] == "failed"
+    assert any("no-such-model" in line for line in training.status()["lines"])
 
 
 # --- a person at the keyboard ---------------------------------------------------------------------------
