@@ -62,7 +62,7 @@ def broker() -> Iterator[str]:
 
 def settings(broker: str, group: str) -> dict[str, Any]:
     # The mock cluster keeps a member that has left for as long as its session.
-    return {"bootstrap.servers": broker, "group.id": group, "session.timeout.ms": 2000}
+    return {"bootstrap.servers": broker, "group.id": group, "session.timeout.ms": 6000}
 
 
 def test_what_was_not_written_comes_again_and_what_was_does_not(broker: str) -> None:

@@ -114,6 +114,8 @@ def test_folds_never_cut_through_an_object(prepared: Path) -> None:
 
 
 @pytest.mark.timeout(400)
+# Other tests kill processes, and with them may go the helper that multiprocessing keeps for all.
+@pytest.mark.filterwarnings("ignore:resource_tracker")
 def test_a_run_makes_models_that_load_and_a_rerun_goes_on_from_its_files(
     prepared: Path, tmp_path: Path
 ) -> None:

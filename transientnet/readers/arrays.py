@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,7 +93,11 @@ def _header(file: Any, label: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]
     if version not in ((1, 0), (2, 0)):
         raise ReadError(f"{label} is of version {version}, which is for arrays with named fields: no stamps")
     parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = parse(file)
+    try:
+        shape, fortran, dtype = parse(file)
+    except (SyntaxError, tokenize.TokenError) as error:
+        # NumPy reads the header as Python text, and lets the tokenizer's own errors through.
+        raise ReadError(f"{label} has a damaged header ({error})") from error
     if any(n < 0 for n in shape):
         raise ReadError(f"{label} declares the shape {shape}")
     return shape, fortran, dtype

@@ -238,13 +238,14 @@ def open_frame(source: Any, role: str, *, mask_bits: int | None = None) -> Frame
     if isinstance(source, str | os.PathLike):
         return _open_file(os.fspath(source), role, mask_bits)
     name = f"the {role} frame"
+    # NDData before HDUs: a CCDData has a header too.
+    if hasattr(source, "mask") and hasattr(source, "wcs"):
+        mask = None if source.mask is None else np.broadcast_to(source.mask, source.data.shape)
+        return _frame(source.data, name, mask, source.wcs, (source.meta,))
     if hasattr(source, "header") and hasattr(source, "data"):
         if role == "mask":
             return Frame(_bad(np.asarray(source.data), source.header, mask_bits), name)
         return _frame(source.data, name, None, _wcs(source.header), (source.header,))
-    if hasattr(source, "mask") and hasattr(source, "wcs"):
-        mask = None if source.mask is None else np.broadcast_to(source.mask, source.data.shape)
-        return _frame(source.data, name, mask, source.wcs, (source.meta,))
     if role == "mask":
         return Frame(_bad(np.asarray(source), None, mask_bits), name)
     data = np.ma.getdata(np.ma.asanyarray(source))
