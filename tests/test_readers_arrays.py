@@ -139,7 +139,7 @@ class TestNumpyFiles:
         path = tmp_path / "stamps.dat"
         file = io.BytesIO()
         np.save(file, np.asarray(STACK, order=order))
-        path.write_bytes(gzip.compress(file.getvalue()) if packed else file.getvalue())
+        path.write_bytes(gzip.compress(file.getvalue(), mtime=0) if packed else file.getvalue())
         triplets = list(open_triplets(path))
         assert same(triplets, STACK)
         assert triplets[0].source == str(path)

@@ -69,7 +69,7 @@ def ztf_schema(**changes: Any) -> dict[str, Any]:
 
 
 def cutout(stamp: Any) -> dict[str, Any]:
-    return {"fileName": "x.fits.gz", "stampData": gzip.compress(fits_bytes(stamp))}
+    return {"fileName": "x.fits.gz", "stampData": gzip.compress(fits_bytes(stamp), mtime=0)}
 
 
 def ztf_alert(i: int = 0, **changes: Any) -> dict[str, Any]:
@@ -375,7 +375,7 @@ def lsst_record(*channels: str, zipped: bool = False) -> dict[str, Any]:
         "observation_reason": None,
         "diaSource": {"diaObjectId": 5, "ra": 1.0, "dec": 2.0, "isNegative": True},
         **{
-            name: (gzip.compress(made[c]) if zipped else made[c]) if c in channels else None
+            name: (gzip.compress(made[c], mtime=0) if zipped else made[c]) if c in channels else None
             for c, name in names.items()
         },
     }
