@@ -154,7 +154,7 @@ def _flatten(
 ) -> None:
     for key, value in record.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if isinstance(value, (dict, Mapping)):
             if depth < _DEPTH:
                 _flatten(value, f"{name}.", depth + 1, scalars, bulky)
         elif isinstance(value, (bytes, bytearray, memoryview, list, np.ndarray)):

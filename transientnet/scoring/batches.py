@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..classifier import BATCH_SIZE, Classifier
 from ..errors import TransientnetError, UsageError
 from ..predictions import Predictions
-from ..readers import StampFiles, open_triplets
+from ..readers import StampFiles, open_found, open_triplets
 from ..triplet import Triplet
 
 __all__ = [
@@ -189,7 +189,7 @@ def batches(
 def read(item: Input, reading: Reading) -> Iterator[Triplet]:
     """Candidates of one input; what cannot be read as a whole is one unreadable candidate."""
     try:
-        yield from reading.open([item])
+        yield from open_found(item, layout=reading.layout, pixel_scale=reading.pixel_scale, fwhm=reading.fwhm)
     except UsageError:
         raise
     except (TransientnetError, OSError) as error:
