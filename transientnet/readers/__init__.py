@@ -19,11 +19,11 @@ from typing import Any
 
 from ..errors import ReadError, TransientnetError, UsageError
 from ..triplet import Triplet
-from .sniff import FORMATS, sniff
+from .sniff import FORMATS, Loaded, sniff
 from .sources import StampFiles, expand, group_files, stem
 from .surveys import Layout, load_layout
 
-__all__ = ["Layout", "StampFiles", "load_layout", "open_found", "open_triplets"]
+__all__ = ["Layout", "Loaded", "StampFiles", "load_layout", "open_found", "open_triplets"]
 
 #: Module that reads each format, imported when first met.
 _READERS = {
@@ -87,7 +87,7 @@ def open_found(
     pixel_scale: float | None = None,
     fwhm: float | None = None,
 ) -> Iterator[Triplet]:
-    """As `open_triplets`, for what `expand` and `group_files` have found: a path is a file, whatever its name."""
+    """As `open_triplets`, for one of the things that `expand` and `group_files` have found."""
     chosen = load_layout(layout)
     given = _given(pixel_scale, fwhm)
     return (_complete(triplet, chosen, given) for triplet in _read_found(found, chosen))

@@ -24,6 +24,7 @@ from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
 from .records import DAMAGE, Read, compile_record
+from .sniff import open_file
 from .sources import stem
 from .stamp import MAX_FILE_BYTES, decode_image
 from .surveys import Layout, match_channels, match_roles, recognise
@@ -46,7 +47,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         The file is damaged from the start, or is a bare record whose cutouts cannot be found.
     """
     try:
-        with open(path, "rb") as raw:
+        with open_file(path) as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             file: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]

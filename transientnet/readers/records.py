@@ -30,10 +30,14 @@ _Skip = Callable[[bytes, int], int]
 #: Types within types that a schema may ask for; large surveys need some thousand looks.
 _MAX_LOOKS = 50_000
 
+#: More than these need more than one byte to say which it is.
+_MAX_BRANCHES = 64
+
 _DTYPES = {"float": np.dtype("<f4"), "double": np.dtype("<f8")}
+# Alternatives begin with different bytes: there is one way to match, so that no byte is looked at twice.
 _VARINT = rb"[\x80-\xff]{0,9}+[\x00-\x7f]"
 #: A length below 64 is one even byte, one below 128 an even byte with the high bit and a 1.
-_TEXT = b"(?>" + b"|".join(
+_TEXT = b"(?:" + b"|".join(
     (b"\\x%02x" % (2 * n) if n < 64 else b"\\x%02x\\x01" % (2 * n)) + b".{%d}" % n for n in range(128)
 ) + b")"  # fmt: skip
 
@@ -111,8 +115,8 @@ _PATTERNS = {
     "boolean": b".",
     "int": _VARINT,
     "long": _VARINT,
-    "float": b".{4}",
-    "double": b".{8}",
+    "float": b"." * 4,
+    "double": b"." * 8,
     "bytes": _TEXT,
     "string": _TEXT,
 }
@@ -218,11 +222,11 @@ class _Compiler:
             inner = node if kind == "union" else [item["type"] for item in node["fields"]]
             parts = [self._pattern(part) for part in inner]
             known = [part for part in parts if part is not None]
-            if len(known) < len(parts):
+            if len(known) < len(parts) or (kind == "union" and len(parts) > _MAX_BRANCHES):
                 return None
             if kind == "record":
                 return b"".join(known)
-            return b"(?>" + b"|".join(b"\\x%02x" % (2 * i) + part for i, part in enumerate(known)) + b")"
+            return b"(?:" + b"|".join(b"\\x%02x" % (2 * i) + part for i, part in enumerate(known)) + b")"
         if kind == "fixed":
             return b".{%d}" % node["size"]
         return _VARINT if kind == "enum" else _PATTERNS[kind]

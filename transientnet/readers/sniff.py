@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from pathlib import Path
 from typing import IO
 
 from ..errors import ReadError
 
-__all__ = ["FORMATS", "sniff", "sniff_bytes"]
+__all__ = ["FORMATS", "Loaded", "open_file", "sniff", "sniff_bytes"]
 
 FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5")
 """Formats that hold stamps, as `sniff` names them."""
@@ -23,6 +24,23 @@ _MAGIC = (
     (b"\x89HDF\r\n\x1a\n", "hdf5"),
 )
 _HEAD = 4096
+
+
+class Loaded(str):
+    """A path together with the bytes of its file, which need not be read again."""
+
+    data: bytes
+
+    @classmethod
+    def of(cls, path: str, data: bytes) -> Loaded:
+        loaded = cls(path)
+        loaded.data = data
+        return loaded
+
+
+def open_file(path: str | Path) -> IO[bytes]:
+    """The file at `path`, or its bytes where they are known."""
+    return io.BytesIO(path.data) if isinstance(path, Loaded) else open(path, "rb")
 
 
 def sniff_bytes(head: bytes) -> str | None:
@@ -48,7 +66,7 @@ def sniff(path: str | Path) -> str | None:
         The file cannot be opened.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             head = _head(file)
     except OSError as error:
         raise ReadError(f"{path}: {error.strerror or error}") from error
