@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,12 @@ class Hdu:
     @property
     def kind(self) -> str:
         """``image``, ``mask``, ``psf`` or ``other``, by name."""
-        plain = self.name.lower()
-        return next((kind for kind, words in _KINDS.items() if words.search(plain)), "image")
+        return _kind(self.name.lower())
+
+
+@lru_cache(maxsize=1024)
+def _kind(plain: str) -> str:
+    return next((kind for kind, words in _KINDS.items() if words.search(plain)), "image")
 
 
 def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
