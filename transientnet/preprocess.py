@@ -307,17 +307,21 @@ def _robust(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Row-wise median and noise of a 2-D array without NaN, which is used up."""
     count = values.shape[1]
     middle = count // 2
-    values.partition(middle, axis=1)
+    values.sort(axis=1)
     median = values[:, middle].copy()
     if count % 2 == 0:
         # The mean of the two middle values, so that an inverted stamp has the inverted median.
-        median = (median + values[:, :middle].max(axis=1)) / 2
+        median = (median + values[:, middle - 1]) / 2
     values -= median[:, None]
+    # The smaller half of the deviations is one stretch of the sorted values: it begins behind those on the
+    # left that deviate more than their counterparts beyond its end.
+    first = (values[:, middle + 1 :] < -values[:, : count - middle - 1]).sum(axis=1)[:, None]
     np.abs(values, out=values)
-    values.partition(middle, axis=1)
-    noise = values[:, : middle + 1].mean(axis=1) / _LOWER_HALF_MEAN
+    place = np.arange(count)
+    lower = np.where((place >= first) & (place <= first + middle), values, 0.0)
+    noise = lower.sum(axis=1) / ((middle + 1) * _LOWER_HALF_MEAN)
     # More than half of the pixels equal: a mostly flat stamp, where only the rest tells a scale.
-    flat = noise <= 1e-6 * values[:, middle:].max(axis=1)
+    flat = noise <= 1e-6 * np.maximum(values[:, 0], values[:, -1])
     if flat.any():
         noise[flat] = values[flat].mean(axis=1)
     return median.astype(np.float32), noise.astype(np.float32)
