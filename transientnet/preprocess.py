@@ -308,10 +308,8 @@ def _robust(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     count = values.shape[1]
     middle = count // 2
     values.sort(axis=1)
-    median = values[:, middle].copy()
-    if count % 2 == 0:
-        # The mean of the two middle values, so that an inverted stamp has the inverted median.
-        median = (median + values[:, middle - 1]) / 2
+    # For an even count the mean of the two middle values, so that an inverted stamp has the inverted median.
+    median: FloatArray = (values[:, middle] + values[:, middle - 1 + count % 2]) / np.float32(2)
     values -= median[:, None]
     # The smaller half of the deviations is one stretch of the sorted values: it begins behind those on the
     # left that deviate more than their counterparts beyond its end.

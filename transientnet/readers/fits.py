@@ -93,7 +93,7 @@ def load_image(path: str) -> tuple[Image | None, Mapping[str, Any]]:
         raise ReadError(f"{path}: {error}") from error
 
 
-def _load(path: str) -> list[Hdu] | tuple[Image, dict[str, Any]]:
+def _load(path: str) -> list[Hdu] | tuple[Image, Mapping[str, Any]]:
     """All HDUs, or at once the image of a plain file."""
     try:
         with open_file(path) as file:

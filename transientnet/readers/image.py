@@ -108,7 +108,7 @@ def _matrix(header: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
     return matrix if usable else None
 
 
-def _determinant(matrix: npt.NDArray[np.float64]) -> float:
+def _determinant(matrix: npt.NDArray[np.floating[Any]]) -> float:
     (a, b), (c, d) = matrix.tolist()
     return float(a * d - b * c)
 

@@ -33,7 +33,7 @@ _MAX_LOOKS = 50_000
 #: More than these need more than one byte to say which it is.
 _MAX_BRANCHES = 64
 
-_DTYPES = {"float": np.dtype("<f4"), "double": np.dtype("<f8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"float": np.dtype("<f4"), "double": np.dtype("<f8")}
 # Alternatives begin with different bytes: there is one way to match, so that no byte is looked at twice.
 _VARINT = rb"[\x80-\xff]{0,9}+[\x00-\x7f]"
 #: A length below 64 is one even byte, one below 128 an even byte with the high bit and a 1.
