@@ -38,9 +38,9 @@ class Loaded(str):
         return loaded
 
 
-def open_file(path: str | Path) -> IO[bytes]:
+def open_file(path: str | Path, buffering: int = -1) -> IO[bytes]:
     """The file at `path`, or its bytes where they are known."""
-    return io.BytesIO(path.data) if isinstance(path, Loaded) else open(path, "rb")
+    return io.BytesIO(path.data) if isinstance(path, Loaded) else open(path, "rb", buffering)
 
 
 def sniff_bytes(head: bytes) -> str | None:
@@ -66,7 +66,8 @@ def sniff(path: str | Path) -> str | None:
         The file cannot be opened.
     """
     try:
-        with open_file(path) as file:
+        # Most files of a night are looked at once to find them: no more is read than is needed.
+        with open_file(path, _HEAD) as file:
             head = _head(file)
     except OSError as error:
         raise ReadError(f"{path}: {error.strerror or error}") from error
