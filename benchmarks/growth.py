@@ -29,8 +29,8 @@ def main() -> None:
     sources = sorted(options.packets.glob("*.avro"))
     runs: dict[int, Run] = {}
     count, left = 100, options.budget
-    print("| alerts | seconds | core-seconds | GB read | alerts/s | core-seconds per million |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| alerts | seconds | core-seconds | GB read | alerts/s | core-s per 1e6 | parent MB | worker MB |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     while count <= options.most and (not runs or 10 * runs[count // 10].wall < left):
         with tempfile.TemporaryDirectory() as temporary:
             folder, out = Path(temporary) / "night", Path(temporary) / "scores.csv"
@@ -39,7 +39,7 @@ def main() -> None:
         left -= run.wall
         print(
             f"| {count} | {run.wall:.1f} | {run.cpu:.1f} | {run.read / 1e9:.2f} | {count / run.wall:.0f} "
-            f"| {run.cpu / count * 1e6:.0f} |",
+            f"| {run.cpu / count * 1e6:.0f} | {run.parent_mb:.0f} | {run.worker_mb:.0f} |",
             flush=True,
         )
         count *= 10

@@ -43,7 +43,7 @@ def main() -> int:
                     many_alerts(sources, many, each)
                     links([many], folder, max(1, count // each))
                 run = score([folder], out, "--workers", str(cores()))
-                memory = [mib * 2**20 / 1e6 for mib in (run.parent_mib, run.worker_mib)]
+                memory = [run.parent_mb, run.worker_mb]
             print(f"| {count} | {each} | {run.wall:.1f} | {memory[0]:.0f} | {memory[1]:.0f} |", flush=True)
             worst = [max(pair) for pair in zip(worst, memory, strict=True)]
     return int(worst[0] > PARENT or worst[1] > WORKER)

@@ -17,12 +17,12 @@ _LOOK = 0.05
 
 
 class Run(NamedTuple):
-    """What a command took: seconds, core-seconds of all its processes, peak memory in MiB, bytes read."""
+    """What a command took: seconds, core-seconds of all its processes, peak memory in MB, bytes read."""
 
     wall: float
     cpu: float
-    parent_mib: float
-    worker_mib: float
+    parent_mb: float
+    worker_mb: float
     read: int
 
 
@@ -74,7 +74,7 @@ def watched(command: Sequence[str]) -> Run:
     while process.poll() is None:
         alive = (process.pid, *_children(process.pid))
         for pid in alive:
-            peak[pid] = max(peak.get(pid, 0.0), _status(pid, "status", "VmHWM:") / 1024)
+            peak[pid] = max(peak.get(pid, 0.0), _status(pid, "status", "VmHWM:") * 1024 / 1e6)
         # What an ended child had read counts as its parent's.
         read = max(read, sum(_status(pid, "io", "rchar:") for pid in alive))
         time.sleep(_LOOK)

@@ -168,4 +168,4 @@ def _complete(triplet: Triplet, layout: Layout, given: dict[str, float | None]) 
             values[name], meta[f"{name}_from"] = usual, "layout"
     if layout.name:
         meta.setdefault("survey", layout.name)
-    return replace(triplet, meta=meta, **values)
+    return triplet if not values and meta == triplet.meta else replace(triplet, meta=meta, **values)

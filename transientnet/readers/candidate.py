@@ -70,7 +70,7 @@ def from_images(
     survey = known or layout
     if survey is not layout:
         roles = _Roles(scalars, combined(layout, survey))
-    meta = {"source": source, **_meta(roles, survey)}
+    meta = {"source": source, **(_meta(roles, survey) if scalars else {})}
     if survey.name:
         meta["survey"] = survey.name
     stamps = {c: None if (i := images.get(c)) is None else oriented_like(i, science.matrix) for c in CHANNELS}
