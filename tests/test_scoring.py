@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -267,8 +268,7 @@ def test_content_changes_with_any_byte(tmp_path: Path, size: int) -> None:
 def test_checksums_are_the_same_with_and_without_the_fast_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transientnet.scoring import batches as module
-
+    module = importlib.import_module("transientnet.scoring.batches")
     file = tmp_path / "x"
     file.write_bytes(np.random.default_rng(1).bytes(100_000))
     found = content_id(str(file))
