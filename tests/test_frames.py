@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,12 @@ class TestCatalogues:
         assert [triplet.science[2, 2] for triplet in triplets] == [FRAME[40, 50], FRAME[70, 12]]
         assert triplets[0].meta["ra"] == pytest.approx(ra[0])
 
+    def test_names_in_latin_1(self, tmp_path: Path) -> None:
+        path = tmp_path / "c.fits"
+        Table({"id": ["caf?", "b"], "x": [1.0, 2.0], "y": [1.0, 2.0]}).write(path)
+        path.write_bytes(path.read_bytes().replace(b"caf?", b"caf\xe9"))
+        assert read_catalog(path).ids[1] == "b"
+
     def test_the_far_side_of_the_sky_is_flagged(self) -> None:
         (triplet,) = cut_triplets(hdu(FRAME, grid()), None, None, {"ra": [330.0], "dec": [-2.0]})
         assert triplet.error is not None
@@ -329,6 +337,35 @@ class TestFrames:
         for path in (bad, short, huge, tmp_path / "absent.fits"):
             with pytest.raises(ReadError):
                 cut_triplets(path, None, None, np.array([[5.0, 5.0]]))
+
+    @pytest.mark.parametrize(("key", "value"), [("NAXIS", 2**62), ("NAXIS1", -64), ("PCOUNT", -2880)])
+    @pytest.mark.parametrize("zipped", [False, True])
+    def test_headers_that_would_be_read_for_ever(
+        self, tmp_path: Path, key: str, value: int, zipped: bool
+    ) -> None:
+        path = tmp_path / "f.fits"
+        table = fits.BinTableHDU(Table({"x": [1.0], "y": [2.0]}))
+        fits.HDUList([hdu(FRAME, grid(), PCOUNT=0), table]).writeto(path)
+        content = path.read_bytes()
+        at = content.index(f"{key:<8}=".encode())
+        content = content[:at] + f"{key:<8}= {value:>20}".ljust(80).encode() + content[at + 80 :]
+        path.write_bytes(gzip.compress(content) if zipped else content)
+        with pytest.raises(ReadError, match="damaged FITS"):
+            open_frame(path, "science")
+        with pytest.raises(ReadError, match="damaged FITS"):
+            read_catalog(path)
+
+    def test_bombs_are_cut_off(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("transientnet.readers.frames.MAX_FRAME_BYTES", 2**20)
+        monkeypatch.setattr("transientnet.readers.catalog.MAX_FILE_BYTES", 2**20)
+        path = tmp_path / "f.fits.gz"
+        file = io.BytesIO()
+        hdu(FRAME).writeto(file)
+        path.write_bytes(gzip.compress(file.getvalue() + bytes(2**21)))
+        with pytest.raises(ReadError, match="limit"):
+            open_frame(path, "science")
+        with pytest.raises(ReadError, match="limit"):
+            read_catalog(path)
 
 
 class TestCommand:

@@ -34,6 +34,7 @@ _READERS = {
     "npy": "arrays",
     "npz": "arrays",
     "hdf5": "hdf5",
+    "table": "files",
 }
 
 
@@ -49,7 +50,9 @@ def open_triplets(
     Parameters
     ----------
     source : path, list of paths, glob, directory, ndarray, Triplet, or iterable of these
-        Files are told apart by content. Folders are searched to the bottom, sorted by name. Arrays are
+        Files are told apart by content. Folders are searched to the bottom, sorted by name. A table with
+        the columns ``science``, ``reference``, ``difference`` names the files of a candidate per row; tables
+        in folders are left alone. Arrays are
         ``(3, H, W)`` or ``(N, 3, H, W)``: science, reference, difference. Stamps may also be `NDData`,
         `CCDData` or `Cutout2D` objects, three in a row or named in a mapping.
     layout : str, path or Layout, optional
@@ -91,7 +94,7 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
     if isinstance(source, Triplet):
         yield source
     elif isinstance(source, StampFiles):
-        yield _module("fits").read_stamps(source, layout)
+        yield from _module("files").read_stamps(source, layout)
     elif isinstance(source, (str, os.PathLike)):
         yield from _read_files([source], layout)
     elif isinstance(source, (list, tuple)) and all(isinstance(s, (str, os.PathLike)) for s in source):
@@ -108,7 +111,7 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
 def _read_files(sources: Iterable[str | os.PathLike[str]], layout: Layout) -> Iterator[Triplet]:
     for found in group_files(expand([os.fspath(source) for source in sources])):
         if isinstance(found, StampFiles):
-            yield _module("fits").read_stamps(found, layout)
+            yield from _module("files").read_stamps(found, layout)
         else:
             yield from _read_file(found, layout)
 

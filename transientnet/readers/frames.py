@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -18,8 +19,10 @@ import numpy.typing as npt
 from ..errors import ReadError, UsageError
 from ..triplet import Triplet
 from .catalog import read_catalog
+from .hdus import check_counts, check_tiles
 from .image import facts
 from .regrid import Regridder, same_grid
+from .stamp import gunzip
 from .surveys import match_channels
 
 __all__ = ["Frame", "cut_triplets", "open_frame", "stamp_origin"]
@@ -261,7 +264,9 @@ def _open_file(name: str, role: str, mask_bits: int | None, *, memmap: bool = Tr
         with warnings.catch_warnings():
             # Non-standard cards are repaired as astropy reads; nothing that a user could act on.
             warnings.simplefilter("ignore")
-            with fits.open(path, memmap=memmap) as hdus:
+            unpacked = _unpacked(path)
+            check_counts(path if unpacked is None else unpacked.getbuffer())
+            with fits.open(unpacked or path, memmap=memmap and unpacked is None) as hdus:
                 hdu = _image(hdus, name, role, extension)
                 mask_hdu = None if role == "mask" else _mask_of(hdus, hdu)
                 if memmap and any(_is_scaled(h) for h in (hdu, mask_hdu) if h is not None):
@@ -278,6 +283,15 @@ def _open_file(name: str, role: str, mask_bits: int | None, *, memmap: bool = Tr
         raise ReadError(f"no {role} frame at {path}") from error
     except Exception as error:
         raise ReadError(f"cannot read the {role} frame {name}: {type(error).__name__}: {error}") from error
+
+
+def _unpacked(path: str) -> io.BytesIO | None:
+    """What a gzipped file holds, up to the size of the largest frame; None if it is not gzipped."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return None
+        file.seek(0)
+        return io.BytesIO(gunzip(file.read(), MAX_FRAME_BYTES))
 
 
 def _is_image(hdu: Any) -> bool:
@@ -329,6 +343,8 @@ def _mask_of(hdus: Any, image: Any) -> Any:
 
 def _pixels(hdu: Any, name: str) -> npt.NDArray[Any]:
     """The image of an HDU, its size checked before anything is unpacked."""
+    from astropy.io import fits
+
     header = hdu.header
     axes = [header[f"NAXIS{i + 1}"] for i in range(header["NAXIS"])]
     size = abs(header["BITPIX"]) // 8 * math.prod(axes)
@@ -336,6 +352,8 @@ def _pixels(hdu: Any, name: str) -> npt.NDArray[Any]:
         raise ReadError(
             f"{name} would unpack into {size / 2**30:.1f} GiB; the limit is {MAX_FRAME_BYTES / 2**30:.0f} GiB"
         )
+    if isinstance(hdu, fits.CompImageHDU):
+        check_tiles(hdu, MAX_FRAME_BYTES)
     return np.asarray(hdu.data).reshape(axes[1], axes[0])
 
 

@@ -19,7 +19,17 @@ from .image import Image, facts, psf_fwhm
 from .stamp import gunzip
 from .surveys import channel_of
 
-__all__ = ["Hdu", "apply_mask", "first_image", "hdu_image", "header_values", "pick", "read_hdus"]
+__all__ = [
+    "Hdu",
+    "apply_mask",
+    "check_counts",
+    "check_tiles",
+    "first_image",
+    "hdu_image",
+    "header_values",
+    "pick",
+    "read_hdus",
+]
 
 #: What an HDU is when it is not a stamp, by its name.
 _KINDS = {
@@ -31,7 +41,8 @@ _KINDS = {
 }
 #: Planes of an LSST-style bit mask that say a pixel was not measured.
 _BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
-_COUNT = re.compile(rb"(Z?NAXIS  ? ?|TFIELDS )= *\+?([0-9]{1,30})")
+_COUNT = re.compile(rb"(NAXIS[0-9 ]{3}|ZNAXIS[0-9 ]{2}|TFIELDS |[PG]COUNT  )= *([+-]?[0-9]{1,30})")
+_NUMBERED = ("NAXIS", "ZNAXIS", "TFIELDS")
 _NAME_KEYS = ("EXTNAME", "HDUNAME", "STAMP_TYPE", "STAMPTYP", "IMTYPE", "IMAGETYP")
 
 
@@ -85,7 +96,7 @@ def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
 def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
     from astropy.io import fits
 
-    _check_counts(data)
+    check_counts(data)
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     with fits.open(file, memmap=not isinstance(data, bytes), lazy_load_hdus=True) as opened:
         for index, hdu in enumerate(opened):
@@ -107,13 +118,17 @@ def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
             if min(axes) < 0 or size > limit:
                 raise ReadError(f"HDU {index} claims {size} bytes of pixels, the limit is {limit}")
             if isinstance(hdu, fits.CompImageHDU):
-                _check_tiles(hdu, limit)
+                check_tiles(hdu, limit)
             pixels = hdu.data
             yield Hdu(*common, data=None if pixels is None else np.asarray(pixels))
 
 
-def _check_counts(data: bytes | str) -> None:
-    """Refuse counts beyond the FITS standard's 999: astropy asks for each axis and column by name."""
+def check_counts(data: bytes | str) -> None:
+    """Refuse counts that keep astropy busy for ever.
+
+    It asks for each axis and column by name, so there are 999 at most, as the FITS standard says; and a
+    negative size leads it back to where it came from.
+    """
     with contextlib.ExitStack() as files:
         if isinstance(data, str):
             file = files.enter_context(open(data, "rb"))
@@ -121,8 +136,9 @@ def _check_counts(data: bytes | str) -> None:
         else:
             view = data
         for card in _COUNT.finditer(view):
-            if card.start() % 80 == 0 and int(card[2]) > 999:
-                raise ReadError(f"damaged FITS: {card[1].decode().strip()} is {card[2].decode()}")
+            name, count = card[1].decode().strip(), int(card[2])
+            if card.start() % 80 == 0 and (count < 0 or (count > 999 and name in _NUMBERED)):
+                raise ReadError(f"damaged FITS: {name} is {count}")
 
 
 def _plain_header(header: Any) -> tuple[dict[str, Any], dict[str, str]]:
@@ -140,7 +156,7 @@ def _plain_header(header: Any) -> tuple[dict[str, Any], dict[str, str]]:
     return values, comments
 
 
-def _check_tiles(hdu: Any, limit: int) -> None:
+def check_tiles(hdu: Any, limit: int) -> None:
     """Refuse gzip tiles that inflate beyond `limit`: astropy inflates a tile without a bound."""
     compressed = hdu._bintable
     if "GZIP" not in str(compressed.header.get("ZCMPTYPE", "")) and not any(
