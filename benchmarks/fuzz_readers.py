@@ -129,6 +129,10 @@ def _beside_stamps(stamps: np.ndarray) -> dict[str, bytes]:
     mask = fits.ImageHDU((stamps[0] > 105).astype(np.uint8), name="MASK")
     fits.HDUList([fits.PrimaryHDU(stamps[0], wcs.to_header()), mask]).writeto(frame)
     seeds = {"frame.fits": frame.getvalue()}
+    for kind in ("GZIP_2", "RICE_1", "HCOMPRESS_1"):
+        frame = io.BytesIO()
+        fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(stamps[0], compression_type=kind)]).writeto(frame)
+        seeds[f"frame.{kind}.fits.fz"] = frame.getvalue()
     table = Table({"id": ["a", "b"], "x": [3.0, 9.0], "y": [4.0, 20.0], "ra": [10.0, 10.001]})
     for kind, ending in (("ascii.csv", "csv"), ("ascii.ecsv", "ecsv"), ("votable", "xml"), ("fits", "fits")):
         with tempfile.TemporaryDirectory() as folder:

@@ -355,6 +355,13 @@ class TestFrames:
         with pytest.raises(ReadError, match="damaged FITS"):
             read_catalog(path)
 
+    @pytest.mark.parametrize(("key", "value"), [("CUNIT1", "m"), ("CDELT1", 1e300), ("RADESYS", "x")])
+    def test_a_wcs_that_makes_no_sense_is_none(self, key: str, value: Any) -> None:
+        damaged = hdu(FRAME, grid(), **{key: value})
+        (triplet,) = cut_triplets(damaged, damaged, None, np.array([[60.0, 45.0]]), size=3)
+        assert triplet.error is None
+        assert triplet.science[1, 1] == triplet.reference[1, 1] == FRAME[45, 60]
+
     def test_bombs_are_cut_off(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("transientnet.readers.frames.MAX_FRAME_BYTES", 2**20)
         monkeypatch.setattr("transientnet.readers.catalog.MAX_FILE_BYTES", 2**20)

@@ -37,11 +37,9 @@ def files(folder: Path, ending: str = "fits") -> Table:
 
 def write(table: Table, path: Path) -> Path:
     if path.suffix == ".parquet":
-        pyarrow = pytest.importorskip("pyarrow")
-        import pyarrow.parquet
-
         columns = {name: table[name].tolist() for name in table.colnames}
-        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        rows = pytest.importorskip("pyarrow").table(columns)
+        pytest.importorskip("pyarrow.parquet").write_table(rows, path)
     else:
         kind = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits"}[path.suffix]
         table.write(path, format=kind)
@@ -74,8 +72,11 @@ def test_a_table_names_the_files(
 
 def test_absolute_paths_names_of_files_and_another_column_order(tmp_path: Path) -> None:
     table = files(tmp_path / "a")
-    names = {f"{word}_file": [str(tmp_path / "a" / name) for name in table[channel]]
-             for word, channel in (("diff", "difference"), ("new", "science"), ("tmpl", "reference"))}  # fmt: skip
+    words = {"diff": "difference", "new": "science", "tmpl": "reference"}
+    names = {
+        f"{word}_file": [str(tmp_path / "a" / name) for name in table[channel]]
+        for word, channel in words.items()
+    }
     triplets = list(open_triplets(write(Table(names), tmp_path / "b.csv")))
     assert_all(triplets)
     assert [t.id for t in triplets] == ["0a", "1a", "2a"]

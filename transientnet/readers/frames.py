@@ -20,7 +20,7 @@ from ..errors import ReadError, UsageError
 from ..triplet import Triplet
 from .catalog import read_catalog
 from .hdus import check_counts, check_tiles
-from .image import facts
+from .image import SCALES, facts
 from .regrid import Regridder, same_grid
 from .stamp import gunzip
 from .surveys import match_channels
@@ -265,13 +265,17 @@ def _open_file(name: str, role: str, mask_bits: int | None, *, memmap: bool = Tr
             # Non-standard cards are repaired as astropy reads; nothing that a user could act on.
             warnings.simplefilter("ignore")
             unpacked = _unpacked(path)
-            check_counts(path if unpacked is None else unpacked.getbuffer())
+            check_counts(path if unpacked is None else unpacked.getvalue())
             with fits.open(unpacked or path, memmap=memmap and unpacked is None) as hdus:
                 hdu = _image(hdus, name, role, extension)
                 mask_hdu = None if role == "mask" else _mask_of(hdus, hdu)
                 if memmap and any(_is_scaled(h) for h in (hdu, mask_hdu) if h is not None):
                     # astropy does not map what it must rescale.
                     return _open_file(name, role, mask_bits, memmap=False)
+                for index, one in enumerate(hdus):
+                    if isinstance(one, fits.CompImageHDU) and (one is hdu or one is mask_hdu):
+                        with fits.open(unpacked or path, disable_image_compression=True) as stored:
+                            check_tiles(stored[index], MAX_FRAME_BYTES)
                 data = _pixels(hdu, name)
                 if role == "mask":
                     return Frame(_bad(data, hdu.header, mask_bits), name)
@@ -343,8 +347,6 @@ def _mask_of(hdus: Any, image: Any) -> Any:
 
 def _pixels(hdu: Any, name: str) -> npt.NDArray[Any]:
     """The image of an HDU, its size checked before anything is unpacked."""
-    from astropy.io import fits
-
     header = hdu.header
     axes = [header[f"NAXIS{i + 1}"] for i in range(header["NAXIS"])]
     size = abs(header["BITPIX"]) // 8 * math.prod(axes)
@@ -352,8 +354,6 @@ def _pixels(hdu: Any, name: str) -> npt.NDArray[Any]:
         raise ReadError(
             f"{name} would unpack into {size / 2**30:.1f} GiB; the limit is {MAX_FRAME_BYTES / 2**30:.0f} GiB"
         )
-    if isinstance(hdu, fits.CompImageHDU):
-        check_tiles(hdu, MAX_FRAME_BYTES)
     return np.asarray(hdu.data).reshape(axes[1], axes[0])
 
 
@@ -381,15 +381,23 @@ def _frame(
             f"{name} is an array of shape {data.shape} and dtype {data.dtype}; "
             "a frame is a 2-D image of real numbers"
         )
-    if wcs is not None and not wcs.has_celestial:
-        wcs = None
-    pixel_scale = None
-    if wcs is not None:
-        from astropy.wcs.utils import proj_plane_pixel_area
-
-        wcs = wcs.celestial
-        pixel_scale = float(proj_plane_pixel_area(wcs)) ** 0.5 * 3600
+    wcs, pixel_scale = _celestial(wcs)
     return Frame(data, name, mask, wcs, pixel_scale, _fwhm(headers, pixel_scale))
+
+
+def _celestial(wcs: Any) -> tuple[Any, float | None]:
+    """The part of a WCS that is on the sky, and its arcsec per pixel; None without one that can be used."""
+    from astropy.wcs.utils import proj_plane_pixel_area, wcs_to_celestial_frame
+
+    if wcs is None or not wcs.has_celestial:
+        return None, None
+    try:
+        celestial = wcs.celestial
+        wcs_to_celestial_frame(celestial)
+        scale = float(proj_plane_pixel_area(celestial)) ** 0.5 * 3600
+    except Exception:  # wcslib's errors have no common base
+        return None, None
+    return (celestial, scale) if SCALES[0] < scale < SCALES[1] else (None, None)
 
 
 def _wcs(header: Any, hdus: Any = None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import mmap
 import re
 import warnings
@@ -43,6 +44,8 @@ _KINDS = {
 _BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
 _COUNT = re.compile(rb"(NAXIS[0-9 ]{3}|ZNAXIS[0-9 ]{2}|TFIELDS |[PG]COUNT  )= *([+-]?[0-9]{1,30})")
 _NUMBERED = ("NAXIS", "ZNAXIS", "TFIELDS")
+#: Magic, two sides, scale, sum and bit planes.
+_HCOMPRESS_HEADER = 25
 _NAME_KEYS = ("EXTNAME", "HDUNAME", "STAMP_TYPE", "STAMPTYP", "IMTYPE", "IMAGETYP")
 
 
@@ -118,7 +121,9 @@ def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
             if min(axes) < 0 or size > limit:
                 raise ReadError(f"HDU {index} claims {size} bytes of pixels, the limit is {limit}")
             if isinstance(hdu, fits.CompImageHDU):
-                check_tiles(hdu, limit)
+                file = io.BytesIO(data) if isinstance(data, bytes) else data
+                with fits.open(file, disable_image_compression=True) as stored:
+                    check_tiles(stored[index], limit)
             pixels = hdu.data
             yield Hdu(*common, data=None if pixels is None else np.asarray(pixels))
 
@@ -156,19 +161,65 @@ def _plain_header(header: Any) -> tuple[dict[str, Any], dict[str, str]]:
     return values, comments
 
 
-def check_tiles(hdu: Any, limit: int) -> None:
-    """Refuse gzip tiles that inflate beyond `limit`: astropy inflates a tile without a bound."""
-    compressed = hdu._bintable
-    if "GZIP" not in str(compressed.header.get("ZCMPTYPE", "")) and not any(
-        "GZIP" in name for name in compressed.columns.names
-    ):
-        return
-    for name in compressed.columns.names:
-        if name.endswith("COMPRESSED_DATA"):
-            for tile in compressed.data[name]:
-                raw = np.ascontiguousarray(tile).tobytes()
-                if raw[:2] == b"\x1f\x8b":
-                    limit -= len(gunzip(raw, limit))
+def check_tiles(table: Any, limit: int) -> None:
+    """Refuse compressed tiles that astropy unpacks without a bound, or beyond the memory it set aside.
+
+    Gzip tiles may inflate to anything. HCOMPRESS and PLIO tiles tell their own size, and C code believes
+    them.
+
+    Parameters
+    ----------
+    table : BinTableHDU
+        The image as it is stored, opened with ``disable_image_compression=True``.
+    limit : int
+        Most bytes that gzip tiles may unpack to.
+    """
+    header = table.header
+    method = str(header.get("ZCMPTYPE", "")).strip()
+    for i in range(1, 10):
+        if str(header.get(f"ZNAME{i}", "")).strip() == "BYTEPIX" and header.get(f"ZVAL{i}") not in (
+            1,
+            2,
+            4,
+            8,
+        ):
+            raise ReadError(f"damaged FITS: pixels of {header.get(f'ZVAL{i}')} bytes")
+    shapes = _tile_shapes(header)
+    for name in table.columns.names:
+        if not name.endswith("COMPRESSED_DATA"):
+            continue
+        for tile in table.data[name]:
+            raw = np.ascontiguousarray(tile)
+            stream = raw.tobytes()
+            size = next(shapes, 0) if name == "COMPRESSED_DATA" else 0
+            if stream[:2] == b"\x1f\x8b":
+                limit -= len(gunzip(stream, limit))
+            elif method.startswith("HCOMPRESS") and stream:
+                told = int.from_bytes(stream[2:6], "big") * int.from_bytes(stream[6:10], "big")
+                if told != size or len(stream) < _HCOMPRESS_HEADER:
+                    raise ReadError(f"damaged FITS: a tile of {size} pixels claims {told}")
+            elif method.startswith("PLIO") and stream:
+                words = np.frombuffer(stream, raw.dtype if raw.itemsize == 2 else ">i2").astype(np.int64)
+                # Header of a pixel list, see IRAF's plio.x: lengths are in words of two bytes.
+                if len(words) < 3 or (words[2] <= 0 and len(words) < 5):
+                    raise ReadError("damaged FITS: a tile ends within its header")
+                told = words[2] if words[2] > 0 else (words[4] << 15) + words[3]
+                if not 0 <= told <= len(words):
+                    raise ReadError(f"damaged FITS: a tile of {len(words)} words claims {told}")
+
+
+def _tile_shapes(header: Mapping[str, Any]) -> Iterator[int]:
+    """Pixels of each tile of a compressed image, in the order of the tiles."""
+    axes = range(int(header.get("ZNAXIS", 0)), 0, -1)
+    lengths = [int(header[f"ZNAXIS{i}"]) for i in axes]
+    tiles = [int(header.get(f"ZTILE{i}", header["ZNAXIS1"] if i == 1 else 1)) for i in axes]
+    if min(*tiles, *lengths, 1) < 1:
+        raise ReadError(f"damaged FITS: tiles of {tiles} pixels in an image of {lengths}")
+    counts = [-(-length // tile) for length, tile in zip(lengths, tiles, strict=True)]
+    for index in np.ndindex(*counts):
+        yield math.prod(
+            min(tile, length - i * tile) for i, tile, length in zip(index, tiles, lengths, strict=True)
+        )
 
 
 def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Image | None:

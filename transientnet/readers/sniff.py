@@ -29,7 +29,7 @@ _COLUMN = re.compile(rb'\s*"?[\w .:()/-]{1,60}"?\s*')
 
 
 def sniff_bytes(head: bytes) -> str | None:
-    """Format that `head`, the first bytes of a file, belongs to; None if it is neither of `FORMATS` nor a table.
+    """Format of a file by its first bytes: one of `FORMATS`, a ``table``, or None.
 
     A bare record behind a schema registry's frame (one zero byte, four bytes of schema number) has no
     magic of its own: it is taken for one when its first kilobytes are binary.
