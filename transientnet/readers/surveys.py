@@ -114,6 +114,8 @@ class Layout:
         Width of a whole stamp in pixels; what is missing was cut off at the edge of the chip.
     bands : mapping of str to str
         Names of numbered filters.
+    zero_point : float or None
+        Magnitude of a flux of one, where packets have fluxes and no magnitudes.
     schema : str or None
         Path of an Avro schema (``.avsc``) for packets that come without one; types that it does not
         define are looked up in files of their name beside it.
@@ -130,6 +132,7 @@ class Layout:
     fwhm: float | None = None
     stamp_size: int | None = None
     bands: Mapping[str, str] = field(default_factory=dict)
+    zero_point: float | None = None
     schema: str | None = None
     sources: str = ""
 
@@ -147,7 +150,7 @@ class Layout:
             for key in ("recognise", "order", "packet_order"):
                 if key in values:
                     values[key] = _strings(values[key])
-            for key in ("pixel_scale", "fwhm"):
+            for key in ("pixel_scale", "fwhm", "zero_point"):
                 if values.get(key) is not None:
                     values[key] = float(values[key])
             aliases = {role: _strings(names) for role, names in named.items()}
