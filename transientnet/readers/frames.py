@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..errors import ReadError, UsageError
 from ..triplet import Triplet
 from .catalog import read_catalog
-from .hdus import check_counts, check_tiles
+from .hdus import check_counts, check_size, check_tiles
 from .image import SCALES, facts
 from .regrid import Regridder, same_grid
 from .stamp import gunzip
@@ -273,13 +273,15 @@ def _open_file(name: str, role: str, mask_bits: int | None, *, memmap: bool = Tr
                     # astropy does not map what it must rescale.
                     return _open_file(name, role, mask_bits, memmap=False)
                 for index, one in enumerate(hdus):
-                    if isinstance(one, fits.CompImageHDU) and (one is hdu or one is mask_hdu):
-                        with fits.open(unpacked or path, disable_image_compression=True) as stored:
-                            check_tiles(stored[index], MAX_FRAME_BYTES)
-                data = _pixels(hdu, name)
+                    if one is hdu or one is mask_hdu:
+                        _check_size(one, path)
+                        if isinstance(one, fits.CompImageHDU):
+                            with fits.open(unpacked or path, disable_image_compression=True) as stored:
+                                check_tiles(stored[index], MAX_FRAME_BYTES)
+                data = _pixels(hdu)
                 if role == "mask":
                     return Frame(_bad(data, hdu.header, mask_bits), name)
-                mask = None if mask_hdu is None else _bad(_pixels(mask_hdu, name), mask_hdu.header, mask_bits)
+                mask = None if mask_hdu is None else _bad(_pixels(mask_hdu), mask_hdu.header, mask_bits)
                 return _frame(data, name, mask, _wcs(hdu.header, hdus), (hdu.header, hdus[0].header))
     except (ReadError, UsageError):
         raise
@@ -345,16 +347,15 @@ def _mask_of(hdus: Any, image: Any) -> Any:
     return None
 
 
-def _pixels(hdu: Any, name: str) -> npt.NDArray[Any]:
-    """The image of an HDU, its size checked before anything is unpacked."""
-    header = hdu.header
-    axes = [header[f"NAXIS{i + 1}"] for i in range(header["NAXIS"])]
-    size = abs(header["BITPIX"]) // 8 * math.prod(axes)
-    if size > MAX_FRAME_BYTES and not os.path.getsize(name.partition("[")[0]) >= size:
-        raise ReadError(
-            f"{name} would unpack into {size / 2**30:.1f} GiB; the limit is {MAX_FRAME_BYTES / 2**30:.0f} GiB"
-        )
-    return np.asarray(hdu.data).reshape(axes[1], axes[0])
+def _check_size(hdu: Any, path: str) -> None:
+    """Refuse an image that would unpack to more than memory is for; what is mapped may be larger."""
+    axes = [hdu.header[f"NAXIS{i + 1}"] for i in range(hdu.header["NAXIS"])]
+    stored = os.path.getsize(path)
+    check_size(abs(hdu.header["BITPIX"]) // 8 * math.prod(axes), stored, max(MAX_FRAME_BYTES, stored))
+
+
+def _pixels(hdu: Any) -> npt.NDArray[Any]:
+    return np.asarray(hdu.data).reshape(hdu.header["NAXIS2"], hdu.header["NAXIS1"])
 
 
 def _bad(planes: npt.NDArray[Any], header: Any = None, mask_bits: int | None = None) -> npt.NDArray[np.bool_]:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import mmap
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +18,15 @@ import numpy.typing as npt
 
 from ..errors import ReadError
 from .image import Image, facts, psf_fwhm
-from .stamp import gunzip
+from .stamp import MAX_STAMP_BYTES, gunzip
 from .surveys import channel_of
 
 __all__ = [
+    "MAX_RATIO",
     "Hdu",
     "apply_mask",
     "check_counts",
+    "check_size",
     "check_tiles",
     "first_image",
     "hdu_image",
@@ -31,6 +34,9 @@ __all__ = [
     "pick",
     "read_hdus",
 ]
+
+MAX_RATIO = 1000
+"""Most that an image may unpack to, as a multiple of its file, once it is beyond `MAX_STAMP_BYTES`."""
 
 #: What an HDU is when it is not a stamp, by its name.
 _KINDS = {
@@ -118,14 +124,22 @@ def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
             size = abs(int(hdu.header.get("BITPIX", 8))) // 8
             for axis in axes:
                 size *= axis
-            if min(axes) < 0 or size > limit:
-                raise ReadError(f"HDU {index} claims {size} bytes of pixels, the limit is {limit}")
+            if min(axes) < 0:
+                raise ReadError(f"HDU {index} has sides of {axes} pixels")
+            check_size(size, len(data) if isinstance(data, bytes) else os.path.getsize(data), limit)
             if isinstance(hdu, fits.CompImageHDU):
                 file = io.BytesIO(data) if isinstance(data, bytes) else data
                 with fits.open(file, disable_image_compression=True) as stored:
                     check_tiles(stored[index], limit)
             pixels = hdu.data
             yield Hdu(*common, data=None if pixels is None else np.asarray(pixels))
+
+
+def check_size(size: int, stored: int, limit: int) -> None:
+    """Refuse an image of more than `limit` bytes, or of far more than a file of `stored` bytes can pack."""
+    limit = min(limit, max(MAX_STAMP_BYTES, MAX_RATIO * stored))
+    if size > limit:
+        raise ReadError(f"{size} bytes of pixels claimed by a file of {stored}: the limit is {limit}")
 
 
 def check_counts(data: bytes | str) -> None:
