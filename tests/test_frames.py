@@ -362,6 +362,17 @@ class TestFrames:
         assert triplet.error is None
         assert triplet.science[1, 1] == triplet.reference[1, 1] == FRAME[45, 60]
 
+    @pytest.mark.parametrize("dtype", ["u1", "i2", ">u2", "i4", ">i8", "u8"])
+    @pytest.mark.parametrize("bits", [None, 4])
+    def test_masks_of_any_integer(self, dtype: str, bits: int | None) -> None:
+        mask = np.zeros(FRAME.shape, dtype)
+        mask[10, 10:12] = 4, 2
+        mask[10, 12] = np.iinfo(dtype).max
+        (triplet,) = cut_triplets(
+            FRAME, None, None, np.array([[11.0, 10.0]]), size=3, mask=mask, mask_bits=bits
+        )
+        assert np.isnan(triplet.science[1]).tolist() == [True, bits is None, True]
+
     def test_bombs_are_cut_off(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("transientnet.readers.frames.MAX_FRAME_BYTES", 2**20)
         monkeypatch.setattr("transientnet.readers.catalog.MAX_FILE_BYTES", 2**20)

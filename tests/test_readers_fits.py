@@ -108,6 +108,18 @@ def test_several_candidates_in_one_file(tmp_path: Path) -> None:
         equal(triplet, SCI + i, None if i == 2 else REF + i, DIFF + i)
 
 
+def test_candidates_numbered_in_their_names(tmp_path: Path) -> None:
+    hdus = [
+        fits.ImageHDU(stamp + i, name=f"{name}_{i}")
+        for i in (1, 2, 10)
+        for name, stamp in (("SCI", SCI), ("REF", REF), ("DIFF", DIFF))
+    ]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "x.fits")
+    triplets = list(open_triplets(tmp_path / "x.fits"))
+    for i, triplet in zip((1, 2, 10), triplets, strict=True):
+        equal(triplet, SCI + i, REF + i, DIFF + i)
+
+
 def test_two_unnamed_images_are_not_guessed(tmp_path: Path) -> None:
     fits.HDUList([fits.PrimaryHDU(SCI), fits.ImageHDU(DIFF)]).writeto(tmp_path / "x.fits")
     assert "layout" in (one(tmp_path / "x.fits").error or "")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from .hdus import Hdu, first_image, hdu_image, header_values, pick, read_hdus
 from .image import Image
 from .sources import channel_of_file, stem
 from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, gunzip, plain_file
-from .surveys import Layout, match_channels
+from .surveys import Layout, channel_of, match_channels
 
 __all__ = ["load_image", "read"]
 
@@ -24,13 +26,16 @@ __all__ = ["load_image", "read"]
 _SHARED = ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN", "FILTER", "BAND", "MJD", "MJD-OBS", "JD", "PIXSCALE")
 
 
+_NUMBERED = re.compile(r"(.*?)[ _.-]?([0-9]{1,9})")
+
+
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
     """Candidates of one FITS file.
 
-    Understood are: extensions named after the channels (several candidates by EXTVER or by repetition);
-    as many unnamed images as the layout has channels, in its order; a cube ``(3, H, W)`` or
-    ``(N, 3, H, W)``; a binary table with a column per stamp and a row per candidate; one image alone,
-    which is the science stamp.
+    Understood are: extensions named after the channels (several candidates by EXTVER, by a number behind
+    the name, or by repetition); as many unnamed images as the layout has channels, in its order; a cube
+    ``(3, H, W)`` or ``(N, 3, H, W)``; a binary table with a column per stamp, or per file of a stamp, and a
+    row per candidate; one image alone, which is the science stamp.
 
     Raises
     ------
@@ -114,6 +119,10 @@ def _candidates(
     names = list(dict.fromkeys(hdu.name for hdu in images))
     numbers = {str(hdu.index): hdu for hdu in images}
     found = match_channels([*names, *numbers], layout)
+    if not found and any(numbered := [_numbered(hdu) for hdu in images]):
+        images = [other or hdu for other, hdu in zip(numbered, images, strict=True)]
+        names = list(dict.fromkeys(hdu.name for hdu in images))
+        found = match_channels(names, layout)
     unnamed = [hdu for hdu in images if not hdu.name]
     if found and (len(unnamed) < 2 or not numbers.keys().isdisjoint(found.values())):
         channels = {
@@ -137,6 +146,14 @@ def _candidates(
     if list(members) == ["science"] and members["science"].data is not None:
         return _cube(path, members["science"], hdus, layout)
     return [_images(hdus, members)]
+
+
+def _numbered(hdu: Hdu) -> Hdu | None:
+    """``SCI_2`` as version 2 of ``SCI``; None for a name that is no channel and a number."""
+    parts = _NUMBERED.fullmatch(hdu.name)
+    if parts is None or channel_of(parts[1]) is None:
+        return None
+    return replace(hdu, name=parts[1], version=int(parts[2]))
 
 
 def _images(hdus: Sequence[Hdu], members: Mapping[str, Hdu]) -> dict[str, Image | None]:

@@ -364,8 +364,9 @@ def _bad(planes: npt.NDArray[Any], header: Any = None, mask_bits: int | None = N
         return np.asarray(~np.isfinite(planes) | (planes != 0))
     if mask_bits is None:
         named = [header[key] for key in _UNOBSERVED_PLANES if header is not None and key in header]
-        mask_bits = sum(1 << int(bit) for bit in named) if named else -1
-    return np.asarray((planes & planes.dtype.type(mask_bits)) != 0)
+        mask_bits = sum(1 << int(bit) for bit in named if 0 <= int(bit) < 64) if named else -1
+    bits = mask_bits & ((1 << 8 * planes.dtype.itemsize) - 1)
+    return np.asarray((planes & np.array(bits, f"u{planes.dtype.itemsize}").astype(planes.dtype)) != 0)
 
 
 def _frame(

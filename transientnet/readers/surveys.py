@@ -38,7 +38,7 @@ _WORDS = {
     "science": "science|istamp|sstamp|sci|scim|new|search|srch|target|targ|reduced|red|calexp|obs",
     "reference": "reference|rstamp|tstamp|refr|ref|template|templ|tmplt|tmpl|temp",
     "difference": "difference|dstamp|differential|diffimg|diffim|diffexp|diff|dif|subtraction|subtracted|sub"
-    "|scimref|residual|resid",
+    "|scimref|residual|resid|hotpants|zogy|sfft",
 }
 _FILLER = (
     "cutouts?|postagestamps?|stamps?|stampdata|thumbnails?|thumbs?|postage|images?|img|im|fits|data|array|arr"
@@ -46,8 +46,10 @@ _FILLER = (
 )
 _ONE_WORD = "|".join(f"(?P<{channel}>{words})" for channel, words in _WORDS.items())
 _CHANNEL = re.compile(rf"(?:{_FILLER})*(?:{_ONE_WORD})(?:{_FILLER})*")
-#: A bare "image" is the science stamp, and the one-letter names of thumbnails count, if nothing else does.
-_WEAK = {"image": "science", "img": "science", "thumbnaild": "difference"}
+#: One letter, as in ``thumbnail_d`` or ZOGY's N, R and D: counts if the three channels are then complete.
+_LETTER = re.compile(rf"(?:{_FILLER})*(?:(?P<science>[ns])|(?P<reference>[rt])|(?P<difference>d))")
+#: A bare "image" is the science stamp if nothing else is.
+_WEAK = {"image": "science", "img": "science"}
 
 #: Generic names of everything but the stamps, best first; normalised.
 _ROLES: dict[str, tuple[str, ...]] = {
@@ -264,6 +266,14 @@ def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, 
             heard = understand(name)
             if heard is not None and heard not in found and name not in found.values():
                 found[heard] = name
+    letters = {
+        letter.lastgroup: name
+        for name in reversed(names)
+        if name not in found.values()
+        and (letter := _LETTER.fullmatch(normalise(name.rpartition(".")[2]))) is not None
+    }
+    if {*found, *letters}.issuperset(CHANNELS):
+        found = {**letters, **found}  # type: ignore[dict-item]
     return {channel: found[channel] for channel in CHANNELS if channel in found}
 
 
