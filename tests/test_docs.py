@@ -61,6 +61,7 @@ def frames(folder: Path) -> None:
                 image += 300 * np.exp(-((x - place) ** 2 + (y - 100) ** 2) / 8)
         fits.PrimaryHDU(image.astype(np.float32)).writeto(folder / f"{name}.fits")
     (folder / "detections.csv").write_text("id,x,y\na,60,100\nb,150,100\nc,295,100\n")
+    (folder / "candidates.csv").write_text("science,reference,id\nscience.fits,reference.fits,a\n")
 
 
 @pytest.fixture(scope="module")
