@@ -7,6 +7,7 @@ import re
 import runpy
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,10 +74,17 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames(folder)
     programs = folder / "bin"
     programs.mkdir()
-    program = programs / "transientnet"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m transientnet "$@"\n')
-    program.chmod(0o755)
+    for name in ("transientnet", "dask"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {name} "$@"\n')
+        program.chmod(0o755)
     return folder
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -107,9 +115,11 @@ def test_the_commands_and_code_of_a_page_run(page: Path, prepared: Path, tmp_pat
         "TRANSIENTNET_CACHE": str(tmp_path / "cache"),
         "TRANSIENTNET_OFFLINE": "1",
     }
-    script = ["set -euo pipefail"]
+    script = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     python: list[str] = []
+    port = free_port()
     for number, (kind, code) in enumerate(blocks(page)):
+        code = code.replace("8786", port)
         if kind == "python":
             # Later blocks of a page see the names of earlier ones.
             python.append(code)
