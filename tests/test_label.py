@@ -1,22 +1,16 @@
-"""The labelling page: what reaches the disk, who may ask, and a person at the keyboard."""
+"""The labelling page: what reaches the disk, and who may ask."""
 
 from __future__ import annotations
 
 import asyncio
 import csv
-import os
-import re
-import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsing import save
 
 from transientnet import load_model
 from transientnet.errors import EmptyInputError, LabelError, ReadError, UsageError
@@ -29,21 +23,6 @@ from transientnet.label.training import Training
 
 TOKEN = "secret"
 ROW = {"files": {"path": "s.npz"}, "id": "7", "group": "", "pixel_scale": None, "fwhm": None}
-
-
-def stamps(n: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[-15:16, -15:16]
-    source = np.exp(-(x**2 + y**2) / 8)
-    images = rng.normal(100, 5, (n, 3, 31, 31))
-    brightness = rng.uniform(0, 300, n)[:, None, None] * source
-    images[:, 0] += brightness
-    images[:, 2] += brightness
-    return images.astype(np.float32)
-
-
-def save(folder: Path) -> None:
-    np.savez(folder / "s.npz", triplets=stamps(30), id=np.array([f"c{k}" for k in range(30)]))
 
 
 @pytest.fixture
