@@ -45,7 +45,7 @@ INTERESTING = (0, 1, 0x7F, 0x80, 0xFF)
 
 
 def simulated() -> dict[str, bytes]:
-    """One small file of each format, made with the libraries that surveys use."""
+    """One small file of each format, made with the libraries that surveys use; the same bytes every time."""
     import fastavro
     from astropy.io import fits
 
@@ -57,7 +57,7 @@ def simulated() -> dict[str, bytes]:
     def keep(name: str, *hdus: object) -> bytes:
         file = io.BytesIO()
         fits.HDUList(list(hdus)).writeto(file)
-        seeds[name] = file.getvalue()
+        seeds[name] = _timeless(file.getvalue())
         return seeds[name]
 
     header = fits.Header({"CDELT1": -1e-4, "CDELT2": 1e-4, "FWHM": 3.0, "CANDID": 7})
@@ -77,8 +77,8 @@ def simulated() -> dict[str, bytes]:
     keep("masked.fits", fits.PrimaryHDU(), scaled, mask)
     columns = [fits.Column(n, "483E", dim="(23,21)", array=stamps[i : i + 1]) for i, n in enumerate(names)]
     keep("table.fits", fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns))
-    seeds["zipped.fits.gz"] = gzip.compress(plain[0])
-    seeds["bomb.fits.gz"] = gzip.compress(plain[0] + bytes(2**24), 9)
+    seeds["zipped.fits.gz"] = gzip.compress(plain[0], mtime=0)
+    seeds["bomb.fits.gz"] = gzip.compress(plain[0] + bytes(2**21), 9, mtime=0)
 
     nested = {"type": "record", "name": "cutout", "fields": [{"name": "stampData", "type": "bytes"}]}
     schema = {
@@ -95,13 +95,13 @@ def simulated() -> dict[str, bytes]:
     record = {
         "candid": 1234567890123,
         "history": [1.0, None],
-        "cutoutScience": {"stampData": gzip.compress(plain[0])},
+        "cutoutScience": {"stampData": gzip.compress(plain[0], mtime=0)},
         "cutoutTemplate": plain[1],
         "cutoutDifference": None,
     }
     for codec in ("null", "deflate"):
         file = io.BytesIO()
-        fastavro.writer(file, schema, [record] * 3, codec=codec)
+        fastavro.writer(file, schema, [record] * 3, codec=codec, sync_marker=b"0123456789abcdef")
         seeds[f"{codec}.avro"] = file.getvalue()
     file = io.BytesIO()
     fastavro.schemaless_writer(file, fastavro.parse_schema(schema), record)
@@ -114,8 +114,48 @@ def simulated() -> dict[str, bytes]:
         file = io.BytesIO()
         save(file, science=stamps[:1], reference=stamps[1:2], difference=stamps[2:])
         seeds[f"{save.__name__}.npz"] = file.getvalue()
-    seeds |= _parquet(plain)
-    return seeds | _hdf5(stamps)
+    return seeds | _parquet(plain) | _hdf5(stamps) | _beside_stamps(stamps)
+
+
+def _timeless(raw: bytes) -> bytes:
+    """Without the clock time that gzip puts into compressed tiles."""
+    return re.sub(rb"(\x1f\x8b\x08.)....", rb"\1\0\0\0\0", raw, flags=re.DOTALL)
+
+
+def _beside_stamps(stamps: np.ndarray) -> dict[str, bytes]:
+    """What is read beside stamps: frames, catalogues of positions, layouts. The name says how to read it."""
+    from astropy.io import fits
+    from astropy.table import Table
+    from astropy.wcs import WCS
+
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [10, 20], [-1e-4, 1e-4]
+    frame = io.BytesIO()
+    mask = fits.ImageHDU((stamps[0] > 105).astype(np.uint8), name="MASK")
+    fits.HDUList([fits.PrimaryHDU(stamps[0], wcs.to_header()), mask]).writeto(frame)
+    seeds = {"frame.fits": frame.getvalue()}
+    for kind in ("GZIP_2", "RICE_1", "HCOMPRESS_1"):
+        frame = io.BytesIO()
+        fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(stamps[0], compression_type=kind)]).writeto(frame)
+        seeds[f"frame.{kind}.fits.fz"] = _timeless(frame.getvalue())
+    table = Table({"id": ["a", "b"], "x": [3.0, 9.0], "y": [4.0, 20.0], "ra": [10.0, 10.001]})
+    for kind, ending in (("ascii.csv", "csv"), ("ascii.ecsv", "ecsv"), ("votable", "xml"), ("fits", "fits")):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "x")
+            table.write(path, format=kind)
+            seeds[f"catalog.{ending}"] = path.read_bytes()
+    named = Table({"science": ["a.fits", "b.npy"], "reference": ["c.fits", ""], "fwhm": [2.0, 3.0]})
+    for kind, ending in (("ascii.csv", "csv"), ("ascii.ecsv", "ecsv"), ("fits", "fits")):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "x")
+            named.write(path, format=kind)
+            seeds[f"candidates.{ending}"] = path.read_bytes()
+    seeds["catalog.cat"] = b"# 1 NUMBER\n# 2 X_IMAGE\n# 3 Y_IMAGE\n 1 3.0 4.0\n 2 9.0 20.0\n"
+    seeds["layout.toml"] = (
+        b'name = "x"\nrecognise = ["^x"]\npixel_scale = 0.3\norder = ["reference", "science", "difference"]\n'
+        b'[fields]\nscience = ["new", "1"]\nid = "name"\n[bands]\n1 = "g"\n'
+    )
+    return seeds
 
 
 def _parquet(plain: list[bytes]) -> dict[str, bytes]:
@@ -146,7 +186,7 @@ def mutate(raw: bytes, rng: random.Random, others: list[bytes]) -> bytes:
     """One to four changes: bits, cuts, splices, repeats, headers, lengths; inside gzip for some."""
     if raw[:2] == b"\x1f\x8b" and len(raw) < 2**20 and rng.random() < 0.5:
         try:
-            return gzip.compress(mutate(gzip.decompress(raw), rng, others), 1)
+            return gzip.compress(mutate(gzip.decompress(raw), rng, others), 1, mtime=0)
         except (OSError, EOFError, zlib.error):
             pass
     data = bytearray(raw)
@@ -185,20 +225,38 @@ def _edit_card(data: bytearray, rng: random.Random) -> None:
         data[at : at + 21] = b" " + rng.choice(VALUES).rjust(20)
 
 
+def read(path: str, name: str) -> list[str]:
+    """Read a file as the seed of that name is meant to be read; what came of it."""
+    from transientnet.readers import load_layout, open_triplets
+    from transientnet.readers.catalog import read_catalog
+    from transientnet.readers.frames import cut_triplets
+
+    if name.startswith("catalog."):
+        read_catalog(path)
+        return ["catalogue"]
+    if name.startswith("layout."):
+        load_layout(path)
+        return ["layout"]
+    if name.startswith("frame."):
+        triplets = cut_triplets(path, path, None, np.array([[10.0, 10.0], [0.0, 20.0]]), size=9)
+    else:
+        triplets = open_triplets(path)
+    return ["unreadable row" if t.error is not None else "triplet" for t in triplets]
+
+
 def work(jobs: Connection, folder: str, limit: int) -> None:
     """Read each file that is sent, answer with what came of it."""
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     from transientnet.errors import TransientnetError
-    from transientnet.readers import open_triplets
 
     warnings.simplefilter("ignore")
     path = os.path.join(folder, f"{os.getpid()}.bin")
-    while (raw := jobs.recv()) is not None:
+    while (job := jobs.recv()) is not None:
+        name, raw = job
         Path(path).write_bytes(raw)
         try:
-            outcomes = ["unreadable row" if t.error is not None else "triplet" for t in open_triplets(path)]
-            jobs.send((collections.Counter(outcomes), None))
+            jobs.send((collections.Counter(read(path, name)), None))
         except TransientnetError as error:
             jobs.send((collections.Counter([type(error).__name__]), None))
         except BaseException:
@@ -218,14 +276,14 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def read(self, raw: bytes, seconds: float) -> tuple[collections.Counter[str], str | None]:
+    def read(self, name: str, raw: bytes, seconds: float) -> tuple[collections.Counter[str], str | None]:
         try:
-            self.pipe.send(raw)
+            self.pipe.send((name, raw))
             if self.pipe.poll(seconds):
                 outcome: tuple[collections.Counter[str], str | None] = self.pipe.recv()
                 return outcome
             problem = f"hang: longer than {seconds} s"
-        except (EOFError, BrokenPipeError):
+        except (EOFError, ConnectionError):
             self.process.join()
             code = self.process.exitcode or 0
             problem = f"crash: {signal.Signals(-code).name if code < 0 else f'exit {code}'}"
@@ -273,12 +331,12 @@ def main() -> int:
     started, slowest, peak = time.monotonic(), 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker(folder, args.memory)
-        worker.read(pool[0], 120.0)  # imports
+        worker.read(names[0], pool[0], 120.0)  # imports
         for i in range(args.mutations):
             name = rng.choices(names, weights)[0]
             raw = mutate(seeds[name], rng, pool)
             before = time.monotonic()
-            outcomes, problem = worker.read(raw, args.seconds)
+            outcomes, problem = worker.read(name, raw, args.seconds)
             slowest = max(slowest, time.monotonic() - before)
             total.update(outcomes.keys())
             if problem is not None:

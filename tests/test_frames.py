@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,12 @@ class TestCatalogues:
         assert [triplet.science[2, 2] for triplet in triplets] == [FRAME[40, 50], FRAME[70, 12]]
         assert triplets[0].meta["ra"] == pytest.approx(ra[0])
 
+    def test_names_in_latin_1(self, tmp_path: Path) -> None:
+        path = tmp_path / "c.fits"
+        Table({"id": ["caf?", "b"], "x": [1.0, 2.0], "y": [1.0, 2.0]}).write(path)
+        path.write_bytes(path.read_bytes().replace(b"caf?", b"caf\xe9"))
+        assert read_catalog(path).ids[1] == "b"
+
     def test_the_far_side_of_the_sky_is_flagged(self) -> None:
         (triplet,) = cut_triplets(hdu(FRAME, grid()), None, None, {"ra": [330.0], "dec": [-2.0]})
         assert triplet.error is not None
@@ -329,6 +337,53 @@ class TestFrames:
         for path in (bad, short, huge, tmp_path / "absent.fits"):
             with pytest.raises(ReadError):
                 cut_triplets(path, None, None, np.array([[5.0, 5.0]]))
+
+    @pytest.mark.parametrize(("key", "value"), [("NAXIS", 2**62), ("NAXIS1", -64), ("PCOUNT", -2880)])
+    @pytest.mark.parametrize("zipped", [False, True])
+    def test_headers_that_would_be_read_for_ever(
+        self, tmp_path: Path, key: str, value: int, zipped: bool
+    ) -> None:
+        path = tmp_path / "f.fits"
+        table = fits.BinTableHDU(Table({"x": [1.0], "y": [2.0]}))
+        fits.HDUList([hdu(FRAME, grid(), PCOUNT=0), table]).writeto(path)
+        content = path.read_bytes()
+        at = content.index(f"{key:<8}=".encode())
+        content = content[:at] + f"{key:<8}= {value:>20}".ljust(80).encode() + content[at + 80 :]
+        path.write_bytes(gzip.compress(content) if zipped else content)
+        with pytest.raises(ReadError, match="damaged FITS"):
+            open_frame(path, "science")
+        with pytest.raises(ReadError, match="damaged FITS"):
+            read_catalog(path)
+
+    @pytest.mark.parametrize(("key", "value"), [("CUNIT1", "m"), ("CDELT1", 1e300), ("RADESYS", "x")])
+    def test_a_wcs_that_makes_no_sense_is_none(self, key: str, value: Any) -> None:
+        damaged = hdu(FRAME, grid(), **{key: value})
+        (triplet,) = cut_triplets(damaged, damaged, None, np.array([[60.0, 45.0]]), size=3)
+        assert triplet.error is None
+        assert triplet.science[1, 1] == triplet.reference[1, 1] == FRAME[45, 60]
+
+    @pytest.mark.parametrize("dtype", ["u1", "i2", ">u2", "i4", ">i8", "u8"])
+    @pytest.mark.parametrize("bits", [None, 4])
+    def test_masks_of_any_integer(self, dtype: str, bits: int | None) -> None:
+        mask = np.zeros(FRAME.shape, dtype)
+        mask[10, 10:12] = 4, 2
+        mask[10, 12] = np.iinfo(dtype).max
+        (triplet,) = cut_triplets(
+            FRAME, None, None, np.array([[11.0, 10.0]]), size=3, mask=mask, mask_bits=bits
+        )
+        assert np.isnan(triplet.science[1]).tolist() == [True, bits is None, True]
+
+    def test_bombs_are_cut_off(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("transientnet.readers.frames.MAX_FRAME_BYTES", 2**20)
+        monkeypatch.setattr("transientnet.readers.catalog.MAX_FILE_BYTES", 2**20)
+        path = tmp_path / "f.fits.gz"
+        file = io.BytesIO()
+        hdu(FRAME).writeto(file)
+        path.write_bytes(gzip.compress(file.getvalue() + bytes(2**21)))
+        with pytest.raises(ReadError, match="limit"):
+            open_frame(path, "science")
+        with pytest.raises(ReadError, match="limit"):
+            read_catalog(path)
 
 
 class TestCommand:

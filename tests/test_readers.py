@@ -202,6 +202,21 @@ def test_channel_words(name: str, channel: str | None) -> None:
     assert channel_of(name) == channel
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["N", "R", "D", "Scorr"], ["N", "R", "D"]),
+        (["thumbnail_red", "t.ref", "t.d"], ["thumbnail_red", "t.ref", "t.d"]),
+        (["new", "ref", "hotpants"], ["new", "ref", "hotpants"]),
+        (["science", "d"], ["science"]),
+        (["g", "r", "i"], []),
+        (["r", "d"], []),
+    ],
+)  # fmt: skip
+def test_one_letter_counts_where_it_completes_the_three(names: list[str], expected: list[str]) -> None:
+    assert list(match_channels(names).values()) == expected
+
+
 def test_a_layout_outranks_the_words() -> None:
     layout = Layout(fields={"science": ("calibrated",), "reference": ("science_ref",)})
     assert match_channels(["science", "calibrated", "science_ref"], layout) == {

@@ -255,6 +255,19 @@ class TestNumpyFiles:
             np.save(member, STACK)
         assert "packed" in str(next(iter(open_triplets(path))).error)
 
+    @pytest.mark.parametrize(("at", "value"), [(6, 255), (8, 1), (10, 99)])
+    def test_versions_encryption_and_methods_that_zipfile_does_not_know(
+        self, tmp_path: Path, at: int, value: int
+    ) -> None:
+        path = tmp_path / "x.npz"
+        np.savez(path, x=STACK)
+        content = bytearray(path.read_bytes())
+        entry = content.index(b"PK\x01\x02")
+        content[entry + at] = value
+        path.write_bytes(content)
+        (triplet,) = open_triplets(path)
+        assert triplet.error is not None
+
     @given(st.data())
     @settings(max_examples=60, deadline=None)
     def test_mutated_files_give_rows_or_our_errors(self, data: st.DataObject) -> None:

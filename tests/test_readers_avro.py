@@ -15,6 +15,8 @@ from astropy.io import fits
 
 from transientnet import Triplet, open_triplets
 from transientnet.errors import UsageError
+from transientnet.readers import Layout
+from transientnet.readers.candidate import from_record
 
 RNG = np.random.default_rng(3)
 STAMPS = {c: RNG.normal(100, 5, (63, 63)).astype(np.float32) for c in ("science", "reference", "difference")}
@@ -511,3 +513,15 @@ def test_real_stamps_equal_astropy(shared_data: Path) -> None:
             with fits.open(io.BytesIO(data)) as opened:
                 assert stamp is not None
                 assert stamp.tobytes() == opened[0].data.tobytes()
+
+
+@pytest.mark.parametrize(("flux", "magnitude"), [(1000.0, 23.9), (-1000.0, 23.9), (0.0, None), (None, None)])
+def test_fluxes_in_nanojansky_are_magnitudes_too(flux: float | None, magnitude: float | None) -> None:
+    record = {"diaSource": {"psfFlux": flux, "psfFluxErr": 100.0}, "cutoutScience": STAMPS["science"]}
+    lsst = from_record(record, id="1", source="x", layout=Layout(), hints=("lsst.v10_0.alert",))
+    assert lsst.meta["survey"] == "LSST"
+    assert lsst.meta.get("magnitude") == (None if magnitude is None else pytest.approx(magnitude))
+    unknown = from_record(record, id="1", source="x", layout=Layout())
+    assert "magnitude" not in unknown.meta
+    own = from_record(record, id="1", source="x", layout=Layout(zero_point=25.0))
+    assert own.meta.get("magnitude") == (None if magnitude is None else pytest.approx(17.5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,18 @@ def test_several_candidates_in_one_file(tmp_path: Path) -> None:
     assert [t.id for t in triplets] == ["x_0", "x_1", "x_2"]
     for i, triplet in enumerate(triplets, 1):
         equal(triplet, SCI + i, None if i == 2 else REF + i, DIFF + i)
+
+
+def test_candidates_numbered_in_their_names(tmp_path: Path) -> None:
+    hdus = [
+        fits.ImageHDU(stamp + i, name=f"{name}_{i}")
+        for i in (1, 2, 10)
+        for name, stamp in (("SCI", SCI), ("REF", REF), ("DIFF", DIFF))
+    ]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "x.fits")
+    triplets = list(open_triplets(tmp_path / "x.fits"))
+    for i, triplet in zip((1, 2, 10), triplets, strict=True):
+        equal(triplet, SCI + i, REF + i, DIFF + i)
 
 
 def test_two_unnamed_images_are_not_guessed(tmp_path: Path) -> None:
@@ -401,12 +414,50 @@ def test_a_header_that_claims_too_much_is_refused_without_allocating(tmp_path: P
         assert one(tmp_path / "x.fits").error is not None
 
 
-def test_gzip_tiles_of_a_compressed_image_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    hdu = fits.CompImageHDU(np.zeros((64, 64), np.int32), compression_type="GZIP_1")
-    raw = bytearray(as_bytes(fits.PrimaryHDU(), hdu))
-    monkeypatch.setattr(stamp, "MAX_STAMP_BYTES", 5000)
-    with pytest.raises(ReadError):
-        decode_stamp(bytes(raw))
+def stored(kind: str, change: Callable[[bytes], bytes], **cards: int) -> bytes:
+    """A tile-compressed stamp with its first tile and header changed behind the library's back."""
+    pixels = np.arange(24 * 20, dtype=np.int16).reshape(24, 20)
+    raw = as_bytes(fits.PrimaryHDU(), fits.CompImageHDU(pixels, compression_type=kind, tile_shape=(24, 20)))
+    with fits.open(io.BytesIO(raw), disable_image_compression=True) as hdus:
+        (tile,) = hdus[1].data["COMPRESSED_DATA"]
+        column = hdus[1].columns["COMPRESSED_DATA"]
+        changed = np.frombuffer(change(tile.tobytes()), tile.dtype)
+        array = np.array([changed, None], object)[:1]
+        table = fits.BinTableHDU.from_columns([fits.Column(column.name, column.format[:3], array=array)])
+        for card in hdus[1].header.cards:
+            if card.keyword.startswith("Z"):
+                table.header[card.keyword] = card.value
+        table.header.update(cards)
+        return as_bytes(fits.PrimaryHDU(), table)
+
+
+@pytest.mark.parametrize("kind", ["GZIP_1", "RICE_1", "HCOMPRESS_1", "PLIO_1"])
+def test_stored_tiles_are_read(kind: str) -> None:
+    pixels = np.arange(24 * 20).reshape(24, 20)
+    np.testing.assert_array_equal(decode_stamp(stored(kind, lambda tile: tile)), pixels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "cards", "message"),
+    [
+        ("GZIP_1", lambda tile: gzip.compress(bytes(2**21)), {}, "limit"),
+        ("HCOMPRESS_1", lambda tile: tile[:2] + b"\0\0\x0f\xff" + tile[6:], {}, "claims"),
+        ("HCOMPRESS_1", lambda tile: tile[:12], {}, "claims"),
+        ("PLIO_1", lambda tile: tile[:4] + b"\xff\x9c\x7f\xff\x7f\xff" + tile[10:], {}, "claims"),
+        ("PLIO_1", lambda tile: tile[:4], {}, "header"),
+        ("RICE_1", lambda tile: tile, {"ZVAL2": -1}, "-1 bytes"),
+    ],
+)
+def test_tiles_that_lie_about_their_size_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    change: Callable[[bytes], bytes],
+    cards: dict[str, int],
+    message: str,
+) -> None:
+    monkeypatch.setattr(stamp, "MAX_STAMP_BYTES", 2**20)
+    with pytest.raises(ReadError, match=message):
+        decode_stamp(stored(kind, change, **cards))
 
 
 def test_numpy_cutouts_without_pickle() -> None:

@@ -355,7 +355,7 @@ def _from_path(path: str, ids: list[str], folder: Path) -> list[Triplet]:
 
 def _from_files(cells: Mapping[str, str], name: str, folder: Path) -> Triplet:
     from .readers import load_layout
-    from .readers.fits import read_stamps
+    from .readers.files import read_stamps
     from .readers.sources import StampFiles, stem
 
     paths = {channel: str(folder / cell) for channel, cell in cells.items() if cell}
@@ -364,6 +364,9 @@ def _from_files(cells: Mapping[str, str], name: str, folder: Path) -> Triplet:
     try:
         if not source:
             raise LabelError("the science cell is empty")
-        return read_stamps(StampFiles(name, paths), load_layout(None))
+        found = list(read_stamps(StampFiles(name, paths), load_layout(None)))
+        if len(found) != 1:
+            raise LabelError(f"{source}: holds {len(found)} candidates; a row of the table is one")
+        return found[0]
     except (TransientnetError, OSError) as error:
         return Triplet.unreadable(name, source, str(error))

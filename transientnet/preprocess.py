@@ -209,8 +209,9 @@ def _normalise(
     flags[clean & (highest == lowest)] = QualityFlag.BLANK
     stack, padded = _mark_missing(stack, clean)
     if stack.dtype == np.float64:
-        # Subtract a pedestal before the digits are cut.
-        pedestal = np.where(np.isfinite(lowest) & clean, lowest, 0.0)
+        # Subtract a pedestal before the digits are cut: the lowest pixel, of those that were observed.
+        seen = np.where(np.isnan(stack), np.inf, stack).min(axis=(1, 2))
+        pedestal = np.where(np.isfinite(seen), seen, 0.0)
         stack = (stack - pedestal[:, None, None]).astype(np.float32)
 
     image = _to_grid(stack, factor, size)

@@ -6,6 +6,7 @@ Data goes to stdout, everything else to stderr. Exit codes: 0 ok; 1 a check aske
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -59,15 +60,39 @@ def main() -> None:
     """Entry point: errors of the package become one line on stderr and an exit code."""
     # A warning is a line for the user here, not a place in our code.
     warnings.showwarning = lambda message, *_: typer.echo(f"transientnet: {message}", err=True)
+    stdout, pipe = sys.stdout, _stdout_file()
+    code = _run()
+    if sys.stdout is not stdout or _stdout_file() != pipe:
+        # Typer, or rich below it, gave up because the reader of our stdout has gone (`| head`): no error.
+        code = 0
+    try:
+        if stdout is not None:
+            stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered has nowhere to go; Python would complain of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
+def _stdout_file() -> tuple[int, int] | None:
+    """Which file stdout is, None if it is closed."""
+    try:
+        status = os.fstat(1)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _run() -> int | str | None:
+    """Run the command; its exit code."""
     try:
         app()
     except TransientnetError as error:
         typer.echo(f"transientnet: {error}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         typer.echo("transientnet: interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our stdout has gone (`| head`): not an error of ours.
-        sys.stderr.close()
-        sys.exit(0)
+        return 130
+    except SystemExit as end:
+        return end.code
+    return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -288,14 +287,8 @@ class _Table:
 
 
 def _to_pipe(data: bytes) -> None:
-    """Write to stdout; a reader that has gone (`| head`) ends the run without a word."""
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # What is still in the buffer must go somewhere when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit from None
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 class _File(_Table):

@@ -34,6 +34,7 @@ _READERS = {
     "npy": "arrays",
     "npz": "arrays",
     "hdf5": "hdf5",
+    "table": "files",
 }
 
 
@@ -49,7 +50,9 @@ def open_triplets(
     Parameters
     ----------
     source : path, list of paths, glob, directory, ndarray, Triplet, or iterable of these
-        Files are told apart by content. Folders are searched to the bottom, sorted by name. Arrays are
+        Files are told apart by content. Folders are searched to the bottom, sorted by name. A table with
+        the columns ``science``, ``reference``, ``difference`` names the files of a candidate per row; tables
+        in folders are left alone. Arrays are
         ``(3, H, W)`` or ``(N, 3, H, W)``: science, reference, difference. Stamps may also be `NDData`,
         `CCDData` or `Cutout2D` objects, three in a row or named in a mapping.
     layout : str, path or Layout, optional
@@ -109,7 +112,11 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
     if isinstance(source, Triplet):
         yield source
     elif isinstance(source, StampFiles):
+<<<<<<< HEAD
+        yield from _module("files").read_stamps(source, layout)
+=======
         yield from _read_found(source, layout)
+>>>>>>> throughput
     elif isinstance(source, (str, os.PathLike)):
         yield from _read_files([source], layout)
     elif isinstance(source, (list, tuple)) and all(isinstance(s, (str, os.PathLike)) for s in source):
@@ -125,7 +132,14 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
 
 def _read_files(sources: Iterable[str | os.PathLike[str]], layout: Layout) -> Iterator[Triplet]:
     for found in group_files(expand([os.fspath(source) for source in sources])):
+<<<<<<< HEAD
+        if isinstance(found, StampFiles):
+            yield from _module("files").read_stamps(found, layout)
+        else:
+            yield from _read_file(found, layout)
+=======
         yield from _read_found(found, layout)
+>>>>>>> throughput
 
 
 def _read_found(found: str | StampFiles, layout: Layout) -> Iterator[Triplet]:

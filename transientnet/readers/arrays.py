@@ -23,7 +23,7 @@ from .sources import stem
 from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, check_dtype, filled, read_stack
 from .surveys import Layout, match_channels
 
-__all__ = ["from_memory", "in_memory", "read"]
+__all__ = ["from_memory", "in_memory", "read", "read_planes"]
 
 _DAMAGE = (
     OSError,
@@ -32,6 +32,8 @@ _DAMAGE = (
     TypeError,
     SyntaxError,
     OverflowError,
+    # zipfile's answer to encryption, and to versions and methods that it does not know.
+    RuntimeError,
     zlib.error,
     zipfile.BadZipFile,
 )
@@ -52,10 +54,8 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
             file.seek(0)
             if magic == b"PK":
                 arrays = _members(files.enter_context(zipfile.ZipFile(file)), path, files)
-            elif magic == b"\x1f\x8b":
-                arrays = {"": _Stream(gzip.GzipFile(fileobj=file), path, os.path.getsize(path))}
             else:
-                arrays = {"": _mapped(file, path)}
+                arrays = {"": _array_file(file, path)}
             yield from read_stack(arrays, layout, path, name=stem(path))
     except ReadError:
         raise
@@ -63,6 +63,50 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         raise ReadError(f"{path} asks for more memory than there is") from error
     except _DAMAGE as error:
         raise ReadError(f"{path} is damaged or no NumPy file: {error}") from error
+
+
+def read_planes(
+    paths: Mapping[str, str], layout: Layout, *, source: str, name: str, told: Mapping[str, Any]
+) -> Iterator[Triplet]:
+    """Triplets of a ``.npy`` per channel, each (H, W) or (N, H, W).
+
+    Parameters
+    ----------
+    paths : mapping of channel to path
+    layout : Layout
+    source, name : str
+        The file that the triplets are said to come from, and the id of a single one.
+    told : mapping
+        Names and values that hold for all of them.
+
+    Raises
+    ------
+    ReadError
+        A file is damaged, or they do not belong together.
+    """
+    where = source
+    try:
+        with ExitStack() as files:
+            arrays: dict[str, Rows] = {key: np.asarray(value) for key, value in told.items()}
+            for channel, where in paths.items():
+                arrays[channel] = _array_file(files.enter_context(open(where, "rb")), where)
+            where = source
+            yield from read_stack(arrays, layout, source, name=name)
+    except ReadError:
+        raise
+    except MemoryError as error:
+        raise ReadError(f"{where} asks for more memory than there is") from error
+    except _DAMAGE as error:
+        raise ReadError(f"{where} is damaged or no NumPy file: {error}") from error
+
+
+def _array_file(file: IO[bytes], path: str) -> Rows:
+    """A ``.npy``, gzipped or not."""
+    zipped = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return (
+        _Stream(gzip.GzipFile(fileobj=file), path, os.path.getsize(path)) if zipped else _mapped(file, path)
+    )
 
 
 def _mapped(file: IO[bytes], path: str) -> npt.NDArray[Any]:

@@ -239,6 +239,9 @@ def _meta(roles: _Roles, survey: Layout) -> dict[str, Any]:
     flux, error = meta.get("flux"), meta.pop("flux_error", None)
     if flux is not None and error is not None and error > 0:
         meta.setdefault("snr", flux / error)
+    if flux and survey.zero_point is not None:
+        # Of a source that became fainter, as ZTF does it: how bright the change is.
+        meta.setdefault("magnitude", survey.zero_point - 2.5 * math.log10(abs(flux)))
     band = roles.value("band")
     if band is not None:
         meta["band"] = survey.bands.get(str(band), str(band))

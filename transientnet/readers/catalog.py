@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import EmptyInputError, MissingDependencyError, ReadError, UsageError
+from .hdus import check_counts
+from .stamp import MAX_FILE_BYTES, gunzip
 from .surveys import GENERIC, Layout, match_role, normalise
 
-__all__ = ["Catalog", "read_catalog"]
+__all__ = ["Catalog", "read_catalog", "read_table"]
 
 # SExtractor's *_IMAGE columns follow FITS and count the first pixel as 1.
 _ONE_BASED = re.compile(r"[xy](win|psf|peak|model)?image")
@@ -157,7 +160,7 @@ def _load(catalog: Any) -> tuple[str, Any]:
     from astropy.table import Table
 
     if isinstance(catalog, str | os.PathLike):
-        return str(catalog), _read_table(Path(catalog))
+        return str(catalog), read_table(Path(catalog))
     if isinstance(catalog, Table):
         return "the catalogue", catalog
     if isinstance(catalog, Mapping):
@@ -175,7 +178,16 @@ def _load(catalog: Any) -> tuple[str, Any]:
     return "the catalogue", Table({"x": positions[:, 0], "y": positions[:, 1]})
 
 
-def _read_table(path: Path) -> Any:
+def read_table(path: Path) -> Any:
+    """A table file of any kind as an astropy Table.
+
+    Raises
+    ------
+    ReadError
+        It is damaged, or no table.
+    MissingDependencyError
+        It is Parquet and pyarrow is not installed.
+    """
     import warnings
 
     from astropy.table import Table
@@ -191,8 +203,13 @@ def _read_table(path: Path) -> Any:
         with warnings.catch_warnings():
             # Units that astropy does not know, and VOTables of an older standard, do not matter here.
             warnings.simplefilter("ignore")
-            if head.startswith((b"SIMPLE", b"\x1f\x8b")):
+            if head.startswith(b"SIMPLE"):
+                check_counts(str(path))
                 return _read_fits_table(path)
+            if head.startswith(b"\x1f\x8b"):
+                data = gunzip(path.read_bytes(), MAX_FILE_BYTES)
+                check_counts(data)
+                return _read_fits_table(io.BytesIO(data))
             if head.lstrip().startswith((b"<?xml", b"<VOTABLE")):
                 return Table.read(path, format="votable")
             if head.startswith(b"# %ECSV"):
@@ -203,20 +220,21 @@ def _read_table(path: Path) -> Any:
             if b"," in first:
                 return Table.read(path, format="ascii.csv")
             return Table.read(path, format="ascii")
-    except (UsageError, ReadError):
+    except MissingDependencyError:
         raise
-    except Exception as error:
+    except Exception as error:  # each of astropy's readers raises classes of its own
+        kind = "" if isinstance(error, ReadError) else f"{type(error).__name__}: "
         raise ReadError(
-            f"{path} cannot be read as a catalogue ({type(error).__name__}: {str(error)[:200]}); "
+            f"{path} cannot be read as a catalogue ({kind}{str(error)[:200]}); "
             "CSV, ECSV, SExtractor, VOTable, FITS and Parquet tables are"
         ) from error
 
 
-def _read_fits_table(path: Path) -> Any:
+def _read_fits_table(file: Path | IO[bytes]) -> Any:
     from astropy.io import fits
     from astropy.table import Table
 
-    with fits.open(path, memmap=False) as hdus:
+    with fits.open(file, memmap=False) as hdus:
         # LDAC files carry the image header in a one-row table before the catalogue itself.
         tables = [
             hdu
@@ -224,7 +242,7 @@ def _read_fits_table(path: Path) -> Any:
             if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and hdu.name.upper() != "LDAC_IMHEAD"
         ]
         if not tables:
-            raise ReadError(f"{path} holds no table extension: a FITS catalogue needs one")
+            raise ReadError("it holds no table extension, and a FITS catalogue needs one")
         return Table.read(tables[0])
 
 
@@ -251,7 +269,8 @@ def _read_parquet(path: Path) -> Any:
 
 def _texts(column: Any) -> tuple[str, ...]:
     masked = np.ma.getmaskarray(column)
-    values = np.ma.getdata(column).tolist()
+    # As a plain array: a column of FITS texts insists on UTF-8, which old catalogues are not.
+    values = np.asarray(np.ma.getdata(column)).tolist()
     texts = (v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values)
     return tuple("" if m else text.strip() for text, m in zip(texts, masked, strict=True))
 

@@ -1,9 +1,11 @@
-"""FITS files: extensions, cubes, tables of stamps, one file per stamp."""
+"""FITS files: extensions, cubes, tables of stamps."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,24 +16,31 @@ from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .hdus import Hdu, first_image, hdu_image, header_values, pick, read_hdus
 from .image import Image
+<<<<<<< HEAD
+from .sources import channel_of_file, stem
+=======
 from .sniff import open_file
 from .sources import StampFiles, channel_of_file, stem
+>>>>>>> throughput
 from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, gunzip, plain_file
-from .surveys import Layout, match_channels
+from .surveys import Layout, channel_of, match_channels
 
-__all__ = ["load_image", "read", "read_stamps"]
+__all__ = ["load_image", "read"]
 
 #: Keywords of one header that hold for every candidate of the file.
 _SHARED = ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN", "FILTER", "BAND", "MJD", "MJD-OBS", "JD", "PIXSCALE")
 
 
+_NUMBERED = re.compile(r"(.*?)[ _.-]?([0-9]{1,9})")
+
+
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
     """Candidates of one FITS file.
 
-    Understood are: extensions named after the channels (several candidates by EXTVER or by repetition);
-    as many unnamed images as the layout has channels, in its order; a cube ``(3, H, W)`` or
-    ``(N, 3, H, W)``; a binary table with a column per stamp and a row per candidate; one image alone,
-    which is the science stamp.
+    Understood are: extensions named after the channels (several candidates by EXTVER, by a number behind
+    the name, or by repetition); as many unnamed images as the layout has channels, in its order; a cube
+    ``(3, H, W)`` or ``(N, 3, H, W)``; a binary table with a column per stamp, or per file of a stamp, and a
+    row per candidate; one image alone, which is the science stamp.
 
     Raises
     ------
@@ -57,21 +66,6 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
             yield from_images(channels, id=name, source=path, layout=layout, scalars=scalars)
         except ReadError as error:
             yield Triplet.unreadable(name, path, str(error))
-
-
-def read_stamps(files: StampFiles, layout: Layout) -> Triplet:
-    """The candidate whose stamps lie in a file each; unreadable if one of them is damaged."""
-    source = files.paths.get("science") or next(iter(files.paths.values()))
-    try:
-        images: dict[str, Image | None] = {}
-        scalars: Mapping[str, Any] = {}
-        for channel, path in files.paths.items():
-            images[channel], header = load_image(path)
-            if channel == "science":
-                scalars = header
-        return from_images(images, id=files.id, source=source, layout=layout, scalars=scalars)
-    except ReadError as error:
-        return Triplet.unreadable(files.id, source, str(error))
 
 
 def load_image(path: str) -> tuple[Image | None, Mapping[str, Any]]:
@@ -130,6 +124,10 @@ def _candidates(
     names = list(dict.fromkeys(hdu.name for hdu in images))
     numbers = {str(hdu.index): hdu for hdu in images}
     found = match_channels([*names, *numbers], layout)
+    if not found and any(numbered := [_numbered(hdu) for hdu in images]):
+        images = [other or hdu for other, hdu in zip(numbered, images, strict=True)]
+        names = list(dict.fromkeys(hdu.name for hdu in images))
+        found = match_channels(names, layout)
     unnamed = [hdu for hdu in images if not hdu.name]
     if found and (len(unnamed) < 2 or not numbers.keys().isdisjoint(found.values())):
         channels = {
@@ -153,6 +151,14 @@ def _candidates(
     if list(members) == ["science"] and members["science"].data is not None:
         return _cube(path, members["science"], hdus, layout)
     return [_images(hdus, members)]
+
+
+def _numbered(hdu: Hdu) -> Hdu | None:
+    """``SCI_2`` as version 2 of ``SCI``; None for a name that is no channel and a number."""
+    parts = _NUMBERED.fullmatch(hdu.name)
+    if parts is None or channel_of(parts[1]) is None:
+        return None
+    return replace(hdu, name=parts[1], version=int(parts[2]))
 
 
 def _images(hdus: Sequence[Hdu], members: Mapping[str, Hdu]) -> dict[str, Image | None]:
@@ -201,16 +207,34 @@ def _cube(path: str, hdu: Hdu, hdus: Sequence[Hdu], layout: Layout) -> list[dict
 
 
 def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Triplet]:
+    """Candidates of a table: a column per stamp, or columns that name the files of the stamps."""
+    from .files import path_columns, read_rows
+
     for hdu in hdus:
-        if hdu.rows is None or not match_channels(hdu.rows.names, layout):
+        if hdu.rows is None:
             continue
+        texts = [name for name in hdu.rows.names if hdu.rows.dtype[name].kind in "SU"]
+        if channels := path_columns(texts, layout):
+            yield from read_rows(_records(path, hdu), channels, path, layout)
+            return
+        if match_channels([name for name in hdu.rows.names if name not in texts], layout):
+            hints = tuple(
+                str(hdu.header.get(key, "")) for key in ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN")
+            )
+            for i, record in enumerate(_records(path, hdu)):
+                yield from_record(record, id=f"{stem(path)}_{i}", source=path, layout=layout, hints=hints)
+            return
+    raise ReadError(f"{path}: no image, and no table with a column named like a stamp")
+
+
+def _records(path: str, hdu: Hdu) -> Iterator[dict[str, Any]]:
+    """Rows of a table as column to value."""
+    try:
         columns = {name: hdu.rows.field(name) for name in hdu.rows.names}
-        hints = tuple(str(hdu.header.get(key, "")) for key in ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN"))
         for i in range(len(hdu.rows)):
-            record = {
+            yield {
                 name: value.item() if isinstance(value := column[i], np.generic) else value
                 for name, column in columns.items()
             }
-            yield from_record(record, id=f"{stem(path)}_{i}", source=path, layout=layout, hints=hints)
-        return
-    raise ReadError(f"{path}: no image, and no table with a column named like a stamp")
+    except Exception as error:  # astropy converts columns when they are asked for, with errors of any class
+        raise ReadError(f"{path}: damaged table: {type(error).__name__}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -18,8 +19,10 @@ import numpy.typing as npt
 from ..errors import ReadError, UsageError
 from ..triplet import Triplet
 from .catalog import read_catalog
-from .image import facts
+from .hdus import check_counts, check_size, check_tiles
+from .image import SCALES, facts
 from .regrid import Regridder, same_grid
+from .stamp import gunzip
 from .surveys import match_channels
 
 __all__ = ["Frame", "cut_triplets", "open_frame", "stamp_origin"]
@@ -261,16 +264,24 @@ def _open_file(name: str, role: str, mask_bits: int | None, *, memmap: bool = Tr
         with warnings.catch_warnings():
             # Non-standard cards are repaired as astropy reads; nothing that a user could act on.
             warnings.simplefilter("ignore")
-            with fits.open(path, memmap=memmap) as hdus:
+            unpacked = _unpacked(path)
+            check_counts(path if unpacked is None else unpacked.getvalue())
+            with fits.open(unpacked or path, memmap=memmap and unpacked is None) as hdus:
                 hdu = _image(hdus, name, role, extension)
                 mask_hdu = None if role == "mask" else _mask_of(hdus, hdu)
                 if memmap and any(_is_scaled(h) for h in (hdu, mask_hdu) if h is not None):
                     # astropy does not map what it must rescale.
                     return _open_file(name, role, mask_bits, memmap=False)
-                data = _pixels(hdu, name)
+                for index, one in enumerate(hdus):
+                    if one is hdu or one is mask_hdu:
+                        _check_size(one, path)
+                        if isinstance(one, fits.CompImageHDU):
+                            with fits.open(unpacked or path, disable_image_compression=True) as stored:
+                                check_tiles(stored[index], MAX_FRAME_BYTES)
+                data = _pixels(hdu)
                 if role == "mask":
                     return Frame(_bad(data, hdu.header, mask_bits), name)
-                mask = None if mask_hdu is None else _bad(_pixels(mask_hdu, name), mask_hdu.header, mask_bits)
+                mask = None if mask_hdu is None else _bad(_pixels(mask_hdu), mask_hdu.header, mask_bits)
                 return _frame(data, name, mask, _wcs(hdu.header, hdus), (hdu.header, hdus[0].header))
     except (ReadError, UsageError):
         raise
@@ -278,6 +289,15 @@ def _open_file(name: str, role: str, mask_bits: int | None, *, memmap: bool = Tr
         raise ReadError(f"no {role} frame at {path}") from error
     except Exception as error:
         raise ReadError(f"cannot read the {role} frame {name}: {type(error).__name__}: {error}") from error
+
+
+def _unpacked(path: str) -> io.BytesIO | None:
+    """What a gzipped file holds, up to the size of the largest frame; None if it is not gzipped."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return None
+        file.seek(0)
+        return io.BytesIO(gunzip(file.read(), MAX_FRAME_BYTES))
 
 
 def _is_image(hdu: Any) -> bool:
@@ -327,16 +347,15 @@ def _mask_of(hdus: Any, image: Any) -> Any:
     return None
 
 
-def _pixels(hdu: Any, name: str) -> npt.NDArray[Any]:
-    """The image of an HDU, its size checked before anything is unpacked."""
-    header = hdu.header
-    axes = [header[f"NAXIS{i + 1}"] for i in range(header["NAXIS"])]
-    size = abs(header["BITPIX"]) // 8 * math.prod(axes)
-    if size > MAX_FRAME_BYTES and not os.path.getsize(name.partition("[")[0]) >= size:
-        raise ReadError(
-            f"{name} would unpack into {size / 2**30:.1f} GiB; the limit is {MAX_FRAME_BYTES / 2**30:.0f} GiB"
-        )
-    return np.asarray(hdu.data).reshape(axes[1], axes[0])
+def _check_size(hdu: Any, path: str) -> None:
+    """Refuse an image that would unpack to more than memory is for; what is mapped may be larger."""
+    axes = [hdu.header[f"NAXIS{i + 1}"] for i in range(hdu.header["NAXIS"])]
+    stored = os.path.getsize(path)
+    check_size(abs(hdu.header["BITPIX"]) // 8 * math.prod(axes), stored, max(MAX_FRAME_BYTES, stored))
+
+
+def _pixels(hdu: Any) -> npt.NDArray[Any]:
+    return np.asarray(hdu.data).reshape(hdu.header["NAXIS2"], hdu.header["NAXIS1"])
 
 
 def _bad(planes: npt.NDArray[Any], header: Any = None, mask_bits: int | None = None) -> npt.NDArray[np.bool_]:
@@ -345,8 +364,9 @@ def _bad(planes: npt.NDArray[Any], header: Any = None, mask_bits: int | None = N
         return np.asarray(~np.isfinite(planes) | (planes != 0))
     if mask_bits is None:
         named = [header[key] for key in _UNOBSERVED_PLANES if header is not None and key in header]
-        mask_bits = sum(1 << int(bit) for bit in named) if named else -1
-    return np.asarray((planes & planes.dtype.type(mask_bits)) != 0)
+        mask_bits = sum(1 << int(bit) for bit in named if 0 <= int(bit) < 64) if named else -1
+    bits = mask_bits & ((1 << 8 * planes.dtype.itemsize) - 1)
+    return np.asarray((planes & np.array(bits, f"u{planes.dtype.itemsize}").astype(planes.dtype)) != 0)
 
 
 def _frame(
@@ -363,15 +383,23 @@ def _frame(
             f"{name} is an array of shape {data.shape} and dtype {data.dtype}; "
             "a frame is a 2-D image of real numbers"
         )
-    if wcs is not None and not wcs.has_celestial:
-        wcs = None
-    pixel_scale = None
-    if wcs is not None:
-        from astropy.wcs.utils import proj_plane_pixel_area
-
-        wcs = wcs.celestial
-        pixel_scale = float(proj_plane_pixel_area(wcs)) ** 0.5 * 3600
+    wcs, pixel_scale = _celestial(wcs)
     return Frame(data, name, mask, wcs, pixel_scale, _fwhm(headers, pixel_scale))
+
+
+def _celestial(wcs: Any) -> tuple[Any, float | None]:
+    """The part of a WCS that is on the sky, and its arcsec per pixel; None without one that can be used."""
+    from astropy.wcs.utils import proj_plane_pixel_area, wcs_to_celestial_frame
+
+    if wcs is None or not wcs.has_celestial:
+        return None, None
+    try:
+        celestial = wcs.celestial
+        wcs_to_celestial_frame(celestial)
+        scale = float(proj_plane_pixel_area(celestial)) ** 0.5 * 3600
+    except Exception:  # wcslib's errors have no common base
+        return None, None
+    return (celestial, scale) if SCALES[0] < scale < SCALES[1] else (None, None)
 
 
 def _wcs(header: Any, hdus: Any = None) -> Any:

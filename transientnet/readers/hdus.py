@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import mmap
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +19,29 @@ import numpy.typing as npt
 
 from ..errors import ReadError
 from .image import Image, facts, psf_fwhm
+<<<<<<< HEAD
+from .stamp import MAX_STAMP_BYTES, gunzip
+=======
 from .stamp import gunzip, header_of, plain_hdu
+>>>>>>> throughput
 from .surveys import channel_of
 
-__all__ = ["Hdu", "apply_mask", "first_image", "hdu_image", "header_values", "pick", "read_hdus"]
+__all__ = [
+    "MAX_RATIO",
+    "Hdu",
+    "apply_mask",
+    "check_counts",
+    "check_size",
+    "check_tiles",
+    "first_image",
+    "hdu_image",
+    "header_values",
+    "pick",
+    "read_hdus",
+]
+
+MAX_RATIO = 1000
+"""Most that an image may unpack to, as a multiple of its file, once it is beyond `MAX_STAMP_BYTES`."""
 
 #: What an HDU is when it is not a stamp, by its name.
 _KINDS = {
@@ -32,7 +53,10 @@ _KINDS = {
 }
 #: Planes of an LSST-style bit mask that say a pixel was not measured.
 _BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
-_COUNT = re.compile(rb"(Z?NAXIS  ? ?|TFIELDS )= *\+?([0-9]{1,30})")
+_COUNT = re.compile(rb"(NAXIS[0-9 ]{3}|ZNAXIS[0-9 ]{2}|TFIELDS |[PG]COUNT  )= *([+-]?[0-9]{1,30})")
+_NUMBERED = ("NAXIS", "ZNAXIS", "TFIELDS")
+#: Magic, two sides, scale, sum and bit planes.
+_HCOMPRESS_HEADER = 25
 _NAME_KEYS = ("EXTNAME", "HDUNAME", "STAMP_TYPE", "STAMPTYP", "IMTYPE", "IMAGETYP")
 
 
@@ -114,7 +138,7 @@ def _name_and_version(header: Mapping[str, Any]) -> tuple[str, int]:
 def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
     from astropy.io import fits
 
-    _check_counts(data)
+    check_counts(data)
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     with fits.open(file, memmap=not isinstance(data, bytes), lazy_load_hdus=True) as opened:
         for index, hdu in enumerate(opened):
@@ -131,16 +155,30 @@ def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
             size = abs(int(hdu.header.get("BITPIX", 8))) // 8
             for axis in axes:
                 size *= axis
-            if min(axes) < 0 or size > limit:
-                raise ReadError(f"HDU {index} claims {size} bytes of pixels, the limit is {limit}")
+            if min(axes) < 0:
+                raise ReadError(f"HDU {index} has sides of {axes} pixels")
+            check_size(size, len(data) if isinstance(data, bytes) else os.path.getsize(data), limit)
             if isinstance(hdu, fits.CompImageHDU):
-                _check_tiles(hdu, limit)
+                file = io.BytesIO(data) if isinstance(data, bytes) else data
+                with fits.open(file, disable_image_compression=True) as stored:
+                    check_tiles(stored[index], limit)
             pixels = hdu.data
             yield Hdu(*common, data=None if pixels is None else np.asarray(pixels))
 
 
-def _check_counts(data: bytes | str) -> None:
-    """Refuse counts beyond the FITS standard's 999: astropy asks for each axis and column by name."""
+def check_size(size: int, stored: int, limit: int) -> None:
+    """Refuse an image of more than `limit` bytes, or of far more than a file of `stored` bytes can pack."""
+    limit = min(limit, max(MAX_STAMP_BYTES, MAX_RATIO * stored))
+    if size > limit:
+        raise ReadError(f"{size} bytes of pixels claimed by a file of {stored}: the limit is {limit}")
+
+
+def check_counts(data: bytes | str) -> None:
+    """Refuse counts that keep astropy busy for ever.
+
+    It asks for each axis and column by name, so there are 999 at most, as the FITS standard says; and a
+    negative size leads it back to where it came from.
+    """
     with contextlib.ExitStack() as files:
         if isinstance(data, str):
             file = files.enter_context(open(data, "rb"))
@@ -148,8 +186,9 @@ def _check_counts(data: bytes | str) -> None:
         else:
             view = data
         for card in _COUNT.finditer(view):
-            if card.start() % 80 == 0 and int(card[2]) > 999:
-                raise ReadError(f"damaged FITS: {card[1].decode().strip()} is {card[2].decode()}")
+            name, count = card[1].decode().strip(), int(card[2])
+            if card.start() % 80 == 0 and (count < 0 or (count > 999 and name in _NUMBERED)):
+                raise ReadError(f"damaged FITS: {name} is {count}")
 
 
 def _plain_header(header: Any) -> tuple[dict[str, Any], dict[str, str]]:
@@ -167,19 +206,65 @@ def _plain_header(header: Any) -> tuple[dict[str, Any], dict[str, str]]:
     return values, comments
 
 
-def _check_tiles(hdu: Any, limit: int) -> None:
-    """Refuse gzip tiles that inflate beyond `limit`: astropy inflates a tile without a bound."""
-    compressed = hdu._bintable
-    if "GZIP" not in str(compressed.header.get("ZCMPTYPE", "")) and not any(
-        "GZIP" in name for name in compressed.columns.names
-    ):
-        return
-    for name in compressed.columns.names:
-        if name.endswith("COMPRESSED_DATA"):
-            for tile in compressed.data[name]:
-                raw = np.ascontiguousarray(tile).tobytes()
-                if raw[:2] == b"\x1f\x8b":
-                    limit -= len(gunzip(raw, limit))
+def check_tiles(table: Any, limit: int) -> None:
+    """Refuse compressed tiles that astropy unpacks without a bound, or beyond the memory it set aside.
+
+    Gzip tiles may inflate to anything. HCOMPRESS and PLIO tiles tell their own size, and C code believes
+    them.
+
+    Parameters
+    ----------
+    table : BinTableHDU
+        The image as it is stored, opened with ``disable_image_compression=True``.
+    limit : int
+        Most bytes that gzip tiles may unpack to.
+    """
+    header = table.header
+    method = str(header.get("ZCMPTYPE", "")).strip()
+    for i in range(1, 10):
+        if str(header.get(f"ZNAME{i}", "")).strip() == "BYTEPIX" and header.get(f"ZVAL{i}") not in (
+            1,
+            2,
+            4,
+            8,
+        ):
+            raise ReadError(f"damaged FITS: pixels of {header.get(f'ZVAL{i}')} bytes")
+    shapes = _tile_shapes(header)
+    for name in table.columns.names:
+        if not name.endswith("COMPRESSED_DATA"):
+            continue
+        for tile in table.data[name]:
+            raw = np.ascontiguousarray(tile)
+            stream = raw.tobytes()
+            size = next(shapes, 0) if name == "COMPRESSED_DATA" else 0
+            if stream[:2] == b"\x1f\x8b":
+                limit -= len(gunzip(stream, limit))
+            elif method.startswith("HCOMPRESS") and stream:
+                told = int.from_bytes(stream[2:6], "big") * int.from_bytes(stream[6:10], "big")
+                if told != size or len(stream) < _HCOMPRESS_HEADER:
+                    raise ReadError(f"damaged FITS: a tile of {size} pixels claims {told}")
+            elif method.startswith("PLIO") and stream:
+                words = np.frombuffer(stream, raw.dtype if raw.itemsize == 2 else ">i2").astype(np.int64)
+                # Header of a pixel list, see IRAF's plio.x: lengths are in words of two bytes.
+                if len(words) < 3 or (words[2] <= 0 and len(words) < 5):
+                    raise ReadError("damaged FITS: a tile ends within its header")
+                told = words[2] if words[2] > 0 else (words[4] << 15) + words[3]
+                if not 0 <= told <= len(words):
+                    raise ReadError(f"damaged FITS: a tile of {len(words)} words claims {told}")
+
+
+def _tile_shapes(header: Mapping[str, Any]) -> Iterator[int]:
+    """Pixels of each tile of a compressed image, in the order of the tiles."""
+    axes = range(int(header.get("ZNAXIS", 0)), 0, -1)
+    lengths = [int(header[f"ZNAXIS{i}"]) for i in axes]
+    tiles = [int(header.get(f"ZTILE{i}", header["ZNAXIS1"] if i == 1 else 1)) for i in axes]
+    if min(*tiles, *lengths, 1) < 1:
+        raise ReadError(f"damaged FITS: tiles of {tiles} pixels in an image of {lengths}")
+    counts = [-(-length // tile) for length, tile in zip(lengths, tiles, strict=True)]
+    for index in np.ndindex(*counts):
+        yield math.prod(
+            min(tile, length - i * tile) for i, tile, length in zip(index, tiles, lengths, strict=True)
+        )
 
 
 def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Image | None:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Image", "facts", "oriented_like", "psf_fwhm"]
+__all__ = ["SCALES", "Image", "facts", "oriented_like", "psf_fwhm"]
 
 #: Plausible arcsec per pixel of a telescope that takes stamps; beyond it a header is not believed.
-_SCALES = (1e-3, 600.0)
+SCALES = (1e-3, 600.0)
 #: Plausible FWHM in pixels.
 _FWHMS = (0.3, 200.0)
 
@@ -50,11 +50,16 @@ def facts(
     matrix = _matrix(header)
     scale: float | None = None
     if matrix is not None:
+<<<<<<< HEAD
+        scale = math.sqrt(abs(float(np.linalg.det(matrix)))) * 3600
+        if not SCALES[0] < scale < SCALES[1]:
+=======
         scale = math.sqrt(abs(_determinant(matrix))) * 3600
         if not _SCALES[0] < scale < _SCALES[1]:
+>>>>>>> throughput
             scale = matrix = None
     if scale is None:
-        scale = next((v for key in _SCALE_KEYS if (v := _positive(header, key, *_SCALES)) is not None), None)
+        scale = next((v for key in _SCALE_KEYS if (v := _positive(header, key, *SCALES)) is not None), None)
     return scale, _fwhm(header, comment, scale), matrix
 
 

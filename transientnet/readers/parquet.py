@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
             leaves = dict(_leaves(file.schema_arrow))
         except damage as error:
             raise ReadError(f"{path} has a schema that cannot be read: {error}") from error
-        columns, triplet = _plan(file, leaves, path, layout)
+        columns, triplets = _plan(file, leaves, path, layout)
         first = 0
         for group in range(file.metadata.num_row_groups):
             told = file.metadata.row_group(group)
@@ -64,7 +64,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
                     values = {name: _values(_leaf(batch, name)) for name in columns}
                     for i in range(batch.num_rows):
                         try:
-                            yield triplet({name: get(i) for name, get in values.items()}, str(row))
+                            yield from triplets({name: get(i) for name, get in values.items()}, str(row))
                         except ReadError as error:
                             yield Triplet.unreadable(str(row), path, f"{path}: row {row}: {error}")
                         row += 1
@@ -110,9 +110,11 @@ def _pixel_type(kind: Any) -> Any:
 
 def _plan(
     file: Any, leaves: dict[str, Any], path: str, layout: Layout
-) -> tuple[list[str], Callable[[dict[str, Any], str], Triplet]]:
-    """The columns to read, and what makes a triplet of a row of them."""
+) -> tuple[list[str], Callable[[dict[str, Any], str], Iterable[Triplet]]]:
+    """The columns to read, and what makes a triplet (or, of files named, several) of a row of them."""
     from pyarrow import types
+
+    from .files import path_columns, read_rows
 
     lists = [name for name, kind in leaves.items() if _pixel_type(kind) is not None]
     packed = [
@@ -135,31 +137,38 @@ def _plan(
     if "science" in channels:
         columns = [*channels.values(), *dict.fromkeys([*meant, *versions])]
 
-        def packet(row: dict[str, Any], id: str) -> Triplet:
+        def packet(row: dict[str, Any], id: str) -> Iterable[Triplet]:
             hints = tuple(str(row[name]) for name in versions if row[name])
-            return from_record(row, id=id, source=path, layout=layout, hints=hints)
+            yield from_record(row, id=id, source=path, layout=layout, hints=hints)
 
         return columns, packet
     stacks = [name for alias in STACK_NAMES for name in lists if normalise(name.rpartition(".")[2]) == alias]
     if not stacks and len(lists) == 1:
         stacks = lists
+    texts = [name for name, kind in leaves.items() if types.is_string(kind) or types.is_large_string(kind)]
+    if not stacks and (named := path_columns(texts, layout)):
+
+        def files(row: dict[str, Any], id: str) -> Iterable[Triplet]:
+            return read_rows([row], named, path, layout, first=int(id))
+
+        return [*dict.fromkeys([*named.values(), *meant])], files
     if not stacks:
         raise ReadError(
             f"{path} has no column of stamps: its columns are {', '.join(list(leaves)[:20])}. Expected is "
-            "one per channel (named like science, reference, difference, as FITS bytes or lists of numbers) "
-            "or one list column named like triplet or cutouts; a layout names others"
+            "one per channel (named like science, reference, difference, as FITS bytes, lists of numbers or "
+            "names of files) or one list column named like triplet or cutouts; a layout names others"
         )
     cube, own = stacks[0], next(iter(match_role(scalars, "id", layout)), None)
     last = _channels_last(file, cube, len(layout.order))
 
-    def triplet(row: dict[str, Any], id: str) -> Triplet:
+    def triplet(row: dict[str, Any], id: str) -> Iterable[Triplet]:
         pixels = row.pop(cube)
         id = id if own is None or row[own] is None else str(row[own])
         try:
             images = _planes(pixels, layout.order, last)
-            return from_images(images, id=id, source=path, layout=layout, scalars=row)
+            yield from_images(images, id=id, source=path, layout=layout, scalars=row)
         except ReadError as error:
-            return Triplet.unreadable(id, path, f"{path}: {cube} of {id}: {error}")
+            yield Triplet.unreadable(id, path, f"{path}: {cube} of {id}: {error}")
 
     return [cube, *dict.fromkeys(meant)], triplet
 

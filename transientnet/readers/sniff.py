@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from pathlib import Path
 from typing import IO
@@ -13,7 +14,7 @@ from ..errors import ReadError
 __all__ = ["FORMATS", "Loaded", "open_file", "sniff", "sniff_bytes"]
 
 FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5")
-"""Formats that hold stamps, as `sniff` names them."""
+"""Formats that hold stamps, as `sniff` names them; a ``table`` (CSV, ECSV) may name files that do."""
 
 _MAGIC = (
     (b"SIMPLE  =", "fits"),
@@ -24,6 +25,8 @@ _MAGIC = (
     (b"\x89HDF\r\n\x1a\n", "hdf5"),
 )
 _HEAD = 4096
+#: The name of a column.
+_COLUMN = re.compile(rb'\s*"?[\w .:()/-]{1,60}"?\s*')
 
 
 class Loaded(str):
@@ -44,7 +47,7 @@ def open_file(path: str | Path, buffering: int = -1) -> IO[bytes]:
 
 
 def sniff_bytes(head: bytes) -> str | None:
-    """Format that `head`, the first bytes of a file, belongs to; None if it is none of `FORMATS`.
+    """Format of a file by its first bytes: one of `FORMATS`, a ``table``, or None.
 
     A bare record behind a schema registry's frame (one zero byte, four bytes of schema number) has no
     magic of its own: it is taken for one when its first kilobytes are binary.
@@ -54,7 +57,16 @@ def sniff_bytes(head: bytes) -> str | None:
             return name
     if len(head) > 64 and head[0] == 0 and any(head[1:5]):
         return "avro-framed"
-    return None
+    return "table" if _is_table(head) else None
+
+
+def _is_table(head: bytes) -> bool:
+    """Whether these are the first lines of an ECSV table, or of a CSV table with names of columns."""
+    if head.startswith(b"# %ECSV "):
+        return True
+    lines = (line for line in head.removeprefix(b"\xef\xbb\xbf").splitlines() if not line.startswith(b"#"))
+    names = next(lines, b"").split(b",")
+    return len(names) > 1 and all(_COLUMN.fullmatch(name) for name in names)
 
 
 def sniff(path: str | Path) -> str | None:
@@ -71,6 +83,8 @@ def sniff(path: str | Path) -> str | None:
             head = _head(file)
     except OSError as error:
         raise ReadError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ReadError(f"{path!r} is no name of a file: {error}") from error
     return sniff_bytes(head)
 
 

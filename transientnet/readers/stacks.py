@@ -177,6 +177,8 @@ def _together(arrays: Mapping[str, Rows], key: str, order: tuple[str, ...], wher
 
 
 def _separate(arrays: Mapping[str, Rows], named: Mapping[str, str], where: str) -> _Stamps:
+    for key in named.values():
+        check_dtype(arrays[key], f"{where}[{key}]")
     shapes = {channel: tuple(arrays[key].shape) for channel, key in named.items()}
     dimensions = {len(shape) for shape in shapes.values()}
     single = dimensions == {2}
@@ -186,7 +188,6 @@ def _separate(arrays: Mapping[str, Rows], named: Mapping[str, str], where: str) 
         raise ReadError(f"{where}: {there} do not belong together; {_ACCEPTED}, all with the same N")
     row_bytes = 0
     for channel, key in named.items():
-        check_dtype(arrays[key], f"{where}[{key}]")
         row_bytes += _row_bytes(shapes[channel][-2:], arrays[key].dtype, f"{where}[{key}]")
     places: dict[str, tuple[str, int | None]] = {channel: (key, None) for channel, key in named.items()}
     return _Stamps(places, False, single, lengths.pop(), row_bytes)

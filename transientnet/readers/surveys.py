@@ -38,7 +38,7 @@ _WORDS = {
     "science": "science|istamp|sstamp|sci|scim|new|search|srch|target|targ|reduced|red|calexp|obs",
     "reference": "reference|rstamp|tstamp|refr|ref|template|templ|tmplt|tmpl|temp",
     "difference": "difference|dstamp|differential|diffimg|diffim|diffexp|diff|dif|subtraction|subtracted|sub"
-    "|scimref|residual|resid",
+    "|scimref|residual|resid|hotpants|zogy|sfft",
 }
 _FILLER = (
     "cutouts?|postagestamps?|stamps?|stampdata|thumbnails?|thumbs?|postage|images?|img|im|fits|data|array|arr"
@@ -46,8 +46,10 @@ _FILLER = (
 )
 _ONE_WORD = "|".join(f"(?P<{channel}>{words})" for channel, words in _WORDS.items())
 _CHANNEL = re.compile(rf"(?:{_FILLER})*(?:{_ONE_WORD})(?:{_FILLER})*")
-#: A bare "image" is the science stamp, and the one-letter names of thumbnails count, if nothing else does.
-_WEAK = {"image": "science", "img": "science", "thumbnaild": "difference"}
+#: One letter, as in ``thumbnail_d`` or ZOGY's N, R and D: counts if the three channels are then complete.
+_LETTER = re.compile(rf"(?:{_FILLER})*(?:(?P<science>[ns])|(?P<reference>[rt])|(?P<difference>d))")
+#: A bare "image" is the science stamp if nothing else is.
+_WEAK = {"image": "science", "img": "science"}
 
 #: Generic names of everything but the stamps, best first; normalised.
 _ROLES: dict[str, tuple[str, ...]] = {
@@ -114,6 +116,8 @@ class Layout:
         Width of a whole stamp in pixels; what is missing was cut off at the edge of the chip.
     bands : mapping of str to str
         Names of numbered filters.
+    zero_point : float or None
+        Magnitude of a flux of one, where packets have fluxes and no magnitudes.
     schema : str or None
         Path of an Avro schema (``.avsc``) for packets that come without one; types that it does not
         define are looked up in files of their name beside it.
@@ -130,6 +134,7 @@ class Layout:
     fwhm: float | None = None
     stamp_size: int | None = None
     bands: Mapping[str, str] = field(default_factory=dict)
+    zero_point: float | None = None
     schema: str | None = None
     sources: str = ""
 
@@ -147,7 +152,7 @@ class Layout:
             for key in ("recognise", "order", "packet_order"):
                 if key in values:
                     values[key] = _strings(values[key])
-            for key in ("pixel_scale", "fwhm"):
+            for key in ("pixel_scale", "fwhm", "zero_point"):
                 if values.get(key) is not None:
                     values[key] = float(values[key])
             aliases = {role: _strings(names) for role, names in named.items()}
@@ -268,6 +273,14 @@ def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, 
             heard = understand(name)
             if heard is not None and heard not in found and name not in found.values():
                 found[heard] = name
+    letters = {
+        letter.lastgroup: name
+        for name in reversed(names)
+        if name not in found.values()
+        and (letter := _LETTER.fullmatch(normalise(name.rpartition(".")[2]))) is not None
+    }
+    if {*found, *letters}.issuperset(CHANNELS):
+        found = {**letters, **found}  # type: ignore[dict-item]
     return {channel: found[channel] for channel in CHANNELS if channel in found}
 
 

@@ -1,0 +1,185 @@
+"""One file per stamp: put together by their names, or by the columns of a table.
+
+``candidates.csv`` with the columns ``science``, ``reference`` and ``difference`` names the files of one
+candidate per row; an ECSV, FITS or Parquet table does so too. Paths are relative to the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ReadError
+from ..triplet import Triplet
+from .arrays import read_planes
+from .candidate import from_images
+from .fits import load_image
+from .image import Image
+from .sniff import sniff
+from .sources import StampFiles, group_files, stem
+from .surveys import Layout, channel_of, match_channels, match_role, normalise
+
+__all__ = ["path_columns", "read", "read_rows", "read_stamps"]
+
+#: What ``sci_file`` says beside its channel.
+_FILE = re.compile(r"[ _.-]?(files?|file_?names?|paths?)$", re.IGNORECASE)
+
+
+def read_stamps(
+    files: StampFiles, layout: Layout, told: Mapping[str, Any] | None = None
+) -> Iterator[Triplet]:
+    """The candidate whose stamps lie in a file each, or the candidates of a ``.npy`` stack per channel.
+
+    What cannot be read is one unreadable triplet.
+
+    Parameters
+    ----------
+    files : StampFiles
+        FITS images, or ``.npy`` arrays of shape (H, W) or (N, H, W).
+    layout : Layout
+    told : mapping, optional
+        What is known beside the files, by name; it goes before their headers.
+    """
+    source = files.paths.get("science") or next(iter(files.paths.values()))
+    told = told or {}
+    try:
+        kinds = {channel: _kind(path) for channel, path in files.paths.items()}
+        if set(kinds.values()) == {"npy"}:
+            yield from read_planes(files.paths, layout, source=source, name=files.id, told=told)
+            return
+        images: dict[str, Image | None] = {}
+        header: Mapping[str, Any] = {}
+        for channel, path in files.paths.items():
+            if kinds[channel] == "npy":
+                raise ReadError(
+                    f"{path}: a NumPy file beside FITS files; stamps of one candidate are of one kind"
+                )
+            images[channel], values = load_image(path)
+            if channel == "science":
+                header = values
+        scalars = {**told, **{key: value for key, value in header.items() if key not in told}}
+        yield from_images(images, id=files.id, source=source, layout=layout, scalars=scalars)
+    except ReadError as error:
+        yield Triplet.unreadable(files.id, source, str(error))
+
+
+def _kind(path: str) -> str | None:
+    # A pipe would be waited for, and a device may never end.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ReadError(f"{path}: not a regular file")
+    return sniff(path)
+
+
+def read(path: str, layout: Layout) -> Iterator[Triplet]:
+    """Candidates of a CSV or ECSV table, a row each; a row whose files cannot be read is unreadable.
+
+    Raises
+    ------
+    ReadError
+        The table is damaged, or no column of it names science stamps.
+    """
+    with open(path, "rb") as file:
+        ecsv = file.read(8) == b"# %ECSV "
+    try:
+        yield from (_ecsv if ecsv else _csv)(path, layout)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ReadError(f"{path} is no CSV table that can be read: {error}") from error
+
+
+def _csv(path: str, layout: Layout) -> Iterator[Triplet]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(line for line in file if not line.startswith("#"))
+        names = [name.strip() for name in next(lines, [])]
+        channels = _require(names, layout, path)
+        rows = ([cell.strip() for cell in line] for line in lines)
+        table = (dict(zip(names, row, strict=False)) for row in rows if any(row))
+        yield from read_rows(table, channels, path, layout)
+
+
+def _ecsv(path: str, layout: Layout) -> Iterator[Triplet]:
+    from .catalog import read_table
+
+    table = read_table(Path(path))
+    channels = _require(table.colnames, layout, path)
+    rows = (dict(zip(table.colnames, row, strict=True)) for row in table.iterrows())
+    yield from read_rows(rows, channels, path, layout)
+
+
+def path_columns(names: Iterable[str], layout: Layout) -> dict[str, str]:
+    """Channel to the column that names its files; empty if the columns name no stamps.
+
+    A column called ``image`` alone may as well name the frame that the candidates were found on.
+    """
+    bare = {_FILE.sub("", name): name for name in reversed(list(names))}
+    channels = {
+        **{channel: bare[name] for channel, name in match_channels(list(bare), layout).items()},
+        **match_channels(list(bare.values()), layout),
+    }
+    plain = channels.keys() == {"science"} and channel_of(_FILE.sub("", channels["science"])) is None
+    if "science" not in channels or (plain and "science" not in layout.fields):
+        return {}
+    return channels
+
+
+def _require(names: Sequence[str], layout: Layout, path: str) -> dict[str, str]:
+    channels = path_columns(names, layout)
+    if not channels:
+        raise ReadError(
+            f"{path}: a table without stamps: its columns are {', '.join(names[:20])}. Columns named like "
+            "science, reference, difference name the files of each candidate; positions on a frame go to "
+            "`transientnet cut --catalog`, labels to `transientnet adapt --labels`"
+        )
+    return channels
+
+
+def read_rows(
+    rows: Iterable[Mapping[str, Any]], channels: Mapping[str, str], path: str, layout: Layout, first: int = 0
+) -> Iterator[Triplet]:
+    """Candidates of a table's rows.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Column to value; ``fwhm`` is the seeing in pixels, other columns are as in a packet.
+    channels : mapping
+        As `path_columns` gives it.
+    path : str
+        The table.
+    first : int
+        Number of the first row, for candidates without an id.
+    """
+    folder = os.path.dirname(path)
+    for number, row in enumerate(rows, first):
+        values = {name: _plain(value) for name, value in row.items()}
+        cells = {channel: str(values.get(name) or "").strip() for channel, name in channels.items()}
+        paths = {channel: os.path.join(folder, cell) for channel, cell in cells.items() if cell}
+        told = {
+            "fwhm_px" if normalise(name) == "fwhm" else name: value
+            for name, value in values.items()
+            if value is not None and name not in channels.values()
+        }
+        own = next((str(told[name]) for name in match_role(tuple(told), "id", layout)), None)
+        if "science" not in paths or len(set(paths.values())) < len(paths):
+            fault = "names one file for two stamps" if "science" in paths else "names no science stamp"
+            yield Triplet.unreadable(own or f"{stem(path)}_{number}", path, f"row {number + 1} {fault}")
+            continue
+        together = [found.id for found in group_files(paths.values()) if isinstance(found, StampFiles)]
+        name = own or (together[0] if together else stem(paths["science"]))
+        yield from read_stamps(StampFiles(name, paths), layout, told)
+
+
+def _plain(value: Any) -> Any:
+    """A cell as a Python value; None for what is masked, empty or an array."""
+    if np.ma.is_masked(value) or np.ndim(value):
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return None if isinstance(value, str) and not value.strip() else value
