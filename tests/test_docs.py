@@ -217,10 +217,8 @@ def test_the_notebook_runs_without_a_warning(path: Path, monkeypatch: pytest.Mon
     nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
     assert not [cell for cell in notebook.cells if cell.get("outputs")], "outputs are made, not kept"
-    warn = nbformat.v4.new_code_cell(
-        "import warnings\n\nwarnings.filterwarnings('error', module='transientnet')"
-    )
-    notebook.cells.insert(0, warn)
+    strict = "import warnings\n\nwarnings.filterwarnings('error', module='transientnet')"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(strict))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("TRANSIENTNET_OFFLINE", "1")
     nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": path.parent}}).execute()
