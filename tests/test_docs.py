@@ -220,3 +220,19 @@ def test_every_quality_flag_is_explained() -> None:
     assert {int(value): name for value, name in rows.items()} == {
         int(flag): flag.name for flag in QualityFlag if flag.name and int(flag).bit_count() == 1
     }
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.ipynb")), ids=lambda p: p.name)
+def test_the_notebook_runs_without_a_warning(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(path, as_version=4)
+    assert not [cell for cell in notebook.cells if cell.get("outputs")], "outputs are made, not kept"
+    strict = "import warnings\n\nwarnings.filterwarnings('error', module='transientnet')"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(strict))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TRANSIENTNET_OFFLINE", "1")
+    nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": path.parent}}).execute()
+    made = [set(o.data) for cell in notebook.cells for o in cell.get("outputs", []) if "data" in o]
+    assert sum("image/png" in kinds for kinds in made) == 3
+    assert sum("text/html" in kinds for kinds in made) == 3

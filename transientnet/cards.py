@@ -79,7 +79,12 @@ def model_card(record: ModelRecord, *, pictures: Sequence[str] = ()) -> str:
     for key, title in _SECTIONS:
         lines += [f"## {title}", "", *_text(training.pop(key, "")), ""]
     reproduce = training.pop("reproduce", "")
-    lines += ["## Metrics", "", *(_block(record.metrics, record.classes, 3) if record.metrics else [_UNTOLD]), ""]
+    lines += [
+        "## Metrics",
+        "",
+        *(_block(record.metrics, record.classes, 3) if record.metrics else [_UNTOLD]),
+        "",
+    ]
     lines += _probabilities(record)
     lines += ["## Failures", ""]
     for picture in pictures:

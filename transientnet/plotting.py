@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,16 @@ def _figure(width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError.for_extra("adapt", "Plotting") from error
-    # Not pyplot: no global state, no window, safe in threads; notebooks show a bare figure all the same.
-    figure = Figure(figsize=(width, height), layout="constrained")
+
+    class Picture(Figure):  # type: ignore[misc, unused-ignore]
+        """A figure that a notebook shows, without pyplot: no global state, no window, safe in threads."""
+
+        def _repr_png_(self) -> bytes:
+            stream = io.BytesIO()
+            self.savefig(stream, format="png", dpi=110)
+            return stream.getvalue()
+
+    figure = Picture(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -27,7 +27,8 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid #d0d7de; text-align: rig
 th:first-child, td:first-child { text-align: left; }
 thead th { background: #f0f3f6; white-space: normal; vertical-align: bottom; }
 .small { color: #3d444d; font-size: .9rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem 1rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
+  gap: 1.5rem 1rem; }
 figure { margin: 0; }
 .chart { max-width: 32rem; }
 .chart svg[role=img] { width: 100%; height: auto; display: block; }

@@ -59,10 +59,12 @@ function choose(){
   (!q||(r[0]+' '+r[1]).toLowerCase().includes(q))&&(lo<=0||P(r)[k]>=lo));
  if(s==='id')view.sort((a,b)=>-up*a[0].localeCompare(b[0],undefined,{numeric:true}));
  else if(s!=='order')view.sort((a,b)=>(P(a)[0]===null)-(P(b)[0]===null)||up*(P(a)[k]-P(b)[k]));
- $('count').textContent=view.length+' of '+R.length+' candidates: science, reference, difference. Arrow keys move.';
+ $('count').textContent=view.length+' of '+R.length+
+  ' candidates: science, reference, difference. Arrow keys move.';
  at=0;scrollTo(0,0);layout()}
 const shown=new Map();
-function layout(){const w=sheet.clientWidth;columns=Math.max(1,Math.floor(w/+$('size').value));width=w/columns;
+function layout(){const w=sheet.clientWidth;
+ columns=Math.max(1,Math.floor(w/+$('size').value));width=w/columns;
  H=Math.ceil((width-12)*63/193)+72;
  sheet.style.height=Math.ceil(view.length/columns)*H+'px';
  for(const e of shown.values())e.remove();shown.clear();draw()}
@@ -85,10 +87,12 @@ function card(r,i){const e=document.createElement('figure'),m=document.createEle
   t=document.createElement('figcaption'),n=document.createElement('b'),p=document.createElement('span');
  e.style.cssText='left:'+(i%columns)*width+'px;top:'+Math.floor(i/columns)*H+'px;width:'+width+'px';
  e.tabIndex=i===at?0:-1;e.setAttribute('role','listitem');
- e.setAttribute('aria-setsize',view.length);e.setAttribute('aria-posinset',i+1);m.src=r[4];m.alt='science, reference and difference stamps of '+r[0];m.width=193;m.height=63;
+ e.setAttribute('aria-setsize',view.length);e.setAttribute('aria-posinset',i+1);
+ m.src=r[4];m.alt='science, reference and difference stamps of '+r[0];m.width=193;m.height=63;
  n.textContent=r[0];n.title=r[1]?r[0]+' in '+r[1]:r[0];
  p.textContent=P(r)[0]===null?'not scored':
-  C.map((c,k)=>[c,P(r)[k]]).slice(C.length===2?1:0).sort((a,b)=>b[1]-a[1]).map(([c,v])=>c+' '+v.toFixed(3)).join(' · ');
+  C.map((c,k)=>[c,P(r)[k]]).slice(C.length===2?1:0).sort((a,b)=>b[1]-a[1])
+   .map(([c,v])=>c+' '+v.toFixed(3)).join(' · ');
  p.title=p.textContent;
  t.append(n,p);
  if(r[3]){const f=document.createElement('span');f.className='flag';
@@ -133,7 +137,8 @@ class GalleryWriter:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{_STYLE}</style></head>'
             f"<body><header><h1>{escape(title)}</h1>{_TOOLS}"
-            '<p id="count" role="status"></p></header><main><div id="sheet" role="list" aria-label="Candidates"></div></main>\n<script>const R=[\n'
+            '<p id="count" role="status"></p></header><main>'
+            '<div id="sheet" role="list" aria-label="Candidates"></div></main>\n<script>const R=[\n'
         )
 
     def add(self, triplets: Sequence[Triplet], predictions: Predictions) -> None:
