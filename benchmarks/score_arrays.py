@@ -1,21 +1,23 @@
 """Arrays in memory: what preprocess and bookkeeping add to the bare network.
 
-    python benchmarks/score_arrays.py [--n 2048] [--rounds 5]
+    python benchmarks/score_arrays.py [--n 2048] [--rounds 9]
 
-Wall time on all cores of `classify`, of the bare network on ready tensors with onnxruntime's own threads, and
-CPU time of preprocess alone on one core; the best round of each.
+The bare network runs on ready tensors in batches of 64, with onnxruntime's own threads on all cores and with
+one; `classify` is compared with it likewise, and CPU time of preprocess alone is shown. Everything in turn
+within a round, so that a load from elsewhere meets all alike; medians of the rounds' ratios.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 
 import numpy as np
+from night import median, timed
 
 from transientnet import Triplet, classify, load_model
+from transientnet.classifier import Classifier
 from transientnet.preprocess import preprocess
 
 SIDE = 63
@@ -24,7 +26,7 @@ SIDE = 63
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--n", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     stamps = rng.normal(200, 10, (options.n, 3, SIDE, SIDE)).astype(np.float32)
@@ -39,33 +41,32 @@ def main() -> None:
         for start in range(0, len(triplets), 64):
             preprocess(triplets[start : start + 64], one.contract)
 
-    def network(model: object) -> None:
+    def network(model: Classifier) -> None:
         for start in range(0, len(tensor), 64):
-            model.run(tensor[start : start + 64])  # type: ignore[attr-defined]
+            model.run(tensor[start : start + 64])
 
-    work: dict[str, tuple[Callable[[], object], Callable[[], float]]] = {
-        "network_wall": (lambda: network(every), time.perf_counter),
-        "classify_fwhm_estimated_wall": (lambda: classify(stamps, model=one), time.perf_counter),
-        "classify_fwhm_given_wall": (lambda: classify(stamps, model=one, fwhm=2.0), time.perf_counter),
-        "network_one_core_cpu": (lambda: network(one), time.process_time),
-        "preprocess_fwhm_estimated_cpu": (lambda: prepare(bare), time.process_time),
-        "preprocess_fwhm_given_cpu": (lambda: prepare(known), time.process_time),
+    work: dict[str, Callable[[], object]] = {
+        "network": lambda: network(every),
+        "classify_fwhm_given": lambda: classify(stamps, model=one, fwhm=2.0),
+        "classify_fwhm_estimated": lambda: classify(stamps, model=one),
+        "network_one_core": lambda: network(one),
+        "classify_fwhm_given_one_core": lambda: classify(stamps, model=one, fwhm=2.0, workers=1),
+        "preprocess_fwhm_given_one_core": lambda: prepare(known),
+        "preprocess_fwhm_estimated_one_core": lambda: prepare(bare),
     }
-    best: dict[str, float] = {}
-    for _ in range(options.rounds):
-        for name, (call, clock) in work.items():
-            started = clock()
-            call()
-            took = (clock() - started) / options.n * 1e6
-            best[name] = min(took, best.get(name, took))
+    rounds = [
+        {name: timed(call)[0] / options.n for name, call in work.items()} for _ in range(options.rounds)
+    ]
+
+    def added(name: str, network: str) -> float:
+        return median(each[name] / each[network] - 1 for each in rounds)
+
     result = {
-        "microseconds_per_triplet": {name: round(value, 1) for name, value in best.items()},
-        "added_to_the_network_fwhm_given": round(
-            best["classify_fwhm_given_wall"] / best["network_wall"] - 1, 3
-        ),
-        "added_to_the_network_fwhm_estimated": round(
-            best["classify_fwhm_estimated_wall"] / best["network_wall"] - 1, 3
-        ),
+        "microseconds_per_triplet": {name: median((each[name] * 1e6 for each in rounds), 1) for name in work},
+        "network_stamps_per_second": round(1 / median((each["network"] for each in rounds), 9)),
+        "added_to_the_network_fwhm_given": added("classify_fwhm_given", "network"),
+        "added_to_the_network_fwhm_estimated": added("classify_fwhm_estimated", "network"),
+        "added_to_the_network_fwhm_given_one_core": added("classify_fwhm_given_one_core", "network_one_core"),
     }
     print(json.dumps(result, indent=2))
 

@@ -45,7 +45,7 @@ def test_card_tells_the_record(tmp_path: Path) -> None:
     text = write_card(RECORD, tmp_path, pictures=[picture]).read_text()
     for told in (
         "# nightly@1.2.0",
-        "| Auc | 0.9877 | 0.98 to 0.99 | 1234 |",
+        "| AUC | 0.9877 | 0.98 to 0.99 | 1234 |",
         "| real | Recall | 0.9877 |",
         "| real | 18 to 19 | 0.5 | 0.4 to 0.6 | 9 |",
         "by eye",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,10 +108,48 @@ def test_killed_and_resumed_the_table_is_that_of_one_run(night: Path, tmp_path: 
     assert after[-1].startswith("z_new,")
 
 
-def test_ctrl_c_closes_the_file_and_says_how_to_go_on(night: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["scores.csv", "scores.parquet"])
+def test_killed_again_and_again_with_workers_nothing_is_lost_or_doubled(tmp_path: Path, name: str) -> None:
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
+    folder = tmp_path / "night"
+    folder.mkdir()
+    for i in range(24):
+        np.save(folder / f"f{i:02d}.npy", stamps(60, i))
+    whole, killed = tmp_path / f"whole_{name}", tmp_path / name
+    assert score(folder, "-o", whole, "--workers", 1).returncode == 0
+    growing = tmp_path / f"{name}.staged" if name.endswith(".parquet") else killed
+    for _ in range(3):
+        process = start(folder, "-o", killed, "--resume", "--workers", 2)
+        begun = growing.stat().st_size if growing.exists() else 0
+        patience = time.monotonic() + 30
+        while not growing.exists() or growing.stat().st_size < begun + 20_000:
+            assert process.poll() is None
+            assert time.monotonic() < patience
+            time.sleep(0.005)
+        workers = children(process.pid)
+        process.kill()
+        process.communicate()
+        # Workers end by themselves when their parent has gone.
+        while any(Path(f"/proc/{pid}").exists() for pid in workers):
+            assert time.monotonic() < patience
+            time.sleep(0.01)
+    assert score(folder, "-o", killed, "--resume", "--workers", 2).returncode == 0
+    assert killed.read_bytes() == whole.read_bytes()
+
+
+def children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(child) for child in task.read_text().split()]
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_closes_the_file_and_says_how_to_go_on(night: Path, tmp_path: Path, workers: int) -> None:
     whole, stopped = tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
     assert score(night, "-o", whole).returncode == 0
-    process = start(night, "-o", stopped, "--workers", 1)
+    process = start(night, "-o", stopped, "--workers", workers)
     while not stopped.exists() or stopped.stat().st_size < 20_000:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -121,6 +160,27 @@ def test_ctrl_c_closes_the_file_and_says_how_to_go_on(night: Path, tmp_path: Pat
     assert stopped.read_bytes().endswith(b"\n")
     assert score(night, "-o", stopped, "--resume").returncode == 0
     assert stopped.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
+def test_a_terminal_shows_rate_and_progress_and_a_pipe_does_not(night: Path) -> None:
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "transientnet", "score", str(night)],
+        stdout=subprocess.DEVNULL, stderr=theirs,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    try:
+        while block := os.read(ours, 4096):
+            shown += block
+    except OSError:
+        pass  # the other end was closed
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert re.search(rb"scoring.*candidates, \d+/s", shown)
+    assert b"3003 candidates: " in shown
 
 
 def test_watching_a_folder_scores_what_arrives(tmp_path: Path) -> None:

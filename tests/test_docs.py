@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import re
 import runpy
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,38 +18,79 @@ import numpy as np
 import pytest
 
 from transientnet import QualityFlag
+from transientnet.registry import resolve
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-FENCE = re.compile(
-    r"(?:<!-- (?P<mark>[^>]*) -->\n)?^```(?P<kind>python|bash|console)\n(?P<code>.*?)^```", re.M | re.S
-)
+FENCE = re.compile(r"(?:^<!-- (?P<mark>[^>]*) -->\n)?^```(?P<kind>[^\n`]*)\n(?P<code>.*?)^```$", re.M | re.S)
 # The command reference is made from the commands' own help, and compared with it below.
-PAGES = [page for page in sorted(DOCS.rglob("*.md")) if page.name != "cli.md"]
+PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if page.name != "cli.md")]
+LABELLED = 40
+TRY_LAYOUT = "from transientnet.readers.surveys import load_layout; load_layout('my.toml')"
 
 
-def stamp_files(folder: Path, names: tuple[str, str, str], count: int, labels: Path | None = None) -> None:
+def candidates(folder: Path) -> None:
+    """``cutouts/`` with the examples and labelled candidates, and ``my.csv`` about these."""
+
+    made = runpy.run_path(str(DOCS / "examples" / "make_examples.py"))
+    made["write"](folder / "cutouts")
+    kinds = [("supernova", "dipole")[k % 2] for k in range(LABELLED)]
+    simulated = made["simulate"](LABELLED, 1, telescope=made["SURVEY"], kinds=kinds)
+    rows = ["path,id,label,group,chosen"]
+    for k, (images, real) in enumerate(zip(simulated.triplets, simulated.real, strict=True)):
+        name, chosen = f"c{k:02d}", "random" if k < 9 else "uncertain"
+        stamp_file(folder / "cutouts" / f"{name}.fits", images, ("SCI", "REF", "DIFF"))
+        rows.append(f"cutouts/{name}.fits,{name},{'real' if real else 'bogus'},sky{k},{chosen}")
+    (folder / "my.csv").write_text("\n".join(rows) + "\n")
+    for place, names in (("night", ("SCI", "REF", "DIFF")), ("named", ("NEWIM", "COADD", "RESID"))):
+        (folder / place).mkdir()
+        for k in range(3):
+            stamp_file(folder / place / f"c{k}.fits", simulated.triplets[k], names)
+    packets = [
+        {
+            "objectId": f"ZTF18aaa{k}",
+            "candid": k,
+            **{
+                f"cutout{name}": gzip.compress(fits_bytes(image))
+                for name, image in zip(("Science", "Template", "Difference"), images, strict=True)
+            },
+        }
+        for k, images in enumerate(simulated.triplets[:3])
+    ]
+    import fastavro
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = {
+        "type": "record",
+        "name": "alert",
+        "fields": [
+            {"name": name, "type": {str: "string", int: "long", bytes: "bytes"}[type(value)]}
+            for name, value in packets[0].items()
+        ],
+    }
+    for place in ("packets", "ztf_public_20231012"):
+        (folder / place).mkdir()
+        for packet in packets:
+            with open(folder / place / f"{packet['candid']}.avro", "wb") as stream:
+                fastavro.writer(stream, schema, [packet])
+    shutil.copyfile(folder / "packets" / "0.avro", folder / "one.avro")
+    pq.write_table(pa.Table.from_pylist(packets), folder / "fink_night.parquet")
+
+
+def fits_bytes(image: np.ndarray) -> bytes:
     from astropy.io import fits
 
-    rng = np.random.default_rng(4)
-    y, x = np.mgrid[-20:21, -20:21]
-    folder.mkdir()
-    rows = ["path,id,label,group,chosen"]
-    for k in range(count):
-        real = k % 2 == 0
-        images = rng.normal(100, 5, (3, 41, 41))
-        width = 2.0 if real else 0.4
-        source = rng.uniform(80, 400) * np.exp(-(x**2 + y**2) / width**2 / 2)
-        images[0] += source
-        images[2] += source
-        hdus = [fits.ImageHDU(i.astype(np.float32), name=name) for i, name in zip(images, names, strict=True)]
-        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(folder / f"c{k:02d}.fits")
-        label = "real" if real else "bogus"
-        rows.append(
-            f"{folder.name}/c{k:02d}.fits,c{k:02d},{label},sky{k},{'random' if k < 9 else 'uncertain'}"
-        )
-    if labels is not None:
-        labels.write_text("\n".join(rows) + "\n")
+    stream = io.BytesIO()
+    fits.PrimaryHDU(image.astype(np.float32)).writeto(stream)
+    return stream.getvalue()
+
+
+def stamp_file(path: Path, images: np.ndarray, names: tuple[str, str, str]) -> None:
+    from astropy.io import fits
+
+    hdus = [fits.ImageHDU(i.astype(np.float32), name=name) for i, name in zip(images, names, strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
 
 
 def frames(folder: Path) -> None:
@@ -67,39 +111,69 @@ def frames(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
-    stamp_files(folder / "cutouts", ("SCI", "REF", "DIFF"), 40, folder / "my.csv")
-    stamp_files(folder / "night", ("SCI", "REF", "DIFF"), 6)
-    stamp_files(folder / "named", ("NEWIM", "COADD", "RESID"), 3)
+    candidates(folder)
     frames(folder)
+    # The README's adapt only checks its table; what it would have made is a bundled model here.
+    (folder / "my-model").mkdir()
+    shutil.copyfile(resolve("realbogus")[0], folder / "my-model" / "model.onnx")
+    (folder / "docs").mkdir()
+    shutil.copytree(DOCS / "examples", folder / "docs" / "examples")
     programs = folder / "bin"
     programs.mkdir()
-    program = programs / "transientnet"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m transientnet "$@"\n')
-    program.chmod(0o755)
+    for name in ("transientnet", "dask"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {name} "$@"\n')
+        program.chmod(0o755)
     return folder
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
     """Kind and code of what a page says to run."""
     found = []
     for match in FENCE.finditer(page.read_text(encoding="utf-8")):
-        mark, code = match["mark"] or "", match["code"]
-        if mark == "illustrative":
+        kind, mark, code = match["kind"], match["mark"] or "", match["code"]
+        if mark.startswith(("not run: ", "command: ")) or kind == "text":
             continue
-        if match["kind"] == "console":
+        if kind == "console":
             code = "".join(line[2:] for line in code.splitlines(True) if line.startswith("$ "))
         if mark.startswith("run with: "):
             # The slow command of the block, with settings for a test's patience.
-            code = re.sub(r"(?m)^(transientnet adapt .*)$", rf"\1 {mark.removeprefix('run with: ')}", code)
-        found.append(("python" if match["kind"] == "python" else "bash", code))
+            code = re.sub(
+                r"(?m)^(transientnet adapt [^#\n]*)", rf"\1 {mark.removeprefix('run with: ')} ", code
+            )
+        found.append((kind, code.replace("FILES...", "cutouts/")))
     return found
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_block_is_run_or_says_why_not(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    fences = list(FENCE.finditer(text))
+    assert len(fences) * 2 == len(re.findall(r"^\s*```", text, re.M)), "a fence that no test sees"
+    for match in fences:
+        line = text[: match.start("kind")].count("\n") + 1
+        mark = match["mark"] or ""
+        if mark.startswith("not run: "):
+            assert len(mark.split()) > 4, f"{page.name}:{line}: for what reason is it not run?"
+        elif mark.startswith("command: "):
+            command = mark.removeprefix("command: ")
+            assert f"readme_command {command})" in (ROOT / ".ci" / "run").read_text(), f"{page.name}:{line}"
+        else:
+            # What a program printed is text.
+            assert match["kind"] in ("bash", "console", "python", "toml", "text"), f"{page.name}:{line}"
+
+
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(DOCS)))
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_commands_and_code_of_a_page_run(page: Path, prepared: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
-    shutil.copytree(prepared, folder, copy_function=os.link)
+    shutil.copytree(prepared, folder)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("TRANSIENTNET")},
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -107,14 +181,19 @@ def test_the_commands_and_code_of_a_page_run(page: Path, prepared: Path, tmp_pat
         "TRANSIENTNET_CACHE": str(tmp_path / "cache"),
         "TRANSIENTNET_OFFLINE": "1",
     }
-    script = ["set -euo pipefail"]
+    script = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     python: list[str] = []
+    port = free_port()
     for number, (kind, code) in enumerate(blocks(page)):
+        code = code.replace("8786", port)
         if kind == "python":
             # Later blocks of a page see the names of earlier ones.
             python.append(code)
             (folder / f"block{number}.py").write_text("\n".join(python))
             script.append(f"{shlex.quote(sys.executable)} -W error block{number}.py")
+        elif kind == "toml":
+            (folder / "my.toml").write_text(code)
+            script.append(f"{shlex.quote(sys.executable)} -c {shlex.quote(TRY_LAYOUT)}")
         else:
             script.append(code)
     done = subprocess.run(

@@ -1,22 +1,16 @@
-"""The labelling page: what reaches the disk, who may ask, and a person at the keyboard."""
+"""The labelling page: what reaches the disk, and who may ask."""
 
 from __future__ import annotations
 
 import asyncio
 import csv
-import os
-import re
-import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsing import save
 
 from transientnet import load_model
 from transientnet.errors import EmptyInputError, LabelError, ReadError, UsageError
@@ -29,21 +23,6 @@ from transientnet.label.training import Training
 
 TOKEN = "secret"
 ROW = {"files": {"path": "s.npz"}, "id": "7", "group": "", "pixel_scale": None, "fwhm": None}
-
-
-def stamps(n: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[-15:16, -15:16]
-    source = np.exp(-(x**2 + y**2) / 8)
-    images = rng.normal(100, 5, (n, 3, 31, 31))
-    brightness = rng.uniform(0, 300, n)[:, None, None] * source
-    images[:, 0] += brightness
-    images[:, 2] += brightness
-    return images.astype(np.float32)
-
-
-def save(folder: Path) -> None:
-    np.savez(folder / "s.npz", triplets=stamps(30), id=np.array([f"c{k}" for k in range(30)]))
 
 
 @pytest.fixture
@@ -267,166 +246,3 @@ def test_a_training_that_cannot_be_done_says_why(session: Session, tmp_path: Pat
     assert asyncio.run(training.run()) is None
     assert training.status()["state"] == "failed"
     assert any("no-such-model" in line for line in training.status()["lines"])
-
-
-# --- a person at the keyboard ---------------------------------------------------------------------------
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = ("background-networking", "component-update", "sync", "gpu", "quic")
-ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
-
-
-@contextmanager
-def server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [
-        sys.executable,
-        "-m",
-        "transientnet",
-        "label",
-        "s.npz",
-        "-o",
-        "my.csv",
-        "--port",
-        "0",
-        *options,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    seen = ""
-    try:
-        for line in process.stderr:
-            seen += line
-            if found := re.search(r"Open (http://\S+)", line):
-                yield process, found[1]
-                break
-        else:
-            raise AssertionError(seen)
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield found
-        found.close()
-
-
-def begin(browser: Any, url: str, name: str = "ana", width: int = 1280) -> Any:
-    page = browser.new_page(viewport={"width": width, "height": 844})
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.goto(url)
-    page.wait_for_selector("#who[open]")
-    page.keyboard.type(name)
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#facts dd")
-    return page
-
-
-def press(page: Any, key: str) -> None:
-    """Answer, and wait for another candidate to appear."""
-    shown = page.text_content("#facts dd")
-    page.keyboard.press(key)
-    page.wait_for_function(
-        "id => document.querySelector('#facts dd').textContent !== id", arg=shown, polling=20
-    )
-
-
-def test_twenty_by_keyboard_a_kill_and_on(browser: Any, folder: Path) -> None:
-    with server(folder) as (process, url):
-        page = begin(browser, url)
-        assert page.text_content("#model-says") == ""
-        for done in range(20):
-            press(page, "rb"[done % 2])
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        page.keyboard.press("r")
-        page.wait_for_selector("#alarm:not([hidden])")
-        assert "NOT saved" in page.text_content("#alarm")
-        assert page.problems == []
-        page.close()
-    with server(folder) as (process, url):
-        page = begin(browser, url)
-        assert page.text_content("#count") == "20 of 30"
-        for key in ("u", "Backspace", "1"):
-            press(page, key)
-        with page.expect_download() as download:
-            page.evaluate("document.querySelector('#table').click()")
-        exported = rows(Path(download.value.path()))
-        assert page.problems == []
-        page.close()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
-    assert len(exported) == 21
-    assert exported == rows(folder / "my.csv")
-    assert {row["label"] for row in exported} == {"real", "bogus"}
-    assert {row["path"] for row in exported} == {"s.npz"}
-    assert {row["labeller"] for row in exported} == {"ana"}
-
-    from transientnet.labels import read_labels
-
-    labels = read_labels(folder / "my.csv")
-    assert len(labels) == 21
-    assert all(triplet.error is None for triplet in labels.triplets)
-
-
-def test_several_thousand_scroll_and_two_agree(browser: Any, folder: Path) -> None:
-    np.savez(folder / "s.npz", triplets=np.tile(stamps(30), (100, 1, 1, 1)), id=np.arange(3000).astype(str))
-    with server(folder, "--random-share", "1") as (_, url):
-        ana, bob = begin(browser, url, "ana"), begin(browser, url, "bob", width=390)
-        for key in "rrbb":
-            press(ana, key)
-        for key in "rrb":
-            press(bob, key)
-        bob.click("#panel-button")
-        bob.wait_for_function(
-            "document.querySelector('#agreement').textContent.includes('3 of 3')", polling=50
-        )
-        bob.close()
-        ana.keyboard.press("g")
-        ana.wait_for_selector(".tile")
-        ana.keyboard.press("End")
-        ana.wait_for_selector("#tile-2999")
-        slowest = ana.evaluate("""async () => {
-          const box = document.querySelector('#grid'); let slowest = 0, last = performance.now();
-          for (let k = 0; k < 40; k++) {
-            box.scrollTop = (k * 7919) % box.scrollHeight;
-            await new Promise(requestAnimationFrame);
-            slowest = Math.max(slowest, performance.now() - last); last = performance.now();
-          }
-          return slowest;
-        }""")
-        assert ana.locator(".tile").count() < 150
-        assert slowest < 1000
-        assert ana.problems == []
-        ana.close()
-
-
-def test_axe_finds_nothing_serious(browser: Any, folder: Path) -> None:
-    places = [Path("node_modules"), *(Path(p) for p in os.environ.get("NODE_PATH", "").split(":") if p)]
-    found = [place / "axe-core" / "axe.min.js" for place in places]
-    script = next((path for path in found if path.is_file()), None)
-    if script is None:
-        pytest.skip("no axe-core in node_modules (npm install axe-core)")
-    with server(folder) as (_, url):
-        for width in (1280, 390):
-            page = begin(browser, url, width=width)
-            for action in (None, "g", "#panel-button", "#help-button"):
-                if action and action.startswith("#"):
-                    page.keyboard.press("Escape")
-                    page.click(action)
-                elif action:
-                    page.keyboard.press(action)
-                    page.wait_for_selector(".tile canvas")
-                page.evaluate(script.read_text())
-                violations = page.evaluate("axe.run().then(r => r.violations)")
-                assert not [v["id"] for v in violations if v["impact"] in ("serious", "critical")], action
-            page.close()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from transientnet import Triplet, open_triplets
 from transientnet.errors import ReadError
-from transientnet.readers import stamp
+from transientnet.readers import hdus, stamp
 from transientnet.readers.image import psf_fwhm
 from transientnet.readers.stamp import decode_image, decode_stamp
 
@@ -357,6 +357,45 @@ def test_unusual_stamps_leave_the_fast_path(change: str) -> None:
     elif change == "duplicate":
         raw = raw.replace(b"EXTEND  =                    T", b"NAXIS1  =                   12")
     assert stamp.plain_image(raw) is None
+
+
+def test_plain_extensions_are_read_as_astropy_reads_them() -> None:
+    header = fits.Header({"RA": 12.5, "OBJECT": "it's", "FLAG": True, "EMPTY": None, "EXPTIME": 30})
+    cards = fits.Header({"CD1_1": -1e-4, "CD2_2": 1e-4})
+    cards["SEEING"] = (1.4, "arcsec")
+    raw = as_bytes(
+        fits.PrimaryHDU(header=header),
+        fits.ImageHDU(SCI, cards, name="SCI"),
+        fits.ImageHDU(REF.astype(">i2"), name="REF", ver=2),
+        fits.ImageHDU(np.arange(24.0).reshape(2, 3, 4)),
+    )
+    plain = hdus._plain_hdus(raw)
+    assert plain is not None
+    slow = list(hdus._hdus(raw, 2**20))
+    assert len(plain) == len(slow) == 4
+    for one, two in zip(plain, slow, strict=True):
+        assert (one.index, one.name, one.version) == (two.index, two.name, two.version)
+        for key, value in two.header.items():
+            assert one.header[key] == value
+            assert one.comments[key].strip() == two.comments[key]
+        assert (one.data is None) == (two.data is None)
+        if one.data is not None and two.data is not None:
+            assert one.data.dtype == two.data.dtype
+            np.testing.assert_array_equal(one.data, two.data)
+
+
+@pytest.mark.parametrize("change", ["bscale", "table", "truncated", "behind"])
+def test_unusual_extensions_leave_the_fast_path(change: str) -> None:
+    image = fits.ImageHDU(np.arange(480, dtype=np.int16).reshape(20, 24))
+    if change == "bscale":
+        image.header["BSCALE"] = 2.0
+    more = [fits.BinTableHDU.from_columns([fits.Column("a", "D", array=[1.0])])] if change == "table" else []
+    raw = as_bytes(fits.PrimaryHDU(), image, *more)
+    if change == "truncated":
+        raw = raw[:-2880]
+    elif change == "behind":
+        raw += b"something else"
+    assert hdus._plain_hdus(raw) is None
 
 
 def test_bombs_are_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from transientnet import Predictions, QualityFlag, Triplet, classify, load_model
 from transientnet.errors import ReadError
 from transientnet.scoring import Reading, find_inputs, score_inputs
-from transientnet.scoring.batches import batches, content_id, units
+from transientnet.scoring.batches import batches, content_id, load, read, units
 from transientnet.scoring.engine import in_order
 
 SIDE = 31
@@ -245,6 +246,44 @@ def test_content_is_known_by_its_bytes_wherever_it_lies(tmp_path: Path) -> None:
     np.save(other, second)
     assert content_id(str(one)) == content_id(str(copy)) != content_id(str(other))
     assert content_id("nowhere.npy") != content_id("elsewhere.npy")
+
+
+@pytest.mark.parametrize("size", [10, 32 * 1024, 40_000, 2**20 + 5])
+def test_content_changes_with_any_byte(tmp_path: Path, size: int) -> None:
+    file = tmp_path / "x"
+    whole = np.random.default_rng(0).bytes(size)
+    file.write_bytes(whole)
+    ids = {content_id(str(file))}
+    for place in (0, size // 3, size - 1):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        ids.add(content_id(str(file)))
+    file.write_bytes(whole + b"\0")
+    ids.add(content_id(str(file)))
+    assert len(ids) == 5
+    file.write_bytes(whole)
+    assert content_id(str(file)) in ids
+
+
+def test_checksums_are_the_same_with_and_without_the_fast_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transientnet.scoring import batches as module
+
+    file = tmp_path / "x"
+    file.write_bytes(np.random.default_rng(1).bytes(100_000))
+    found = content_id(str(file))
+    monkeypatch.setattr(module, "inflate_engine", lambda: zlib)
+    assert content_id(str(file)) == found
+
+
+def test_bytes_that_were_read_for_the_id_are_scored_as_the_file_is(night: Path) -> None:
+    inputs = find_inputs(night)
+    for item in inputs:
+        once, again = (list(read(one, Reading())) for one in (item, load(item)))
+        assert [t.id for t in once] == [t.id for t in again]
+        for one, two in zip(once, again, strict=True):
+            np.testing.assert_array_equal(one.science, two.science)
+            assert (one.source, one.error) == (two.source, two.error)
 
 
 def test_senseless_numbers_are_refused(night: Path) -> None:

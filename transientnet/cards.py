@@ -74,12 +74,12 @@ def model_card(record: ModelRecord, *, pictures: Sequence[str] = ()) -> str:
             "Licence": record.licence or "not told",
         }
     )
-    lines += ["", "## Use", "", "```", f"transientnet score FILES... -m {record.id}", "```", ""]
+    lines += ["", "## Use", "", "```bash", f"transientnet score FILES... -m {record.id}", "```", ""]
     lines += _input(record)
     for key, title in _SECTIONS:
         lines += [f"## {title}", "", *_text(training.pop(key, "")), ""]
     reproduce = training.pop("reproduce", "")
-    lines += ["## Metrics", "", *(_block(record.metrics, 3) if record.metrics else [_UNTOLD]), ""]
+    lines += ["## Metrics", "", *(_block(record.metrics, record.classes, 3) if record.metrics else [_UNTOLD]), ""]
     lines += _probabilities(record)
     lines += ["## Failures", ""]
     for picture in pictures:
@@ -90,7 +90,10 @@ def model_card(record: ModelRecord, *, pictures: Sequence[str] = ()) -> str:
     if training:
         lines += ["## Training", "", *_text(training), ""]
     lines += ["## How to reproduce", ""]
-    lines += ["```", reproduce, "```", ""] if isinstance(reproduce, str) and reproduce else _text(reproduce)
+    if isinstance(reproduce, str) and reproduce:
+        lines += ["<!-- not run: needs the survey data, and hours -->", "```bash", reproduce, "```", ""]
+    else:
+        lines += _text(reproduce)
     lines += ["", "## Citation", "", *_text(record.citation), ""]
     lines += ["## Identity", "", *_bullets({"sha256": record.sha256, "Size": record.size_bytes})]
     return _with_header([record], "\n".join(lines).rstrip() + "\n")
@@ -171,7 +174,7 @@ def _probabilities(record: ModelRecord) -> list[str]:
     return [*lines, ""] if lines[-1] else lines
 
 
-def _block(block: Mapping[str, Any], level: int) -> list[str]:
+def _block(block: Mapping[str, Any], classes: Sequence[str], level: int) -> list[str]:
     """One set of figures: what is told of it, its figures, and tables per class and brightness."""
     figures = {key: value for key, value in block.items() if _is_figure(value)}
     tables = {"per_class", "by_brightness", "confusion"}
@@ -202,9 +205,11 @@ def _block(block: Mapping[str, Any], level: int) -> list[str]:
             "",
         ]
     if confusion := block.get("confusion"):
-        lines += ["Confusion, rows true:", "", *(f"    {row}" for row in confusion), ""]
+        judged = [f"judged {name}" for name in classes]
+        rows = [[name, *(f"{n:g}" for n in row)] for name, row in zip(classes, confusion, strict=True)]
+        lines += ["Confusion:", "", *_table(["labelled", *judged], rows), ""]
     for name, value in nested.items():
-        lines += [f"{'#' * level} {_title(name)}", "", *_block(value, min(level + 1, 6))]
+        lines += [f"{'#' * level} {_title(name)}", "", *_block(value, classes, min(level + 1, 6))]
     return lines
 
 
@@ -219,6 +224,8 @@ def _figure(figure: Mapping[str, Any]) -> list[str]:
 
 
 def _title(key: str) -> str:
+    if key in ("auc", "mcc", "n"):
+        return {"auc": "AUC", "mcc": "Matthews correlation", "n": "n"}[key]
     text = str(key).replace("_", " ")
     return text[:1].upper() + text[1:]
 

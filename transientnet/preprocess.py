@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +80,7 @@ def preprocess(triplets: Sequence[Triplet], contract: InputContract) -> Prepared
         Never raises for a bad stamp: such a row is zero and flagged.
     """
     n = len(triplets)
-    tensor = np.zeros((n, 3, contract.size, contract.size), np.float32)
+    tensor = np.empty((n, 3, contract.size, contract.size), np.float32)
     quality = np.zeros(n, np.uint16)
     stamps: list[list[npt.NDArray[Any] | None]] = []
     for row, triplet in enumerate(triplets):
@@ -95,10 +95,11 @@ def preprocess(triplets: Sequence[Triplet], contract: InputContract) -> Prepared
         for row in range(n):
             stamp = stamps[row][channel]
             if stamp is not None and not skipped[row]:
-                alike[(stamp.shape, stamp.dtype, factors[row])].append(row)
+                alike[(stamp.shape, _kind(stamp), factors[row])].append(row)
+            else:
+                tensor[row, channel] = 0.0
         for (_, _, factor), rows in alike.items():
-            stack = np.stack([stamps[row][channel] for row in rows])  # type: ignore[misc]
-            image, flags = _normalise(stack, factor, contract)
+            image, flags = _normalise(_stack(stamps[row][channel] for row in rows), factor, contract)
             if name == "reference":
                 # A template that is all one value is a template that does not exist there.
                 empty = (flags & QualityFlag.UNUSABLE) != 0
@@ -114,16 +115,28 @@ def preprocess(triplets: Sequence[Triplet], contract: InputContract) -> Prepared
 
 
 def _as_image(stamp: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
-    """Native float32, or float64 where float32 would lose digits; masked pixels are NaN."""
+    """A plain 2-D array, empty if it is none; masked pixels are NaN."""
     if stamp is None:
         return None
     if isinstance(stamp, np.ma.MaskedArray):
         stamp = np.where(np.ma.getmaskarray(stamp), np.nan, stamp.data.astype(np.float64))
     array = np.asarray(stamp)
-    if array.ndim != 2:
-        array = array.reshape(0, 0)
-    small = array.dtype.kind in "biuf" and array.dtype.itemsize <= (4 if array.dtype.kind == "f" else 2)
-    return array.astype(np.float32 if small else np.float64, copy=False)
+    return array if array.ndim == 2 else np.empty((0, 0), np.float32)
+
+
+def _kind(stamp: npt.NDArray[Any]) -> type[np.floating[Any]]:
+    """float32, or float64 where float32 would lose digits."""
+    kind, size = stamp.dtype.kind, stamp.dtype.itemsize
+    return np.float32 if kind in "biuf" and size <= (4 if kind == "f" else 2) else np.float64
+
+
+def _stack(stamps: Iterable[npt.NDArray[Any] | None]) -> npt.NDArray[Any]:
+    """Like-shaped stamps of one kind as one native array (n, H, W): bytes are swapped as they are copied."""
+    images = [stamp for stamp in stamps if stamp is not None]
+    stack = np.empty((len(images), *images[0].shape), _kind(images[0]))
+    for row, image in enumerate(images):
+        stack[row] = image
+    return stack
 
 
 def _policy(stamps: list[npt.NDArray[Any] | None], contract: InputContract) -> int:
@@ -162,9 +175,9 @@ def _shrink_factors(
         if fwhm is not None and 0 < fwhm < math.inf:
             given[row] = fwhm
         else:
-            unknown[(science.shape, science.dtype)].append(row)
+            unknown[(science.shape, _kind(science))].append(row)
     for rows in unknown.values():
-        estimates = _estimate_fwhm(np.stack([stamps[row][0] for row in rows]))  # type: ignore[misc]
+        estimates = _estimate_fwhm(_stack(stamps[row][0] for row in rows))
         for row, fwhm in zip(rows, estimates.tolist(), strict=True):
             known = not math.isnan(fwhm)
             quality[row] |= np.uint16(QualityFlag.FWHM_ESTIMATED if known else QualityFlag.FWHM_ASSUMED)
@@ -220,7 +233,7 @@ def _normalise(
     image -= background[:, None, None]
     image *= (1.0 / (noise * contract.softening))[:, None, None]
     if holes.any():
-        np.nan_to_num(image, copy=False, nan=0.0)
+        image[missing] = 0.0
     np.arcsinh(image, out=image)
     return image, flags
 
@@ -295,17 +308,19 @@ def _robust(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Row-wise median and noise of a 2-D array without NaN, which is used up."""
     count = values.shape[1]
     middle = count // 2
-    values.partition(middle, axis=1)
-    median = values[:, middle].copy()
-    if count % 2 == 0:
-        # The mean of the two middle values, so that an inverted stamp has the inverted median.
-        median = (median + values[:, :middle].max(axis=1)) / 2
+    values.sort(axis=1)
+    # For an even count the mean of the two middle values, so that an inverted stamp has the inverted median.
+    median: FloatArray = (values[:, middle] + values[:, middle - 1 + count % 2]) / np.float32(2)
     values -= median[:, None]
+    # The smaller half of the deviations is one stretch of the sorted values: it begins behind those on the
+    # left that deviate more than their counterparts beyond its end.
+    first = (values[:, middle + 1 :] < -values[:, : count - middle - 1]).sum(axis=1)[:, None]
     np.abs(values, out=values)
-    values.partition(middle, axis=1)
-    noise = values[:, : middle + 1].mean(axis=1) / _LOWER_HALF_MEAN
+    place = np.arange(count)
+    lower = np.where((place >= first) & (place <= first + middle), values, 0.0)
+    noise = lower.sum(axis=1) / ((middle + 1) * _LOWER_HALF_MEAN)
     # More than half of the pixels equal: a mostly flat stamp, where only the rest tells a scale.
-    flat = noise <= 1e-6 * values[:, middle:].max(axis=1)
+    flat = noise <= 1e-6 * np.maximum(values[:, 0], values[:, -1])
     if flat.any():
         noise[flat] = values[flat].mean(axis=1)
     return median.astype(np.float32), noise.astype(np.float32)
@@ -381,7 +396,7 @@ def estimate_fwhm(science: npt.NDArray[Any]) -> float:
         FWHM in pixels; NaN where no source is bright enough to tell.
     """
     stamp = _as_image(science)
-    return float("nan") if stamp is None else float(_estimate_fwhm(stamp[None])[0])
+    return float("nan") if stamp is None else float(_estimate_fwhm(_stack([stamp]))[0])
 
 
 def _estimate_fwhm(stack: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

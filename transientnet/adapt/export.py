@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import cast
@@ -21,6 +22,14 @@ __all__ = ["OPSET", "PARITY", "export_onnx", "load_network"]
 OPSET = 18
 PARITY = 1e-4
 """Largest difference of a logit between torch and ONNX that is accepted, relative to logits above 1."""
+
+
+_REGISTRY_LOG = logging.getLogger("torch.onnx._internal.exporter._registration")
+
+
+def _of_use(record: logging.LogRecord) -> bool:
+    """Torch names operators of torchvision that it cannot export without it; this network has none."""
+    return not record.getMessage().startswith("torchvision is not installed")
 
 
 class _Shipped(nn.Module):
@@ -62,6 +71,7 @@ def export_onnx(network: StampNetwork, head: str, record: ModelRecord, path: Pat
     shipped = _Shipped(network.written_out(), head).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        _REGISTRY_LOG.addFilter(_of_use)
         program = torch.onnx.export(
             shipped,
             (torch.zeros(2, 3, size, size),),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-_REQUIRED = ("onnxruntime", "numpy", "astropy", "fastavro", "huggingface-hub", "pooch", "filelock")
+_REQUIRED = ("onnxruntime", "numpy", "astropy", "huggingface-hub", "pooch", "filelock")
 _EXTRAS = {
     "adapt": ("torch", "sklearn", "onnx", "onnxscript", "matplotlib"),
     "parquet": ("pyarrow",),

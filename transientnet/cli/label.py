@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,9 @@ def label(
     ] = None,
     random_share: Annotated[float, typer.Option(help="Part of the queue that is drawn at random.")] = 0.2,
     port: Annotated[int | None, typer.Option(help="Port on this machine's loopback interface.")] = None,
+    train_options: Annotated[
+        str, typer.Option(help="Options of 'transientnet adapt' for the page's 'Train now', in quotes.")
+    ] = "",
     pixel_scale: Annotated[
         float | None, typer.Option(help="arcsec per pixel, if the files do not tell.")
     ] = None,
@@ -31,7 +35,13 @@ def label(
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
+    from ..errors import UsageError
     from ..label import serve
+
+    try:
+        training = shlex.split(train_options)
+    except ValueError as error:
+        raise UsageError(f"--train-options {train_options!r} cannot be split into words: {error}") from error
 
     columns = (SpinnerColumn(), TextColumn("{task.completed} candidates read"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -48,6 +58,7 @@ def label(
             classes=None if classes is None else classes.split(","),
             random_share=random_share,
             port=port,
+            train_options=training,
             options={"layout": layout, "pixel_scale": pixel_scale, "fwhm": fwhm},
             say=say,
             progress=lambda count: bar.update(task, completed=count),

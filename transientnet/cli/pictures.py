@@ -36,7 +36,11 @@ class Pictures:
         self._waiting: deque[Triplet] = deque()
         self._count = 0
         self._open = ExitStack()
-        self._gallery = None if gallery is None else GalleryWriter(gallery, classifier.classes)
+        self._gallery = (
+            None
+            if gallery is None
+            else GalleryWriter(gallery, classifier.classes, f"Candidates, {classifier.record.id}")
+        )
         if explain is not None:
             explain.mkdir(parents=True, exist_ok=True)
 

@@ -78,7 +78,10 @@ def score(
     from ..classifier import load_model
     from ..errors import EmptyInputError, UsageError
     from ..scoring import Reading, find_inputs, score_inputs, score_triplets
+    from ..scoring.engine import hold_memory
     from ..writers import check_format
+
+    hold_memory()
 
     _check_sources(files, watch, catalog, science, dask)
     if (gallery or explain) and (watch is not None or dask is not None or resume):

@@ -29,6 +29,7 @@ def serve(
     classes: Sequence[str] | None = None,
     random_share: float = 0.2,
     port: int | None = None,
+    train_options: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = print,
     progress: Callable[[int], None] | None = None,
@@ -49,6 +50,8 @@ def serve(
         Part of the queue that is drawn at random.
     port : int, optional
         8765, or another that is free, if not given.
+    train_options : sequence of str
+        Options of ``transientnet adapt`` for a training from the page.
     options : mapping, optional
         ``layout``, ``pixel_scale``, ``fwhm`` for `open_triplets`.
     say, progress : callable
@@ -85,7 +88,7 @@ def serve(
             closing(Candidates(sources, table.parent, classifier, options or {}, progress))
         )
         session = Session(candidates, journal, names, random_share)
-        training = Training(table, model, table.with_name(f"{table.stem}-model"))
+        training = Training(table, model, table.with_name(f"{table.stem}-model"), train_options)
         token = secrets.token_urlsafe(24)
         app = make_app(session, training, token, table.name)
         for line in [*candidates.unreadable, *_warnings(candidates)]:

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,16 @@ class Training:
         Model to start from.
     output : Path
         Folder that `adapt` fills; ``model.onnx`` in it is the result.
+    options : sequence of str
+        Further options of ``transientnet adapt``.
 
     Attributes
     ----------
     state : {"unavailable", "idle", "running", "ordering", "done", "failed"}
     """
 
-    def __init__(self, table: Path, base: str, output: Path) -> None:
-        self.table, self.base, self.output = table, base, output
+    def __init__(self, table: Path, base: str, output: Path, options: Sequence[str] = ()) -> None:
+        self.table, self.base, self.output, self.options = table, base, output, tuple(options)
         self.state = "idle" if importlib.util.find_spec("torch") else "unavailable"
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._process: asyncio.subprocess.Process | None = None
@@ -52,7 +55,7 @@ class Training:
         self.state = "running"
         self._lines.clear()
         command = [sys.executable, "-m", "transientnet", "adapt", "--labels", str(self.table)]
-        command += ["--base", self.base, "-o", str(self.output)]
+        command += ["--base", self.base, "-o", str(self.output), *self.options]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         self._process = await asyncio.create_subprocess_exec(
             *command,

@@ -19,11 +19,11 @@ from typing import Any
 
 from ..errors import ReadError, TransientnetError, UsageError
 from ..triplet import Triplet
-from .sniff import FORMATS, sniff
+from .sniff import FORMATS, Loaded, sniff
 from .sources import StampFiles, expand, group_files, stem
 from .surveys import Layout, load_layout
 
-__all__ = ["Layout", "StampFiles", "load_layout", "open_triplets"]
+__all__ = ["Layout", "Loaded", "StampFiles", "load_layout", "open_found", "open_triplets"]
 
 #: Module that reads each format, imported when first met.
 _READERS = {
@@ -77,13 +77,31 @@ def open_triplets(
         The layout, pixel scale, FWHM or source makes no sense.
     """
     chosen = load_layout(layout)
+    given = _given(pixel_scale, fwhm)
+    if isinstance(source, (str, os.PathLike)) and not _exists(source):
+        raise ReadError(f"{os.fspath(source)}: no such file or folder")
+    return (_complete(triplet, chosen, given) for triplet in _open(source, chosen))
+
+
+def open_found(
+    found: str | StampFiles,
+    *,
+    layout: str | Path | Layout | None = None,
+    pixel_scale: float | None = None,
+    fwhm: float | None = None,
+) -> Iterator[Triplet]:
+    """As `open_triplets`, for one of the things that `expand` and `group_files` have found."""
+    chosen = load_layout(layout)
+    given = _given(pixel_scale, fwhm)
+    return (_complete(triplet, chosen, given) for triplet in _read_found(found, chosen))
+
+
+def _given(pixel_scale: float | None, fwhm: float | None) -> dict[str, float | None]:
     given = {"pixel_scale": pixel_scale, "fwhm": fwhm}
     for name, value in given.items():
         if value is not None and not 0 < value < float("inf"):
             raise UsageError(f"{name} is {value}: it must be a positive number")
-    if isinstance(source, (str, os.PathLike)) and not _exists(source):
-        raise ReadError(f"{os.fspath(source)}: no such file or folder")
-    return (_complete(triplet, chosen, given) for triplet in _open(source, chosen))
+    return given
 
 
 def _exists(source: str | os.PathLike[str]) -> bool:
@@ -94,7 +112,11 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
     if isinstance(source, Triplet):
         yield source
     elif isinstance(source, StampFiles):
+<<<<<<< HEAD
         yield from _module("files").read_stamps(source, layout)
+=======
+        yield from _read_found(source, layout)
+>>>>>>> throughput
     elif isinstance(source, (str, os.PathLike)):
         yield from _read_files([source], layout)
     elif isinstance(source, (list, tuple)) and all(isinstance(s, (str, os.PathLike)) for s in source):
@@ -110,13 +132,21 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
 
 def _read_files(sources: Iterable[str | os.PathLike[str]], layout: Layout) -> Iterator[Triplet]:
     for found in group_files(expand([os.fspath(source) for source in sources])):
+<<<<<<< HEAD
         if isinstance(found, StampFiles):
             yield from _module("files").read_stamps(found, layout)
         else:
             yield from _read_file(found, layout)
+=======
+        yield from _read_found(found, layout)
+>>>>>>> throughput
 
 
-def _read_file(path: str, layout: Layout) -> Iterator[Triplet]:
+def _read_found(found: str | StampFiles, layout: Layout) -> Iterator[Triplet]:
+    if isinstance(found, StampFiles):
+        yield _module("fits").read_stamps(found, layout)
+        return
+    path = found
     try:
         kind = sniff(path)
         if kind is None:
@@ -152,4 +182,4 @@ def _complete(triplet: Triplet, layout: Layout, given: dict[str, float | None]) 
             values[name], meta[f"{name}_from"] = usual, "layout"
     if layout.name:
         meta.setdefault("survey", layout.name)
-    return replace(triplet, meta=meta, **values)
+    return triplet if not values and meta == triplet.meta else replace(triplet, meta=meta, **values)

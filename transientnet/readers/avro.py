@@ -1,8 +1,8 @@
 """Avro alert packets: container files of one or many, and bare records behind a registry's frame.
 
-The container is parsed here, records by fastavro. That keeps a parsed schema from file to file (surveys
-write one alert a file), repairs schemas that strict parsers reject, bounds what a block may decompress to,
-and asks fastavro for the fields that are used only: histories and forced photometry are skipped over.
+What a schema asks for is found out once and kept from file to file (surveys write one alert a file);
+schemas that strict parsers reject are read, what a block may decompress to is bounded, and only the fields
+that are used are decoded (`records`): histories and forced photometry are stepped over.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from ..errors import MissingDependencyError, ReadError
 from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
+from .records import DAMAGE, Read, compile_record
+from .sniff import open_file
 from .sources import stem
 from .stamp import MAX_FILE_BYTES, decode_image
 from .surveys import Layout, match_channels, match_roles, recognise
@@ -45,7 +47,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         The file is damaged from the start, or is a bare record whose cutouts cannot be found.
     """
     try:
-        with open(path, "rb") as raw:
+        with open_file(path) as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             file: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
@@ -90,9 +92,10 @@ def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
             size = _long(file)
             if size is None or size < 0 or count < 0:
                 raise ReadError("damaged block header")
-            block = io.BytesIO(_decompress(_exactly(file, size), codec))
+            block, at = _decompress(_exactly(file, size), codec), 0
             for _ in range(count):
-                yield _one(block, plan, path, n, layout)
+                triplet, at = _one(block, at, plan, path, n, layout)
+                yield triplet
                 n += 1
             if _exactly(file, _SYNC) != sync:
                 raise ReadError("a block does not end with the file's sync marker")
@@ -103,19 +106,16 @@ def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
         yield Triplet.unreadable(f"{stem(path)}_{n}", path, message)
 
 
-def _one(block: IO[bytes], plan: _Plan, path: str, n: int, layout: Layout) -> Triplet:
-    from fastavro import schemaless_reader
-
+def _one(block: bytes, at: int, plan: _Plan, path: str, n: int, layout: Layout) -> tuple[Triplet, int]:
+    """The candidate whose record begins at `at`, and where the next one does."""
     try:
-        record = schemaless_reader(block, plan.writer, plan.reader)
+        record, at = plan.read(block, at)
     except MemoryError as error:
         raise ReadError("a record asks for more memory than there is") from error
-    except Exception as error:  # fastavro answers damaged bytes with nearly every exception there is
+    except DAMAGE as error:
         raise ReadError(f"damaged record ({type(error).__name__}: {error})") from error
-    if not isinstance(record, dict):
-        raise ReadError("the schema describes no record")
     name = stem(path) if n == 0 else f"{stem(path)}_{n}"
-    return from_record(record, id=name, source=path, layout=layout, hints=plan.hints)
+    return from_record(record, id=name, source=path, layout=layout, hints=plan.hints), at
 
 
 def _metadata(file: IO[bytes]) -> dict[str, bytes]:
@@ -214,15 +214,12 @@ def _decompress_arrow(data: bytes, codec: str) -> bytes:
 class _Plan(NamedTuple):
     """What to do with the records of one schema."""
 
-    writer: Any
-    reader: Any
+    read: Read
     hints: tuple[str, ...]
 
 
 @lru_cache(maxsize=64)
 def _plan(text: bytes, layout: Layout, folder: Path | None = None) -> _Plan:
-    import fastavro
-
     try:
         schema = _Schema(json.loads(text), folder)
         record = schema.root["name"]
@@ -232,14 +229,12 @@ def _plan(text: bytes, layout: Layout, folder: Path | None = None) -> _Plan:
         scalars = tuple(path for path, bulky in paths if not bulky)
         for one in {layout, known}:
             wanted.update(path for found in match_roles(scalars, one).values() for path in found)
-        writer = fastavro.parse_schema(schema.root)
-        pruned = schema.pruned(wanted) if wanted else None
-        reader = None if pruned is None else fastavro.parse_schema(pruned)
+        read = compile_record(schema.root, schema.names, wanted or None)
     except ReadError:
         raise
-    except Exception as error:  # fastavro answers damaged schemas with nearly every exception there is
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ReadError(f"damaged Avro schema ({type(error).__name__}: {error})") from error
-    return _Plan(writer, reader, (record,))
+    return _Plan(read, (record,))
 
 
 _PRIMITIVES = frozenset(("null", "boolean", "int", "long", "float", "double", "bytes", "string"))
@@ -254,7 +249,7 @@ class _Schema:
     """
 
     def __init__(self, parsed: Any, folder: Path | None = None) -> None:
-        self._names: dict[str, Any] = {}
+        self.names: dict[str, Any] = {}
         self._folder = folder
         self.root = self._plain(parsed, "", 0)
         if not isinstance(self.root, dict) or self.root["type"] != "record":
@@ -266,7 +261,7 @@ class _Schema:
         if isinstance(node, list):
             return [self._plain(branch, space, depth + 1) for branch in node]
         if isinstance(node, str):
-            name = next((name for name in (node, f"{space}.{node}") if name in self._names), None)
+            name = next((name for name in (node, f"{space}.{node}") if name in self.names), None)
             if node in _PRIMITIVES or name is not None:
                 return name or node
             beside = None if self._folder is None else self._folder / f"{Path(node).name}.avsc"
@@ -288,6 +283,8 @@ class _Schema:
         plain: dict[str, Any] = {"type": kind, "name": name}
         if kind == "fixed":
             plain["size"] = int(node["size"])
+            if not 0 <= plain["size"] <= MAX_FILE_BYTES:
+                raise ReadError(f"the schema has a type of {plain['size']} bytes")
         elif kind == "enum":
             plain["symbols"] = node["symbols"]
         else:
@@ -296,11 +293,11 @@ class _Schema:
                 {"name": item["name"], "type": self._plain(item["type"], space, depth + 1)}
                 for item in node["fields"]
             ]
-        self._names[name] = plain
+        self.names[name] = plain
         return plain
 
     def _takes_no_bytes(self, node: Any) -> bool:
-        node = self._names.get(node, node) if isinstance(node, str) else node
+        node = self.names.get(node, node) if isinstance(node, str) else node
         if isinstance(node, dict):
             if node["type"] == "fixed":
                 return bool(node["size"] < 1)
@@ -309,7 +306,7 @@ class _Schema:
 
     def _branches(self, node: Any) -> list[Any]:
         branches = node if isinstance(node, list) else [node]
-        return [self._names.get(b, b) if isinstance(b, str) else b for b in branches]
+        return [self.names.get(b, b) if isinstance(b, str) else b for b in branches]
 
     def paths(self, record: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, bool]]:
         """Dotted names of the fields outside of lists, each with whether it can hold a stamp."""
@@ -323,48 +320,6 @@ class _Schema:
                 elif kind != "null":
                     yield path, kind in ("bytes", "fixed", "array")
 
-    def pruned(self, wanted: set[str]) -> Any:
-        """The schema of the `wanted` fields only; None if a type would be cut in two different ways."""
-        defined: dict[str, Any] = {}
-
-        def cut(record: Any, prefix: str) -> Any:
-            kept = []
-            for item in record["fields"]:
-                path = f"{prefix}{item['name']}"
-                branches = [
-                    cut(b, f"{path}.") if isinstance(b, dict) and b["type"] == "record" else b
-                    for b in self._branches(item["type"])
-                ]
-                inner = any(name.startswith(f"{path}.") for name in wanted)
-                if inner or path in wanted:
-                    kept.append(
-                        {"name": item["name"], "type": branches if len(branches) > 1 else branches[0]}
-                    )
-            return {"type": "record", "name": record["name"], "fields": kept}
-
-        def refer(node: Any) -> Any:
-            if isinstance(node, list):
-                return [refer(branch) for branch in node]
-            if not isinstance(node, dict) or "name" not in node:
-                return node
-            if node["name"] in defined:
-                if defined[node["name"]] != node:
-                    raise _CutInTwoError
-                return node["name"]
-            defined[node["name"]] = node
-            if node["type"] != "record":
-                return node
-            return {**node, "fields": [{**f, "type": refer(f["type"])} for f in node["fields"]]}
-
-        try:
-            return refer(cut(self.root, ""))
-        except _CutInTwoError:
-            return None
-
-
-class _CutInTwoError(Exception):
-    pass
-
 
 # ---------------------------------------------------------------- bare records
 
@@ -375,7 +330,7 @@ def _framed(data: bytes, path: str, layout: Layout) -> Triplet:
         try:
             file = Path(layout.schema)
             plan = _plan(file.read_bytes(), layout, file.parent)
-            return _one(io.BytesIO(data[_FRAME:]), plan, path, 0, layout)
+            return _one(data, _FRAME, plan, path, 0, layout)[0]
         except (OSError, ReadError) as error:
             raise ReadError(f"{path}: not a record of schema {layout.schema}: {error}") from error
     found = _find_cutouts(data)

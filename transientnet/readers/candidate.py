@@ -70,7 +70,7 @@ def from_images(
     survey = known or layout
     if survey is not layout:
         roles = _Roles(scalars, combined(layout, survey))
-    meta = {"source": source, **_meta(roles, survey)}
+    meta = {"source": source, **(_meta(roles, survey) if scalars else {})}
     if survey.name:
         meta["survey"] = survey.name
     stamps = {c: None if (i := images.get(c)) is None else oriented_like(i, science.matrix) for c in CHANNELS}
@@ -154,11 +154,13 @@ def _flatten(
 ) -> None:
     for key, value in record.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            if depth < _DEPTH:
-                _flatten(value, f"{name}.", depth + 1, scalars, bulky)
+        if isinstance(value, (str, float, int)):
+            scalars[name] = value
         elif isinstance(value, (bytes, bytearray, memoryview, list, np.ndarray)):
             bulky[name] = value
+        elif isinstance(value, (dict, Mapping)):
+            if depth < _DEPTH:
+                _flatten(value, f"{name}.", depth + 1, scalars, bulky)
         else:
             scalars[name] = value
             if value is None:
@@ -195,13 +197,19 @@ class _Roles:
 
     def value(self, role: str) -> Any:
         """First value of `role` that is not null, None if there is none."""
-        return next((v for name in self._names[role] if (v := self._scalars[name]) not in (None, "")), None)
+        for name in self._names[role]:
+            value = self._scalars[name]
+            if value is not None and value != "":
+                return value
+        return None
 
     def number(self, role: str) -> float | None:
         """The value if it is a finite number and no sentinel (-99, -999, 1e30…)."""
         value = self.value(role)
+        if value is None or isinstance(value, bool):
+            return None
         try:
-            number = math.nan if isinstance(value, bool) or value is None else float(value)
+            number = float(value)
         except (TypeError, ValueError):
             return None
         return number if math.isfinite(number) and abs(number) < 1e30 and number not in _SENTINELS else None

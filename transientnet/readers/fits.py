@@ -16,7 +16,12 @@ from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .hdus import Hdu, first_image, hdu_image, header_values, pick, read_hdus
 from .image import Image
+<<<<<<< HEAD
 from .sources import channel_of_file, stem
+=======
+from .sniff import open_file
+from .sources import StampFiles, channel_of_file, stem
+>>>>>>> throughput
 from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, gunzip, plain_file
 from .surveys import Layout, channel_of, match_channels
 
@@ -82,10 +87,10 @@ def load_image(path: str) -> tuple[Image | None, Mapping[str, Any]]:
         raise ReadError(f"{path}: {error}") from error
 
 
-def _load(path: str) -> list[Hdu] | tuple[Image, dict[str, Any]]:
+def _load(path: str) -> list[Hdu] | tuple[Image, Mapping[str, Any]]:
     """All HDUs, or at once the image of a plain file."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             data = file.read(MAX_STAMP_BYTES)
             zipped, large = data[:2] == b"\x1f\x8b", os.path.getsize(path) > MAX_STAMP_BYTES
             if zipped and large:

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,11 @@ import numpy.typing as npt
 
 from ..errors import ReadError
 from .image import Image, facts, psf_fwhm
+<<<<<<< HEAD
 from .stamp import MAX_STAMP_BYTES, gunzip
+=======
+from .stamp import gunzip, header_of, plain_hdu
+>>>>>>> throughput
 from .surveys import channel_of
 
 __all__ = [
@@ -70,8 +75,12 @@ class Hdu:
     @property
     def kind(self) -> str:
         """``image``, ``mask``, ``psf`` or ``other``, by name."""
-        plain = self.name.lower()
-        return next((kind for kind, words in _KINDS.items() if words.search(plain)), "image")
+        return _kind(self.name.lower())
+
+
+@lru_cache(maxsize=1024)
+def _kind(plain: str) -> str:
+    return next((kind for kind, words in _KINDS.items() if words.search(plain)), "image")
 
 
 def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
@@ -89,6 +98,9 @@ def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
     ReadError
         The file is damaged, or claims more than `limit`.
     """
+    plain = _plain_hdus(data) if isinstance(data, bytes) else None
+    if plain is not None:
+        return plain
     try:
         with warnings.catch_warnings():
             # astropy warns of every repaired card; a stamp that decodes is good enough.
@@ -102,6 +114,27 @@ def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
         raise ReadError(f"damaged FITS: {type(error).__name__}: {error}") from error
 
 
+def _plain_hdus(data: bytes) -> list[Hdu] | None:
+    """All HDUs without astropy, if they are plain images; None if one is not."""
+    hdus: list[Hdu] = []
+    at = 0
+    while at < len(data):
+        found = plain_hdu(data, at)
+        if found is None:
+            return None
+        pixels, header, at = found
+        values, comments = header_of(header)
+        name, version = _name_and_version(values)
+        hdus.append(Hdu(len(hdus), name, version, values, comments, pixels))
+    return hdus
+
+
+def _name_and_version(header: Mapping[str, Any]) -> tuple[str, int]:
+    version = header.get("EXTVER", 1)
+    name = next((str(header[key]).strip() for key in _NAME_KEYS if header.get(key)), "")
+    return name, version if isinstance(version, int) else 1
+
+
 def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
     from astropy.io import fits
 
@@ -110,9 +143,7 @@ def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
     with fits.open(file, memmap=not isinstance(data, bytes), lazy_load_hdus=True) as opened:
         for index, hdu in enumerate(opened):
             header, comments = _plain_header(hdu.header)
-            name = next((str(header[key]).strip() for key in _NAME_KEYS if header.get(key)), "")
-            version = header.get("EXTVER", 1)
-            common = (index, name, version if isinstance(version, int) else 1, header, comments)
+            common = (index, *_name_and_version(header), header, comments)
             if isinstance(hdu, fits.BinTableHDU):
                 yield Hdu(*common, rows=hdu.data)
                 continue

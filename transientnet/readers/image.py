@@ -50,8 +50,13 @@ def facts(
     matrix = _matrix(header)
     scale: float | None = None
     if matrix is not None:
+<<<<<<< HEAD
         scale = math.sqrt(abs(float(np.linalg.det(matrix)))) * 3600
         if not SCALES[0] < scale < SCALES[1]:
+=======
+        scale = math.sqrt(abs(_determinant(matrix))) * 3600
+        if not _SCALES[0] < scale < _SCALES[1]:
+>>>>>>> throughput
             scale = matrix = None
     if scale is None:
         scale = next((v for key in _SCALE_KEYS if (v := _positive(header, key, *SCALES)) is not None), None)
@@ -104,8 +109,13 @@ def _matrix(header: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
     matrix = np.array(values, dtype=np.float64).reshape(2, 2)
     per_degree = {"arcsec": 3600.0, "arcmin": 60.0}.get(str(header.get("CUNIT1", "deg")).strip().lower(), 1.0)
     matrix /= per_degree
-    usable = np.isfinite(matrix).all() and np.abs(matrix).max() < 1 and np.linalg.det(matrix) != 0
+    usable = np.isfinite(matrix).all() and np.abs(matrix).max() < 1 and _determinant(matrix) != 0
     return matrix if usable else None
+
+
+def _determinant(matrix: npt.NDArray[np.floating[Any]]) -> float:
+    (a, b), (c, d) = matrix.tolist()
+    return float(a * d - b * c)
 
 
 def oriented_like(image: Image, matrix: npt.NDArray[np.float64] | None) -> Image:
@@ -114,13 +124,13 @@ def oriented_like(image: Image, matrix: npt.NDArray[np.float64] | None) -> Image
     Any other rotation (by more than 10 degrees from those) is left alone: it needs a resampling of the
     whole frame.
     """
-    if image.matrix is None or matrix is None:
+    if image.matrix is None or matrix is None or image.matrix.tolist() == matrix.tolist():
         return image
     # Columns: the steps of the target grid's x and y, in this image's pixels.
     step = np.linalg.solve(image.matrix, matrix)
-    step /= math.sqrt(abs(float(np.linalg.det(step))))
+    step /= math.sqrt(abs(_determinant(step)))
     turn = np.rint(step)
-    if np.abs(step - turn).max() > math.sin(math.radians(10)) or abs(np.linalg.det(turn)) != 1:
+    if np.abs(step - turn).max() > math.sin(math.radians(10)) or abs(_determinant(turn)) != 1:
         return image
     data = image.data
     if turn[0, 0] == 0:

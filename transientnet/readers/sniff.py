@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import zlib
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import IO
 
 from ..errors import ReadError
 
-__all__ = ["FORMATS", "sniff", "sniff_bytes"]
+__all__ = ["FORMATS", "Loaded", "open_file", "sniff", "sniff_bytes"]
 
 FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5")
 """Formats that hold stamps, as `sniff` names them; a ``table`` (CSV, ECSV) may name files that do."""
@@ -26,6 +27,23 @@ _MAGIC = (
 _HEAD = 4096
 #: The name of a column.
 _COLUMN = re.compile(rb'\s*"?[\w .:()/-]{1,60}"?\s*')
+
+
+class Loaded(str):
+    """A path together with the bytes of its file, which need not be read again."""
+
+    data: bytes
+
+    @classmethod
+    def of(cls, path: str, data: bytes) -> Loaded:
+        loaded = cls(path)
+        loaded.data = data
+        return loaded
+
+
+def open_file(path: str | Path, buffering: int = -1) -> IO[bytes]:
+    """The file at `path`, or its bytes where they are known."""
+    return io.BytesIO(path.data) if isinstance(path, Loaded) else open(path, "rb", buffering)
 
 
 def sniff_bytes(head: bytes) -> str | None:
@@ -60,7 +78,8 @@ def sniff(path: str | Path) -> str | None:
         The file cannot be opened.
     """
     try:
-        with open(path, "rb") as file:
+        # Most files of a night are looked at once to find them: no more is read than is needed.
+        with open_file(path, _HEAD) as file:
             head = _head(file)
     except OSError as error:
         raise ReadError(f"{path}: {error.strerror or error}") from error

@@ -33,7 +33,7 @@ class StampFiles:
 
 def stem(path: str | Path) -> str:
     """File name without its endings: ``x.fits.fz`` and ``x.fits.gz`` are ``x``."""
-    name = Path(path).name
+    name = os.path.basename(path)
     while (shorter := _ENDING.sub("", name)) not in ("", name):
         name = shorter
     return name
@@ -136,8 +136,6 @@ def _readings(path: str) -> list[tuple[_Key, str]]:
         if channel is not None:
             before, behind = name[: word.start()].rstrip(_SEPARATORS), name[word.end() :].lstrip(_SEPARATORS)
             found.append(((folder, before, behind), channel))
-    above, parent = os.path.split(folder)
-    channel = channel_of(parent)
-    if channel is not None:
-        found.append(((above, name, ""), channel))
+    if (channel := channel_of(os.path.basename(folder))) is not None:
+        found.append(((os.path.dirname(folder), name, ""), channel))
     return found

@@ -204,7 +204,8 @@ def load_layout(layout: str | Path | Layout | None) -> Layout:
             return survey
     path = Path(layout)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        state = path.stat()
+        return _load_layout(path, state.st_mtime_ns, state.st_size)
     except OSError as error:
         names = ", ".join(survey.name for survey in surveys())
         raise UsageError(
@@ -212,6 +213,12 @@ def load_layout(layout: str | Path | Layout | None) -> Layout:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"layout {path}: not valid TOML: {error}") from error
+
+
+@lru_cache(maxsize=8)
+def _load_layout(path: Path, changed: int, size: int) -> Layout:
+    """The layout of a file in the state that its date and size tell: what is found out by it is kept."""
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
     loaded = Layout.from_mapping(values, where=f"layout {path}")
     if loaded.schema is not None:
         loaded = replace(loaded, schema=str(path.parent / loaded.schema))

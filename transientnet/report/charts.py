@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
@@ -12,8 +13,8 @@ COLOURS = ("#0072b2", "#d55e00", "#00795a", "#a1457c", "#8a6100", "#444444")
 """Told apart with any colour vision (after Okabe & Ito 2008, darkened for contrast on white)."""
 
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "1 4", "12 4")
-_WIDTH, _HEIGHT = 480, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 48
+_WIDTH, _HEIGHT = 420, 330
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 12, 50
 
 
 class Series(NamedTuple):
@@ -51,14 +52,17 @@ def chart(
         return " ".join(f"{across},{down}" for across, down in points)
 
     parts = []
-    for k in range(6):
-        x, y = x0 + (x1 - x0) * k / 5, y0 + (y1 - y0) * k / 5
-        (across, floor), (left, down) = at(x, y0), at(x0, y)
+    for x in _ticks(x0, x1):
+        across, floor = at(x, y0)
         parts += [
             f'<line x1="{across}" y1="{_TOP}" x2="{across}" y2="{floor}" class="grid"/>',
+            f'<text x="{across}" y="{floor + 18}" text-anchor="middle">{x:.4g}</text>',
+        ]
+    for y in _ticks(y0, y1):
+        left, down = at(x0, y)
+        parts += [
             f'<line x1="{left}" y1="{down}" x2="{_WIDTH - _RIGHT}" y2="{down}" class="grid"/>',
-            f'<text x="{across}" y="{floor + 17}" text-anchor="middle">{x:.3g}</text>',
-            f'<text x="{left - 7}" y="{down + 4}" text-anchor="end">{y:.3g}</text>',
+            f'<text x="{left - 7}" y="{down + 5}" text-anchor="end">{y:.4g}</text>',
         ]
     if diagonal:
         parts.append(f'<polyline points="{path([at(x0, y0), at(x1, y1)])}" class="diagonal"/>')
@@ -103,3 +107,11 @@ def chart(
         f"{''.join(parts)}</svg><figcaption><strong>{escape(title)}</strong> {escape(note)}"
         f'<ul class="legend">{legend}</ul></figcaption></figure>'
     )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers within a range, about five."""
+    size = 10.0 ** math.floor(math.log10((high - low) / 5))
+    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor * 6 >= high - low)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [k * step for k in range(first, last + 1)]

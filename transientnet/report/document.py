@@ -25,13 +25,14 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: #3d444d; padding-bottom: .3rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #d0d7de; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-thead th { background: #f0f3f6; }
+thead th { background: #f0f3f6; white-space: normal; vertical-align: bottom; }
 .small { color: #3d444d; font-size: .9rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem 1rem; }
 figure { margin: 0; }
+.chart { max-width: 32rem; }
 .chart svg[role=img] { width: 100%; height: auto; display: block; }
-.chart text { font: 13px system-ui, sans-serif; fill: #1b1f24; }
-.chart .axis { font-size: 14px; }
+.chart text { font: 14px system-ui, sans-serif; fill: #1b1f24; }
+.chart .axis { font-size: 15px; }
 .grid { stroke: #e2e6ea; } .diagonal { stroke: #57606a; stroke-dasharray: 4 4; fill: none; }
 .legend { list-style: none; padding: 0; margin: .2rem 0 0; display: flex; flex-wrap: wrap;
   gap: .1rem 1rem; }
@@ -40,6 +41,7 @@ figure { margin: 0; }
 .wall img { width: 100%; aspect-ratio: 193 / 63; image-rendering: pixelated; display: block;
   background: #ebebeb; }
 .wall figcaption { font-size: .85rem; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { th, td { white-space: normal; overflow-wrap: anywhere; padding: .3rem .4rem; } }
 @media print { nav { display: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
 

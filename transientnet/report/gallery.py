@@ -33,18 +33,19 @@ form{display:flex;flex-wrap:wrap;gap:.4rem .9rem;align-items:center}
 label{white-space:nowrap}select,input{font:inherit;padding:.2rem;max-width:9rem}
 #count{margin:.3rem 0 0;color:#3d444d}
 #sheet{position:relative;margin:0 .8rem}
-figure{position:absolute;margin:0;padding:4px;height:132px;overflow:hidden}
-figure:focus{outline:2px solid #0b4f8a}
-img{width:100%;height:72px;object-fit:contain;object-position:left;image-rendering:pixelated;display:block}
-figcaption{font-size:12px;line-height:1.3;overflow:hidden}
+figure{position:absolute;margin:0;padding:4px 6px;overflow:hidden}
+figure:focus{outline:3px solid #0b4f8a;outline-offset:-2px}
+img{width:100%;height:auto;aspect-ratio:193/63;image-rendering:pixelated;display:block}
+figcaption{font-size:13px;line-height:18px;padding-top:2px}
 figcaption b,figcaption span{display:block;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
 .flag{color:#8a3b00}
+@media (max-width:40rem){header{position:static}}
 """
 
 _SCRIPT = """
 const C=K.classes,$=i=>document.getElementById(i),sheet=$('sheet');
 const P=r=>r[2],best=r=>P(r)[0]===null?-1:P(r).indexOf(Math.max(...P(r)));
-let view=[],columns=1,width=0;const H=136;
+let view=[],columns=1,width=0,H=0,at=0;
 function option(s,v,t){const o=document.createElement('option');o.value=v;o.textContent=t;s.append(o)}
 C.forEach((c,i)=>{option($('sort'),i,'P('+c+')');option($('label'),i,c)});
 K.flags.forEach(([n,b])=>{if(R.some(r=>r[3]&b))option($('flag'),b,n.toLowerCase().replaceAll('_',' '))});
@@ -58,10 +59,11 @@ function choose(){
   (!q||(r[0]+' '+r[1]).toLowerCase().includes(q))&&(lo<=0||P(r)[k]>=lo));
  if(s==='id')view.sort((a,b)=>-up*a[0].localeCompare(b[0],undefined,{numeric:true}));
  else if(s!=='order')view.sort((a,b)=>(P(a)[0]===null)-(P(b)[0]===null)||up*(P(a)[k]-P(b)[k]));
- $('count').textContent=view.length+' of '+R.length+' candidates';
- for(const e of shown.values())e.remove();shown.clear();scrollTo(0,0);layout()}
+ $('count').textContent=view.length+' of '+R.length+' candidates: science, reference, difference. Arrow keys move.';
+ at=0;scrollTo(0,0);layout()}
 const shown=new Map();
-function layout(){const w=sheet.clientWidth;columns=Math.max(1,Math.floor(w/220));width=w/columns;
+function layout(){const w=sheet.clientWidth;columns=Math.max(1,Math.floor(w/+$('size').value));width=w/columns;
+ H=Math.ceil((width-12)*63/193)+72;
  sheet.style.height=Math.ceil(view.length/columns)*H+'px';
  for(const e of shown.values())e.remove();shown.clear();draw()}
 function draw(){const top=scrollY-sheet.offsetTop,a=Math.max(0,Math.floor(top/H)-3)*columns,
@@ -70,19 +72,31 @@ function draw(){const top=scrollY-sheet.offsetTop,a=Math.max(0,Math.floor(top/H)
  let last=null;
  for(let i=a;i<z;i++){let e=shown.get(i);
   if(!e){e=card(view[i],i);shown.set(i,e);if(last)last.after(e);else sheet.prepend(e)}last=e}}
+function go(i){at=Math.max(0,Math.min(i,view.length-1));
+ const y=sheet.offsetTop+Math.floor(at/columns)*H,head=document.querySelector('header').offsetHeight;
+ if(y-head<scrollY)scrollTo(0,y-head);else if(y+H>scrollY+innerHeight)scrollTo(0,y+H-innerHeight);
+ draw();for(const[k,e]of shown)e.tabIndex=k===at?0:-1;shown.get(at)?.focus({preventScroll:true})}
+sheet.addEventListener('keydown',e=>{const page=columns*Math.max(1,Math.floor(innerHeight/H)-1),
+  by={ArrowLeft:-1,ArrowRight:1,ArrowUp:-columns,ArrowDown:columns,PageUp:-page,PageDown:page,
+   Home:-view.length,End:view.length}[e.key];
+ if(by&&!e.ctrlKey&&!e.metaKey&&!e.altKey){e.preventDefault();go(at+by)}});
+sheet.addEventListener('focusin',e=>{for(const[k,f]of shown)if(f===e.target)at=k});
 function card(r,i){const e=document.createElement('figure'),m=document.createElement('img'),
   t=document.createElement('figcaption'),n=document.createElement('b'),p=document.createElement('span');
  e.style.cssText='left:'+(i%columns)*width+'px;top:'+Math.floor(i/columns)*H+'px;width:'+width+'px';
- e.tabIndex=0;m.src=r[4];m.alt='science, reference and difference stamps of '+r[0];m.width=193;m.height=63;
+ e.tabIndex=i===at?0:-1;e.setAttribute('role','listitem');
+ e.setAttribute('aria-setsize',view.length);e.setAttribute('aria-posinset',i+1);m.src=r[4];m.alt='science, reference and difference stamps of '+r[0];m.width=193;m.height=63;
  n.textContent=r[0];n.title=r[1]?r[0]+' in '+r[1]:r[0];
- p.textContent=P(r)[0]===null?'not scored':C.map((c,k)=>c+' '+P(r)[k].toFixed(3)).join(' · ');
+ p.textContent=P(r)[0]===null?'not scored':
+  C.map((c,k)=>[c,P(r)[k]]).slice(C.length===2?1:0).sort((a,b)=>b[1]-a[1]).map(([c,v])=>c+' '+v.toFixed(3)).join(' · ');
+ p.title=p.textContent;
  t.append(n,p);
  if(r[3]){const f=document.createElement('span');f.className='flag';
   f.textContent=K.flags.filter(([,b])=>r[3]&b).map(([x])=>x.toLowerCase().replaceAll('_',' ')).join(', ');
   f.title=f.textContent;t.append(f)}
  e.append(m,t);return e}
 addEventListener('scroll',()=>requestAnimationFrame(draw),{passive:true});
-addEventListener('resize',layout);$('tools').addEventListener('input',choose);
+addEventListener('resize',layout);$('size').addEventListener('input',layout);$('tools').addEventListener('input',e=>e.target===$('size')||choose());
 $('tools').addEventListener('submit',e=>e.preventDefault());choose();
 """
 
@@ -91,8 +105,10 @@ _TOOLS = """<form id="tools" aria-label="Sort and filter">
 <label><input type="checkbox" id="up"> lowest first</label>
 <label>Judged <select id="label"><option value="">any</option></select></label>
 <label>Flag <select id="flag"><option value="">any</option><option value="0">none</option></select></label>
-<label>At least <input id="low" type="number" min="0" max="1" step="0.01" value="0"></label>
-<label>Name <input id="find" type="search"></label></form>"""
+<label>P at least <input id="low" type="number" min="0" max="1" step="0.01" value="0"></label>
+<label>Name <input id="find" type="search"></label>
+<label>Size <select id="size"><option value="200">small</option><option value="290" selected>medium</option>
+<option value="440">large</option></select></label></form>"""
 
 
 class GalleryWriter:
@@ -117,7 +133,7 @@ class GalleryWriter:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{_STYLE}</style></head>'
             f"<body><header><h1>{escape(title)}</h1>{_TOOLS}"
-            '<p id="count" role="status"></p></header><main id="sheet"></main>\n<script>const R=[\n'
+            '<p id="count" role="status"></p></header><main><div id="sheet" role="list" aria-label="Candidates"></div></main>\n<script>const R=[\n'
         )
 
     def add(self, triplets: Sequence[Triplet], predictions: Predictions) -> None:

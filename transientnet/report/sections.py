@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,13 +68,21 @@ def mistakes(
             said, p = classes[int(predicted[row])], float(probabilities[row].max())
             found.append(
                 Mistake(
-                    f"Labelled {name}, judged otherwise",
+                    _kind(name, c, classes),
                     data_uri(strip(triplets[row])),
                     f"{triplets[row].id or f'row {row + 1}'}: labelled {name}, judged {said} at {p:.3f}",
                     p,
                 )
             )
     return found
+
+
+def _kind(name: str, c: int, classes: Sequence[str]) -> str:
+    """Heading of the mistakes on one true class; of two classes the last is the one looked for."""
+    if len(classes) != 2:
+        return f"Labelled {name}, judged otherwise"
+    error = "False negatives" if c == 1 else "False positives"
+    return f"{error}: labelled {name}, judged {classes[1 - c]}"
 
 
 def _interval(figure: Mapping[str, Any], digits: int = 4) -> str:
@@ -127,7 +136,7 @@ def evaluation_sections(
         ]
         for kind in dict.fromkeys(mistake.kind for mistake in shown):
             mine = [(m.picture, m.caption) for m in shown if m.kind == kind]
-            parts += [f"<h3>{kind}</h3>" if "<" not in kind else "", picture_wall(mine)]
+            parts += [f"<h3>{escape(kind)}</h3>", picture_wall(mine)]
         sections.append((heading, parts))
     return sections
 
@@ -212,7 +221,7 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
         charts.append(
             chart(
                 f"Recall against {brightness or 'brightness'}",
-                (brightness or "brightness").capitalize(),
+                "Magnitude (mag)" if brightness == "magnitude" else (brightness or "brightness").capitalize(),
                 f"Recall at {100 * rate:g} % false positives",
                 [
                     _dots(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any, NamedTuple
 from ..classifier import BATCH_SIZE, Classifier
 from ..errors import TransientnetError, UsageError
 from ..predictions import Predictions
-from ..readers import StampFiles, open_triplets
+from ..readers import Loaded, StampFiles, open_found, open_triplets
+from ..readers.stamp import inflate_engine
 from ..triplet import Triplet
 
 __all__ = [
@@ -37,6 +39,7 @@ Input = str | StampFiles
 #: Files up to this size are known by all of their bytes, larger ones by their size and three samples.
 _WHOLE = 64 * 2**20
 _SAMPLE = 2**20
+_SLICE = 4096
 #: Bytes of input after which a unit is full.
 _UNIT_BYTES = 8 * 2**20
 
@@ -138,15 +141,40 @@ def content_id(item: Input) -> str:
     it can find, because survey files are written once. Small files are read whole, because stamps of one
     survey agree in size, header and padding.
     """
+    return _content_id(item, load(item))
+
+
+def load(item: Input) -> Input:
+    """The input with the bytes of its files, if these are small and can be read."""
+    try:
+        if isinstance(item, str):
+            return _load(item)
+        return StampFiles(item.id, {channel: _load(path) for channel, path in item.paths.items()})
+    except OSError:
+        return item
+
+
+def _load(path: str) -> str:
+    if os.path.getsize(path) > _SAMPLE:
+        return path
+    with open(path, "rb", buffering=0) as file:
+        return Loaded.of(path, file.read())
+
+
+def _content_id(item: Input, loaded: Input) -> str:
     digest = hashlib.sha256(usedforsecurity=False)
     try:
-        for path in paths_of(item):
+        for path in paths_of(loaded):
+            if isinstance(path, Loaded):
+                digest.update(len(path.data).to_bytes(8, "big"))
+                _add_bytes(digest, path.data)
+                continue
             size = os.path.getsize(path)
             digest.update(size.to_bytes(8, "big"))
             with open(path, "rb", buffering=0) as file:
                 if size <= _WHOLE:
                     while block := file.read(_SAMPLE):
-                        digest.update(block)
+                        _add_bytes(digest, block)
                 else:
                     for start in (0, size // 2, size - _SAMPLE):
                         file.seek(start)
@@ -154,6 +182,19 @@ def content_id(item: Input) -> str:
     except OSError:
         digest = hashlib.sha256("\0".join(paths_of(item)).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
+
+
+def _add_bytes(digest: Any, data: bytes) -> None:
+    """Add bytes to a hash: short ones as they are, of longer ones the checksum of every four kilobytes.
+
+    Checksums cost a tenth of the hash, and two candidates differ in all of them.
+    """
+    if len(data) <= 8 * _SLICE:
+        digest.update(data)
+        return
+    checksum, view = inflate_engine().crc32, memoryview(data)
+    sums = [checksum(view[start : start + _SLICE]) for start in range(0, len(data), _SLICE)]
+    digest.update(struct.pack(f">{len(sums)}I", *sums))
 
 
 def batches(
@@ -169,8 +210,10 @@ def batches(
     triplets: list[Triplet] = []
     marks: list[Mark] = []
     for item in inputs:
-        content = content_id(item) if identify else ""
-        rows = 0
+        content, rows = "", 0
+        if identify:
+            loaded = load(item)
+            content, item = _content_id(item, loaded), loaded
         for triplet in read(item, reading):
             if skip:
                 skip -= 1
@@ -189,7 +232,7 @@ def batches(
 def read(item: Input, reading: Reading) -> Iterator[Triplet]:
     """Candidates of one input; what cannot be read as a whole is one unreadable candidate."""
     try:
-        yield from reading.open([item])
+        yield from open_found(item, layout=reading.layout, pixel_scale=reading.pixel_scale, fwhm=reading.fwhm)
     except UsageError:
         raise
     except (TransientnetError, OSError) as error:

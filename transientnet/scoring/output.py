@@ -177,7 +177,6 @@ class ScoreFile:
         self._committed = time.monotonic()
 
     def _commit(self) -> None:
-        self._known.update(self._ended)
         self._note({"rows": self.rows, "end": self._end, "done": self._ended, "open": self._open})
         self._ended = []
 

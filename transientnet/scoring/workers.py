@@ -29,6 +29,7 @@ from ..readers import StampFiles
 from ..readers.sources import stem
 from ..triplet import QualityFlag
 from .batches import Input, Mark, Part, Reading, Unit, batches, content_id, paths_of, read, score
+from .engine import hold_memory
 
 __all__ = ["Workers", "main"]
 
@@ -248,6 +249,7 @@ def main() -> None:
     """Answer requests from stdin until it is closed."""
     import os
 
+    hold_memory()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     requests = sys.stdin.buffer

@@ -8,7 +8,10 @@ const CHANNELS = ["science", "reference", "difference"];
 const ZOOMS = [1, 2, 4, 8];
 const BLINK_MS = 500;
 const LISTEN_MS = 4000;
-const UNITS = { magnitude: "mag", snr: "S/N", pixel_scale: "″/px", fwhm: "px FWHM" };
+// What is told beside the stamps: name and unit.
+const QUANTITIES = {
+  magnitude: ["brightness", " mag"], snr: ["signal-to-noise", ""], pixel_scale: ["pixel scale", " ″/px"], fwhm: ["FWHM", " px"],
+};
 
 const run = {
   labeller: "", classes: [], keys: [], ids: [], order: [], answers: {}, next: [], progress: null, training: null,
@@ -106,8 +109,8 @@ async function open(row) {
 function showFacts(found) {
   const facts = [["candidate", found.id]];
   for (const name of ["group", "survey", "band"]) if (found[name]) facts.push([name, found[name]]);
-  for (const [name, unit] of Object.entries(UNITS)) {
-    if (found[name] !== undefined) facts.push([unit, Number(found[name].toPrecision(4))]);
+  for (const [name, [term, unit]] of Object.entries(QUANTITIES)) {
+    if (found[name] !== undefined) facts.push([term, `${Number(found[name].toPrecision(4))}${unit}`]);
   }
   if (found.flags.length) facts.push(["quality", found.flags.join(", ")]);
   $("facts").replaceChildren(

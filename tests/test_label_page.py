@@ -1,0 +1,281 @@
+"""The labelling page as a person meets it: a real server, a real browser, a keyboard."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from browsing import DESKTOP, PHONE, chromium, environment, grave, label_server, open_page, save
+
+QUICK = ("--method", "probe", "--folds", "2", "--threads", "1")
+"""Options of `adapt` for a test's patience."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save(tmp_path)
+    return tmp_path
+
+
+def rows(table: Path) -> list[dict[str, str]]:
+    with open(table, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def begin(browser: Any, url: str, name: str = "ana", size: tuple[int, int] = DESKTOP) -> Any:
+    page = open_page(browser, size, url)
+    page.wait_for_selector("#who[open]")
+    page.keyboard.type(name)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#facts dd")
+    return page
+
+
+def press(page: Any, key: str) -> None:
+    """Answer, and wait for another candidate to appear."""
+    shown = page.text_content("#facts dd")
+    page.keyboard.press(key)
+    page.wait_for_function(
+        "id => document.querySelector('#facts dd').textContent !== id", arg=shown, polling=20
+    )
+
+
+def says(page: Any, model: str) -> None:
+    """Wait for a model's opinion."""
+    page.wait_for_function(
+        "name => document.querySelector('#model-says').textContent.startsWith(name)", arg=model
+    )
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """As Ctrl-C does; the table is then written."""
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+
+
+def order(page: Any) -> list[int]:
+    found: list[int] = page.evaluate(
+        "fetch('api/session?labeller=ana').then(r => r.json()).then(s => s.order)"
+    )
+    return found
+
+
+def test_twenty_by_keyboard_a_kill_and_on(browser: Any, folder: Path) -> None:
+    with label_server(folder) as (process, url):
+        page = begin(browser, url)
+        assert page.text_content("#model-says") == ""
+        for done in range(20):
+            press(page, "rb"[done % 2])
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        page.keyboard.press("r")
+        page.wait_for_selector("#alarm:not([hidden])")
+        assert "NOT saved" in page.text_content("#alarm")
+        assert page.problems == []
+        page.close()
+    with label_server(folder) as (process, url):
+        page = begin(browser, url)
+        assert page.text_content("#count") == "20 of 30"
+        for key in ("u", "Backspace", "1"):
+            press(page, key)
+        page.click("#panel-button")
+        with page.expect_download() as download:
+            page.click("#table")
+        exported = folder / "exported.csv"
+        download.value.save_as(exported)
+        assert page.problems == []
+        page.close()
+        end(process)
+    found = rows(exported)
+    assert len(found) == 21
+    assert found == rows(folder / "my.csv")
+    assert {row["label"] for row in found} == {"real", "bogus"}
+    assert {row["path"] for row in found} == {"s.npz"}
+    assert {row["labeller"] for row in found} == {"ana"}
+
+    pytest.importorskip("torch")
+    command = [sys.executable, "-m", "transientnet", "adapt", "--labels", exported.name, "-o", "mine"]
+    done = subprocess.run(
+        [*command, *QUICK], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "mine" / "model.onnx").is_file()
+    assert "torchvision" not in done.stderr
+
+
+def test_train_now_puts_the_queue_in_the_new_model_s_order(browser: Any, folder: Path) -> None:
+    pytest.importorskip("torch")
+    with label_server(folder, "--train-options", " ".join(QUICK)) as (_, url):
+        page = begin(browser, url)
+        for done in range(8):
+            press(page, "rb"[done % 2])
+        before = order(page)
+        page.click("#panel-button")
+        page.click("#train")
+        page.wait_for_function(
+            "() => document.querySelector('#train-state').textContent.startsWith('Trained. ')", timeout=60_000
+        )
+        assert "my-model@" in page.text_content("#train-state")
+        assert page.is_enabled("#train")
+        after = order(page)
+        assert after != before
+        assert sorted(after) == sorted(before)
+        assert "new order" in page.text_content("#said")
+        page.keyboard.press("Escape")
+        press(page, "r")
+        page.keyboard.press("m")
+        says(page, "my-model@")
+        assert page.problems == []
+        page.close()
+    assert (folder / "my-model" / "model.onnx").is_file()
+
+
+def test_looking_at_a_candidate_by_keyboard(browser: Any, folder: Path) -> None:
+    with label_server(folder) as (process, url):
+        page = begin(browser, url)
+        picture = "document.querySelector('#stamp-science').toDataURL()"
+        seen = [page.evaluate(picture)]
+        for stretch in ("asinh", "linear", "zscale"):
+            page.keyboard.press("c")
+            assert page.input_value("#stretch") == stretch
+            seen.append(page.evaluate(picture))
+        assert len(set(seen)) == 3
+        assert seen[3] == seen[0]
+        page.keyboard.press("+")
+        assert page.text_content("#zoom") == "2×"
+        assert page.evaluate(picture) != seen[0]
+        page.keyboard.press("-")
+        assert page.evaluate(picture) == seen[0]
+        page.keyboard.press("x")
+        assert "reference" in page.text_content("#caption-science")
+        assert page.evaluate(picture) == page.evaluate(picture.replace("science", "reference"))
+        page.keyboard.press("x")
+        page.keyboard.press("n")
+        page.keyboard.type("two sources")
+        page.keyboard.press("Enter")
+        page.wait_for_function("() => document.activeElement === document.body")
+        assert page.text_content("#model-says") == ""
+        page.keyboard.press("m")
+        says(page, "realbogus@")
+        first = page.text_content("#facts dd")
+        press(page, "u")
+        press(page, "s")
+        press(page, "ArrowLeft")
+        assert page.problems == []
+        page.close()
+        end(process)
+    answers = {row["id"]: row for row in rows(folder / "my.csv")}
+    assert answers[first] | {"label": "", "note": "two sources", "model_seen": "yes"} == answers[first]
+
+
+def test_several_thousand_scroll_and_two_agree(browser: Any, folder: Path) -> None:
+    save(folder, 3000)
+    with label_server(folder, "--random-share", "1", "--fwhm", "4.7") as (_, url):
+        ana, bob = begin(browser, url, "ana"), begin(browser, url, "bob", PHONE)
+        for key in "rrbb":
+            press(ana, key)
+        for key in "rrb":
+            press(bob, key)
+        bob.click("#panel-button")
+        bob.wait_for_function(
+            "() => document.querySelector('#agreement').textContent.includes('3 of 3')", polling=50
+        )
+        assert "kappa 1.00" in bob.text_content("#agreement")
+        bob.close()
+        ana.keyboard.press("g")
+        ana.wait_for_selector(".tile")
+        ana.keyboard.press("End")
+        ana.wait_for_selector("#tile-2999")
+        slowest = ana.evaluate("""async () => {
+          const box = document.querySelector('#grid'); let slowest = 0, last = performance.now();
+          for (let k = 0; k < 40; k++) {
+            box.scrollTop = (k * 7919) % box.scrollHeight;
+            await new Promise(requestAnimationFrame);
+            slowest = Math.max(slowest, performance.now() - last); last = performance.now();
+          }
+          return slowest;
+        }""")
+        assert ana.locator(".tile").count() < 150
+        assert slowest < 1000
+        assert ana.problems == []
+        ana.close()
+
+
+def test_strangers_get_nothing_from_the_running_server(folder: Path) -> None:
+    (folder / "link").symlink_to("/etc/passwd")
+    with label_server(folder) as (_, url):
+        at = urlsplit(url)
+        assert at.hostname == "127.0.0.1"
+
+        def status(path: str, method: str = "GET", **headers: str) -> int:
+            # http.client sends the path as it is, dots and all.
+            connection = http.client.HTTPConnection("127.0.0.1", at.port or 0, timeout=10)
+            connection.request(
+                method, path, headers={name.replace("_", "-"): v for name, v in headers.items()}
+            )
+            answer = connection.getresponse()
+            assert b"root:" not in answer.read()
+            connection.close()
+            return answer.status
+
+        assert status(at.path) == 200
+        assert status(f"{at.path}api/table") == 200
+        for path in ("/", "/api/table", "/app.js", f"{at.path[:-2]}x/", "//", f"/x{at.path}"):
+            assert status(path) == 403, path
+        for path in ("../../etc/passwd", "..%2f..%2fetc%2fpasswd", "link", "s.npz", "my.csv", "%00"):
+            assert status(at.path + path) in (403, 404), path
+        assert status(at.path, host="evil.example") == 403
+        assert status(f"{at.path}api/answer", "POST", origin="http://evil.example") == 403
+        assert status(f"{at.path}api/session?labeller=a", sec_fetch_site="cross-site") == 403
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing_serious(browser: Any, folder: Path, size: tuple[int, int]) -> None:
+    with label_server(folder) as (_, url):
+        page = open_page(browser, size, url)
+        page.wait_for_selector("#who[open]")
+        assert grave(page) == [], "who"
+        page.close()
+        page = begin(browser, url, size=size)
+        for action in ("", "g", "#panel-button", "#help-button"):
+            if action.startswith("#"):
+                page.keyboard.press("Escape")
+                page.click(action)
+            elif action:
+                page.keyboard.press(action)
+                page.wait_for_selector(".tile canvas")
+            assert grave(page) == [], action
+        assert all(request.startswith((url, "data:")) for request in page.requests)
+        page.close()
+
+
+def test_the_grid_labels_by_keyboard(browser: Any, folder: Path) -> None:
+    with label_server(folder) as (process, url):
+        page = begin(browser, url)
+        page.keyboard.press("g")
+        page.wait_for_selector("#tile-0[aria-selected=true]")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowRight")
+        chosen = page.get_attribute("#grid", "aria-activedescendant")
+        page.keyboard.press("r")
+        page.wait_for_function("id => document.querySelector(`#${id} b`).textContent === 'real'", arg=chosen)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#one:not([hidden])")
+        assert page.problems == []
+        page.close()
+        end(process)
+    assert [row["label"] for row in rows(folder / "my.csv")] == ["real"]
