@@ -206,7 +206,7 @@ def test_channel_words(name: str, channel: str | None) -> None:
     ("names", "expected"),
     [
         (["N", "R", "D", "Scorr"], ["N", "R", "D"]),
-        (["thumbnail_red", "t.ref", "t.d"], ["thumbnail_red", "t.ref", "t.d"]),
+        (["thumbs.red", "thumbs.ref", "thumbs.d"], ["thumbs.red", "thumbs.ref", "thumbs.d"]),
         (["new", "ref", "hotpants"], ["new", "ref", "hotpants"]),
         (["science", "d"], ["science"]),
         (["g", "r", "i"], []),
