@@ -23,8 +23,8 @@ from transientnet.contract import InputContract
 from transientnet.preprocess import preprocess
 from transientnet.triplet import Triplet
 
-from . import semisynthetic
 from .data import MORPHOLOGY, SCIENCE, Alerts, normalised
+from .semisynthetic import SemiSynthesizer
 from .simulator import simulate
 
 __all__ = ["HEADS", "Plan", "fine_tune", "outputs", "pretrain", "simulate_chunk", "soup"]
@@ -79,10 +79,10 @@ class Plan:
     pretrain_batch: int = 128
     pretrain_rate: float = 4e-3
     folds: int = 5
-    seeds: int = 3
+    seeds: int = 2
     steps: int = 400
     real: int = 64
-    semi: int = 32
+    semi: int = 16
     replay: int = 16
     made: int = 4000
     rate: float = 1e-3
@@ -115,8 +115,14 @@ def simulate_chunk(path: Path, index: int, batches: int) -> None:
         if rng.random() < _EIGHT_BIT:
             low, high = (f(stamps, axis=(2, 3), keepdims=True) for f in (np.nanmin, np.nanmax))
             stamps = np.round((stamps - low) / np.maximum(high - low, 1e-9) * 255)
-        fwhm = None if rng.random() < _UNTOLD else drawn.telescope.fwhm
-        prepared = preprocess([Triplet(*images, fwhm=fwhm) for images in stamps], CONTRACT)
+        told = rng.random() >= _UNTOLD
+        prepared = preprocess(
+            [
+                Triplet(*images, fwhm=float(fwhm) if told else None)
+                for images, fwhm in zip(stamps, drawn.fwhm, strict=True)
+            ],
+            CONTRACT,
+        )
         tensors.append(prepared.tensor.astype(np.float16))
         real.append(np.where(prepared.usable, drawn.real, -1))
         codes = [MORPHOLOGY.index(name or "bogus") for name in drawn.morphology]
@@ -283,11 +289,14 @@ def fine_tune(
     rng = np.random.default_rng((seed, 3))
     known = alerts.take(rows)
     x_real, y_real = normalised(known.triplets, CONTRACT), real_targets(known)
-    made, made_real, _ = semisynthetic.draw(known.triplets, plan.made, seed)
-    bogus = MORPHOLOGY.index("bogus")
+    hosts = [MORPHOLOGY[code] if 0 <= code < 3 else "" for code in known.morphology]
+    made, made_real, made_host, _ = SemiSynthesizer(known.triplets, known.binary, hosts, seed).draw(plan.made)
+    codes = np.array([MORPHOLOGY.index(host) if host else -1 for host in made_host])
     x_made = normalised(made, CONTRACT).astype(np.float16)
     y_made = _targets(
-        made_real.astype(int), np.where(made_real, -1, bogus), np.where(made_real, -1, SCIENCE.index("bogus"))
+        made_real.astype(int),
+        np.where(made_real, codes, MORPHOLOGY.index("bogus")),
+        np.where(made_real, -1, SCIENCE.index("bogus")),
     )
     x_sim, y_sim = load_simulation(
         chunks[: 1 + plan.replay * plan.steps // (plan.batches * _SIMULATED_AT_ONCE)]
