@@ -27,7 +27,19 @@ from .data import MORPHOLOGY, SCIENCE, Alerts, normalised
 from .semisynthetic import SemiSynthesizer
 from .simulator import simulate
 
-__all__ = ["HEADS", "Plan", "fine_tune", "outputs", "pretrain", "simulate_chunk", "soup"]
+__all__ = [
+    "HEADS",
+    "Plan",
+    "evened",
+    "fine_tune",
+    "joint_loss",
+    "outputs",
+    "pretrain",
+    "real_targets",
+    "save",
+    "simulate_chunk",
+    "soup",
+]
 
 HEADS: dict[str, tuple[str, ...]] = {
     "realbogus": ("bogus", "real"),
@@ -164,7 +176,8 @@ def real_targets(alerts: Alerts) -> Targets:
     return _targets(alerts.binary, alerts.morphology, alerts.science)
 
 
-def _loss(outputs: dict[str, Tensor], targets: Targets, smoothing: float) -> Tensor:
+def joint_loss(outputs: dict[str, Tensor], targets: Targets, smoothing: float) -> Tensor:
+    """Sum of the cross entropies of all heads, over the rows that have a label there."""
     losses = []
     for head, logits in outputs.items():
         wanted = torch.from_numpy(targets[head])
@@ -184,7 +197,7 @@ def _step(
     device = next(network.parameters()).device
     with fast_math(device):
         predicted = network(x.to(device))
-    loss = _loss({head: logits.cpu() for head, logits in predicted.items()}, targets, smoothing)
+    loss = joint_loss({head: logits.cpu() for head, logits in predicted.items()}, targets, smoothing)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
@@ -309,7 +322,7 @@ def fine_tune(
     # No interpolated shift and no blur: they would soften what tells a cosmic ray from a star.
     vary = Augmentation(shift=0.0, blur=0.0, noise=0.4, drop=0.05, softening=CONTRACT.softening)
     generator = torch.Generator().manual_seed(seed)
-    chance = _evened(known, plan.evenness)
+    chance = evened(known, plan.evenness)
     mean = get_weights(network)
     for step in range(plan.steps):
         i = rng.choice(len(x_real), plan.real, p=chance)
@@ -326,7 +339,7 @@ def fine_tune(
     save(path, **{name: value.numpy() for name, value in mean.items()})
 
 
-def _evened(alerts: Alerts, power: float) -> np.ndarray:
+def evened(alerts: Alerts, power: float) -> np.ndarray:
     """Chance of each real stamp to be drawn: rare classes more often, unknown ones as the common."""
     count = np.bincount(alerts.morphology[alerts.morphology >= 0], minlength=len(MORPHOLOGY))
     weight = (count.max() / np.maximum(count, 1)) ** power
