@@ -29,6 +29,12 @@ def main() -> None:
         "install", help="put a run's weights, manifest, cards and table into the repository"
     )
     install.add_argument("run", type=Path)
+    ablation = commands.add_parser("ablation", help="what each part of the recipe is worth")
+    ablation.add_argument("run", type=Path, help="output of a finished train")
+    ablation.add_argument("--data", type=Path, required=True, help="what the run was trained on")
+    ablation.add_argument("--decam", type=Path, help="folder of the DECam set, to judge on")
+    ablation.add_argument("--folds", type=int, default=3, help="how many of the run's folds")
+    ablation.add_argument("--workers", type=int, help="processes; by default one per core")
     arguments = parser.parse_args()
     if arguments.command == "train":
         train(
@@ -40,6 +46,10 @@ def main() -> None:
             limit=arguments.limit,
             resamples=50 if arguments.smoke else 1000,
         )
+    elif arguments.command == "ablation":
+        from .ablation import ablate
+
+        ablate(arguments.run, arguments.data, arguments.decam, arguments.folds, arguments.workers)
     else:
         from .install import install as put
 

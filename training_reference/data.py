@@ -16,6 +16,7 @@ host morphology (of reals)
     2. Minor planet within 5": orphan.
     3. Nearest PS1 source: within 1.5" and star-like (sgscore >= 0.5): variable; within 10" and
        galaxy-like (sgscore < 0.3): hosted; none within 5": orphan.
+    What rules 2 and 3 give is then cleaned: where the reference stamp shows otherwise, see `cleaning`.
 science class
     asteroid (minor planet within 5"); otherwise only where the table names it.
 """
@@ -35,6 +36,8 @@ import numpy as np
 from transientnet.contract import InputContract
 from transientnet.preprocess import preprocess
 from transientnet.triplet import Triplet
+
+from .cleaning import clean, counterparts
 
 __all__ = ["BINARY", "MORPHOLOGY", "SCIENCE", "Alerts", "load", "normalised"]
 
@@ -61,7 +64,11 @@ class Alerts:
     binary, morphology, science : ndarray of int, shape (N,)
         Indices into `BINARY`, `MORPHOLOGY`, `SCIENCE`: what training uses.
     raw_binary, raw_morphology : ndarray of int, shape (N,)
-        The same without visual inspection.
+        The same without visual inspection and cleaning.
+    rule_morphology : ndarray of int, shape (N,)
+        Cleaned, without visual inspection.
+    changed : ndarray of str, shape (N,)
+        Why cleaning changed the morphology; empty where it did not.
     vetted, vetted_morphology : ndarray of int, shape (N,)
         From visual inspection alone.
     evidence : ndarray of str, shape (N,)
@@ -80,6 +87,8 @@ class Alerts:
     science: np.ndarray
     raw_binary: np.ndarray
     raw_morphology: np.ndarray
+    rule_morphology: np.ndarray
+    changed: np.ndarray
     vetted: np.ndarray
     vetted_morphology: np.ndarray
     evidence: np.ndarray
@@ -121,9 +130,14 @@ def _assemble(triplets: np.ndarray, rows: list[dict[str, Any]]) -> Alerts:
     columns: dict[str, list[Any]] = {
         name: [] for name in Alerts.__dataclass_fields__ if name not in ("triplets", "digest")
     }
-    for row in rows:
-        raw_binary, evidence = _binary(row)
-        raw_morphology = _morphology(row) if raw_binary != 0 else MORPHOLOGY.index("bogus")
+    binaries = [_binary(row) for row in rows]
+    morphologies = [
+        _morphology(row) if binary != 0 else MORPHOLOGY.index("bogus")
+        for row, (binary, _) in zip(rows, binaries, strict=True)
+    ]
+    cleaned, changed = clean(np.array(morphologies), counterparts(triplets, ZTF_FWHM, InputContract()))
+    for number, row in enumerate(rows):
+        (raw_binary, evidence), raw_morphology = binaries[number], morphologies[number]
         vetted = {"real": 1, "bogus": 0}.get(row.get("vetted", ""), -1)
         unsure = row.get("vetted", "") == "unsure"
         seen = row.get("vetted_morphology", "")
@@ -136,7 +150,7 @@ def _assemble(triplets: np.ndarray, rows: list[dict[str, Any]]) -> Alerts:
         elif unsure or (vetted == 1 and raw_morphology == MORPHOLOGY.index("bogus")):
             morphology = -1
         else:
-            morphology = raw_morphology
+            morphology = int(cleaned[number])
         science = _SCIENCE_NAMES.get(row.get("science_class", ""), -1)
         if (
             science < 0
@@ -154,6 +168,8 @@ def _assemble(triplets: np.ndarray, rows: list[dict[str, Any]]) -> Alerts:
             "science": science,
             "raw_binary": raw_binary,
             "raw_morphology": raw_morphology,
+            "rule_morphology": int(cleaned[number]),
+            "changed": "" if vetted_morphology >= 0 else str(changed[number]),
             "vetted": vetted,
             "vetted_morphology": vetted_morphology,
             "evidence": evidence,

@@ -23,11 +23,23 @@ from transientnet.contract import InputContract
 from transientnet.preprocess import preprocess
 from transientnet.triplet import Triplet
 
-from . import semisynthetic
 from .data import MORPHOLOGY, SCIENCE, Alerts, normalised
+from .semisynthetic import SemiSynthesizer
 from .simulator import simulate
 
-__all__ = ["HEADS", "Plan", "fine_tune", "outputs", "pretrain", "simulate_chunk", "soup"]
+__all__ = [
+    "HEADS",
+    "Plan",
+    "evened",
+    "fine_tune",
+    "joint_loss",
+    "outputs",
+    "pretrain",
+    "real_targets",
+    "save",
+    "simulate_chunk",
+    "soup",
+]
 
 HEADS: dict[str, tuple[str, ...]] = {
     "realbogus": ("bogus", "real"),
@@ -79,10 +91,10 @@ class Plan:
     pretrain_batch: int = 128
     pretrain_rate: float = 4e-3
     folds: int = 5
-    seeds: int = 3
+    seeds: int = 2
     steps: int = 400
     real: int = 64
-    semi: int = 32
+    semi: int = 16
     replay: int = 16
     made: int = 4000
     rate: float = 1e-3
@@ -115,8 +127,14 @@ def simulate_chunk(path: Path, index: int, batches: int) -> None:
         if rng.random() < _EIGHT_BIT:
             low, high = (f(stamps, axis=(2, 3), keepdims=True) for f in (np.nanmin, np.nanmax))
             stamps = np.round((stamps - low) / np.maximum(high - low, 1e-9) * 255)
-        fwhm = None if rng.random() < _UNTOLD else drawn.telescope.fwhm
-        prepared = preprocess([Triplet(*images, fwhm=fwhm) for images in stamps], CONTRACT)
+        told = rng.random() >= _UNTOLD
+        prepared = preprocess(
+            [
+                Triplet(*images, fwhm=float(fwhm) if told else None)
+                for images, fwhm in zip(stamps, drawn.fwhm, strict=True)
+            ],
+            CONTRACT,
+        )
         tensors.append(prepared.tensor.astype(np.float16))
         real.append(np.where(prepared.usable, drawn.real, -1))
         codes = [MORPHOLOGY.index(name or "bogus") for name in drawn.morphology]
@@ -158,7 +176,8 @@ def real_targets(alerts: Alerts) -> Targets:
     return _targets(alerts.binary, alerts.morphology, alerts.science)
 
 
-def _loss(outputs: dict[str, Tensor], targets: Targets, smoothing: float) -> Tensor:
+def joint_loss(outputs: dict[str, Tensor], targets: Targets, smoothing: float) -> Tensor:
+    """Sum of the cross entropies of all heads, over the rows that have a label there."""
     losses = []
     for head, logits in outputs.items():
         wanted = torch.from_numpy(targets[head])
@@ -178,7 +197,7 @@ def _step(
     device = next(network.parameters()).device
     with fast_math(device):
         predicted = network(x.to(device))
-    loss = _loss({head: logits.cpu() for head, logits in predicted.items()}, targets, smoothing)
+    loss = joint_loss({head: logits.cpu() for head, logits in predicted.items()}, targets, smoothing)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
@@ -283,11 +302,14 @@ def fine_tune(
     rng = np.random.default_rng((seed, 3))
     known = alerts.take(rows)
     x_real, y_real = normalised(known.triplets, CONTRACT), real_targets(known)
-    made, made_real, _ = semisynthetic.draw(known.triplets, plan.made, seed)
-    bogus = MORPHOLOGY.index("bogus")
+    hosts = [MORPHOLOGY[code] if 0 <= code < 3 else "" for code in known.morphology]
+    made, made_real, made_host, _ = SemiSynthesizer(known.triplets, known.binary, hosts, seed).draw(plan.made)
+    codes = np.array([MORPHOLOGY.index(host) if host else -1 for host in made_host])
     x_made = normalised(made, CONTRACT).astype(np.float16)
     y_made = _targets(
-        made_real.astype(int), np.where(made_real, -1, bogus), np.where(made_real, -1, SCIENCE.index("bogus"))
+        made_real.astype(int),
+        np.where(made_real, codes, MORPHOLOGY.index("bogus")),
+        np.where(made_real, -1, SCIENCE.index("bogus")),
     )
     x_sim, y_sim = load_simulation(
         chunks[: 1 + plan.replay * plan.steps // (plan.batches * _SIMULATED_AT_ONCE)]
@@ -300,7 +322,7 @@ def fine_tune(
     # No interpolated shift and no blur: they would soften what tells a cosmic ray from a star.
     vary = Augmentation(shift=0.0, blur=0.0, noise=0.4, drop=0.05, softening=CONTRACT.softening)
     generator = torch.Generator().manual_seed(seed)
-    chance = _evened(known, plan.evenness)
+    chance = evened(known, plan.evenness)
     mean = get_weights(network)
     for step in range(plan.steps):
         i = rng.choice(len(x_real), plan.real, p=chance)
@@ -317,7 +339,7 @@ def fine_tune(
     save(path, **{name: value.numpy() for name, value in mean.items()})
 
 
-def _evened(alerts: Alerts, power: float) -> np.ndarray:
+def evened(alerts: Alerts, power: float) -> np.ndarray:
     """Chance of each real stamp to be drawn: rare classes more often, unknown ones as the common."""
     count = np.bincount(alerts.morphology[alerts.morphology >= 0], minlength=len(MORPHOLOGY))
     weight = (count.max() / np.maximum(count, 1)) ** power

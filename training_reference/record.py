@@ -29,7 +29,7 @@ from transientnet.vectors import write_test_vectors
 
 from .data import ZTF_FWHM, Alerts
 from .learn import CONTRACT, HEADS, real_targets
-from .simulator import Telescope, simulate
+from .simulator import ZTF_LIKE, simulate
 
 __all__ = ["VERSION", "write_models"]
 
@@ -57,7 +57,6 @@ _CIRCULAR = (
     "Figures on inspected rows are independent of every classifier."
 )
 # A survey of the size and scale that the models were trained at.
-_SCOPE = Telescope(1.01, 2.2, 2.0, 63, 3.0, 0.05, 0.4, 20.0, 3000.0, 1.5, 0.3, 0.0, 0.05, 0.3)
 _CITATION = "Method after arXiv:2606.15705; see CITATION.cff."
 
 
@@ -91,7 +90,10 @@ def evidence_sets(alerts: Alerts, head: str) -> dict[str, tuple[np.ndarray, str]
 
     return {
         "vetted": (fitting(alerts.vetted_morphology), "visual inspection"),
-        "cleaned": (fitting(clean), "visual inspection where there was one, else catalogue rules"),
+        "cleaned": (
+            fitting(clean),
+            "visual inspection where there was one, else catalogue rules that the reference stamp bears out",
+        ),
         "raw labels": (fitting(alerts.raw_morphology), "catalogue rules alone: noisy"),
     }
 
@@ -285,11 +287,11 @@ def _worst(path: Path, classifier: Classifier, columns: int = 3, count: int = 12
 
     Simulated, since real stamps belong to their surveys.
     """
-    drawn = simulate(600, 77, telescope=_SCOPE)
+    drawn = simulate(600, 77, telescope=ZTF_LIKE)
     truth = drawn.morphology if "real" not in classifier.classes else np.where(drawn.real, "real", "bogus")
     truth = np.where(drawn.real | (truth != ""), truth, "bogus")
     rows = np.flatnonzero(np.isin(truth, classifier.classes))
-    triplets = [Triplet(*drawn.triplets[row], fwhm=_SCOPE.fwhm) for row in rows]
+    triplets = [Triplet(*drawn.triplets[row], fwhm=float(drawn.fwhm[row])) for row in rows]
     given = classifier.predict(triplets).probabilities
     right = given[np.arange(len(rows)), [classifier.classes.index(truth[row]) for row in rows]]
     worst = np.argsort(np.where(np.isfinite(right), right, np.inf))[:count]
@@ -301,9 +303,9 @@ def _worst(path: Path, classifier: Classifier, columns: int = 3, count: int = 12
 
 def _vector_stamps() -> list[Triplet]:
     """Simulated stamps, real and bogus, of the size and scale that the models were trained at."""
-    scope = Telescope(1.01, 2.2, 2.0, 63, 3.0, 0.05, 0.4, 20.0, 3000.0, 1.5, 0.3, 0.0, 0.05, 0.3)
     kinds = ["supernova", "dipole", "variable star"]
-    drawn = simulate(len(kinds), 1, telescope=scope, kinds=kinds)
+    drawn = simulate(len(kinds), 1, telescope=ZTF_LIKE, kinds=kinds)
     return [
-        Triplet(*images, id=kind, fwhm=scope.fwhm) for images, kind in zip(drawn.triplets, kinds, strict=True)
+        Triplet(*images, id=kind, fwhm=float(fwhm))
+        for images, kind, fwhm in zip(drawn.triplets, kinds, drawn.fwhm, strict=True)
     ]

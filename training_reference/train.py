@@ -5,6 +5,7 @@ Folds and seeds are independent jobs, done side by side on the machine's cores.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import multiprocessing
@@ -22,7 +23,7 @@ import numpy as np
 from transientnet import __version__
 
 from . import learn
-from .data import Alerts, load, normalised
+from .data import MORPHOLOGY, Alerts, load, normalised
 from .learn import HEADS, Plan
 from .record import write_models
 
@@ -48,8 +49,8 @@ def train(
     data : Path
         Prepared folder, or folder of ZTF packets, see `data`.
     output : Path
-        Gets ``weights/``, ``weights_manifest.json``, model cards and ``results.json``; and ``work/``,
-        the stages' own files, by which a killed run goes on.
+        Gets ``weights/``, ``weights_manifest.json``, model cards, ``results.json`` and
+        ``cleaned_labels.csv``; and ``work/``, the stages' own files, by which a killed run goes on.
     plan : Plan
     seed : int
     workers : int, optional
@@ -100,11 +101,30 @@ def train(
         "command": "python -m training_reference train",
         "transientnet": __version__,
         **log.record,
+        "cleaning": _write_cleaning(output / "cleaned_labels.csv", alerts),
         "machine": f"{platform.machine()}, {pool_size} processes",
         "wall_seconds": round(sum(log.record["stage_seconds"].values()), 1),
     }
     write_models(learn.soup(soups["all"], plan), alerts, tensor, held_out, run, output, resamples)
     log.say("done")
+
+
+def _write_cleaning(path: Path, alerts: Alerts) -> dict[str, Any]:
+    """List the morphology labels that cleaning changed, and count how both kinds agree with inspection."""
+    names = (*MORPHOLOGY, "")
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["row", "group", "label", "cleaned", "reason"])
+        for row in np.flatnonzero(alerts.changed != ""):
+            was, now = names[alerts.raw_morphology[row]], names[alerts.morphology[row]]
+            writer.writerow([row, alerts.groups[row], was, now, alerts.changed[row]])
+    seen = (alerts.vetted_morphology >= 0) & (alerts.vetted_morphology < 3)
+    agreement = {}
+    for name, labels in (("catalogue rules", alerts.raw_morphology), ("cleaned", alerts.rule_morphology)):
+        rows = seen & (labels >= 0) & (labels < 3)
+        right = labels[rows] == alerts.vetted_morphology[rows]
+        agreement[name] = {"n": int(rows.sum()), "agree": int(right.sum())}
+    return {"changed": int((alerts.changed != "").sum()), "agreement_with_inspection": agreement}
 
 
 def grouped_folds(alerts: Alerts, count: int, seed: int) -> list[np.ndarray]:

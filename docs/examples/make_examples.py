@@ -1,91 +1,109 @@
-"""Write the example cutouts: simulated triplets, one FITS file each, the same bytes every time.
+"""Write the example cutouts: simulated triplets, one FITS file each.
 
-python docs/examples/make_examples.py
+    python docs/examples/make_examples.py [FOLDER]
+
+Every file holds the extensions SCIENCE, REFERENCE and DIFFERENCE (float32, 63x63) with a sky
+orientation, the pixel scale (PIXSCALE, arcsec) and the seeing (FWHM, px); the primary header names
+the candidate (OBJECT) and its simulated truth (TRUTH). Seeds are fixed: the same NumPy on the same
+kind of processor gives the same bytes.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from astropy.io import fits
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from training_reference.simulator import Telescope, simulate  # noqa: E402
+from training_reference.simulator import DECAM_LIKE, ZTF_LIKE, Telescope, simulate  # noqa: E402
 
-SURVEY = Telescope(
-    pixel_scale=1.01,
-    fwhm=2.2,
-    reference_fwhm=2.0,
-    size=63,
-    beta=3.2,
-    ellipticity=0.05,
-    reference_noise=0.35,
-    gain=20.0,
-    saturation=4000.0,
-    stars=1.2,
-    galaxies=0.25,
-    spikes=0.0,
-    misregistration=0.03,
-    correlated=0.2,
+_NEARBY = replace(
+    DECAM_LIKE, size=63, pixel_scale=0.4, fwhm=2.9, reference_fwhm=2.7, fill=float("nan"), reference_noise=0.3
 )
-"""A small survey: 1.01 arcsec per pixel, FWHM 2.2 px."""
 
-# Name: kind and seed, picked so that each shows what it is named for.
+
+class Example(NamedTuple):
+    """Candidate `index` of `count` of one kind that `seed` draws."""
+
+    kind: str
+    seed: int
+    index: int
+    count: int = 12
+    telescope: Telescope = ZTF_LIKE
+    #: What the survey failed to deliver: "reference", or "all" for blank stamps.
+    lost: str = ""
+
+
 EXAMPLES = {
-    "supernova_on_galaxy": ("supernova", 16),
-    "supernova_faint": ("supernova", 6),
-    "nuclear_agn": ("nuclear", 3),
-    "variable_star": ("variable star", 25),
-    "variable_star_fading": ("variable star", 22),
-    "asteroid": ("asteroid", 14),
-    "hostless": ("hostless", 29),
-    "dipole": ("dipole", 28),
-    "cosmic_ray": ("cosmic ray", 9),
-    "saturated_star": ("saturated core", 12),
-    "chip_edge": ("hostless", 34),
-    "blank": ("hostless", 15),
-    "missing_reference": ("supernova", 3),
+    "supernova_on_galaxy": Example("supernova", 25, 13, 48, _NEARBY),
+    "supernova_faint": Example("supernova", 11, 8, 24),
+    "nuclear_agn": Example("nuclear", 12, 6),
+    "variable_star": Example("variable star", 13, 6),
+    "variable_star_fading": Example("variable star", 13, 7),
+    "asteroid": Example("asteroid", 14, 4, 6),
+    "hostless": Example("hostless", 15, 0, 6),
+    "dipole": Example("dipole", 16, 3, 6),
+    "cosmic_ray": Example("cosmic ray", 17, 4, 6),
+    "saturated_star": Example("saturated core", 18, 2, 6),
+    "chip_edge": Example("hostless", 20, 16, 48),
+    "blank": Example("hostless", 15, 1, 6, lost="all"),
+    "missing_reference": Example("asteroid", 14, 3, 6, lost="reference"),
 }
 
 
-def stamps(name: str) -> list[np.ndarray | None]:
-    """Science, reference and difference of one example; the reference is None where there is none."""
-    kind, seed = EXAMPLES[name]
-    images = simulate(1, seed, telescope=SURVEY, kinds=[kind]).triplets[0]
-    triplet: list[np.ndarray | None] = list(images)
-    if name == "chip_edge":
-        images[:, :, 44:] = np.nan
-    elif name == "blank":
-        images[:] = 0.0
-    elif name == "missing_reference":
-        triplet[1] = None
-    return triplet
+def make(name: str) -> fits.HDUList:
+    """The example `name` as FITS units, primary header first."""
+    example = EXAMPLES[name]
+    batch = simulate(
+        example.count, example.seed, telescope=example.telescope, kinds=[example.kind] * example.count
+    )
+    stamps = batch.triplets[example.index]
+    if example.lost == "all":
+        stamps = np.zeros_like(stamps)
+    primary = fits.PrimaryHDU()
+    primary.header["OBJECT"] = (name, "name of the candidate")
+    primary.header["TRUTH"] = (example.kind, "kind of the simulated candidate")
+    units = [primary]
+    for extension, stamp in zip(("SCIENCE", "REFERENCE", "DIFFERENCE"), stamps, strict=True):
+        if example.lost != extension.lower():
+            units.append(_unit(extension, stamp, batch.pixel_scale, float(batch.fwhm[example.index])))
+    return fits.HDUList(units)
 
 
-def write(folder: Path) -> list[Path]:
-    """Write every example into `folder`; gives the paths."""
+def _unit(extension: str, stamp: np.ndarray, pixel_scale: float, fwhm: float) -> fits.ImageHDU:
+    unit = fits.ImageHDU(stamp, name=extension)
+    step, centre = pixel_scale / 3600, stamp.shape[0] // 2 + 1
+    for key, value in (
+        ("PIXSCALE", pixel_scale),
+        ("CTYPE1", "RA---TAN"),
+        ("CTYPE2", "DEC--TAN"),
+        ("CRVAL1", 150.0),
+        ("CRVAL2", 2.2),
+        ("CRPIX1", float(centre)),
+        ("CRPIX2", float(centre)),
+        ("CD1_1", -step),
+        ("CD1_2", 0.0),
+        ("CD2_1", 0.0),
+        ("CD2_2", step),
+    ):
+        unit.header[key] = value
+    if extension == "SCIENCE":
+        unit.header["FWHM"] = (round(fwhm, 3), "[px] seeing")
+    return unit
+
+
+def main(folder: Path) -> None:
+    """Write all examples into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
     for name in EXAMPLES:
-        primary = fits.PrimaryHDU()
-        primary.header["CANDID"] = (name, "name of the candidate")
-        primary.header["PIXSCALE"] = (SURVEY.pixel_scale, "[arcsec/pixel]")
-        primary.header["FWHMPX"] = (SURVEY.fwhm, "[pixel] seeing")
-        primary.header["ORIGIN"] = ("simulated", "docs/examples/make_examples.py")
-        hdus = [primary]
-        for channel, image in zip(("SCIENCE", "REFERENCE", "DIFFERENCE"), stamps(name), strict=True):
-            if image is not None:
-                hdus.append(fits.ImageHDU(image.astype(">f4"), name=channel))
-        path = folder / f"{name}.fits"
-        fits.HDUList(hdus).writeto(path, overwrite=True)
-        paths.append(path)
-    return paths
+        make(name).writeto(folder / f"{name}.fits", overwrite=True)
 
 
 if __name__ == "__main__":
-    for path in write(Path(__file__).resolve().parent / "cutouts"):
-        print(path.relative_to(ROOT))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "cutouts")

@@ -5,7 +5,9 @@ arXiv 1602.07576): some features come in sets of eight orientations that share w
 no orientation and kernels that are their own mirror image. Written out, it is an ordinary
 convolution, and that is what the ONNX file holds. Stamps enter as a fovea (the central half at full
 sampling) beside the whole field at half sampling, so that the expensive layers see 31x31 pixels
-instead of 63x63. Convolutions with stride 2 and no padding keep the grid's centre: 63, 31, 15, 7, 3.
+instead of 63x63; and once more as fluxes in units of the central peak, where the shape of a bright
+source shows that the logarithm of the first scale hides. Convolutions with stride 2 and no padding
+keep the grid's centre: 63, 31, 15, 7, 3.
 
 Batch statistics serve the first training only: `fold` merges them into the convolutions, so what is
 shipped, and what is fine-tuned later, has none.
@@ -23,6 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["NetworkConfig", "StampNetwork"]
+
+# Beyond this the tensor's hyperbolic sine says nothing more than "saturated".
+_LARGEST = 15.0
+# The central peak is looked for this far from the candidate, in pixels.
+_PEAK_REACH = 5
+# Neighbours are cut off at so many peaks; the peak itself gets the spread that the other scale has.
+_MOST_PEAKS, _PEAK_SCALE = 3.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +249,7 @@ class StampNetwork(nn.Module):
         self.config = config = config or NetworkConfig()
         widths = [Width(*pair) for pair in zip(config.oriented, config.plain, strict=True)]
         self.last = widths[-1]
-        self.stem = _ConvNorm(Width(0, 6), widths[0], 3, padding=1)
+        self.stem = _ConvNorm(Width(0, 12), widths[0], 3, padding=1)
         stages: list[nn.Module] = []
         for before, after, blocks in zip(widths[:-1], widths[1:], config.blocks, strict=True):
             stages.append(
@@ -254,11 +263,19 @@ class StampNetwork(nn.Module):
 
     @staticmethod
     def _foveate(x: Tensor) -> Tensor:
-        """(N, 3, 63, 63) -> (N, 6, 31, 31): the centre at full sampling, the field at half."""
+        """(N, 3, 63, 63) -> (N, 12, 31, 31): the centre at full sampling, the field at half.
+
+        Both in the tensor's own scale, then both in units of the stamp's central peak.
+        """
         field = F.avg_pool2d(x, 3, 2)
         side = field.shape[-1]
         start = (x.shape[-1] - side) // 2
-        return torch.cat([x[:, :, start : start + side, start : start + side], field], dim=1)
+        both = torch.cat([x[:, :, start : start + side, start : start + side], field], dim=1)
+        flux = torch.sinh(both.clamp(-_LARGEST, _LARGEST))
+        box = slice(side // 2 - _PEAK_REACH, side // 2 + _PEAK_REACH + 1)
+        peak = flux[:, :3, box, box].abs().amax((2, 3), keepdim=True).clamp(min=1.0)
+        in_peaks = (flux / torch.cat([peak, peak], dim=1)).clamp(-_MOST_PEAKS, _MOST_PEAKS)
+        return torch.cat([both, _PEAK_SCALE * in_peaks], dim=1)
 
     def embedding(self, x: Tensor) -> Tensor:
         """Invariant features (N, F) of a normalised tensor (N, 3, S, S)."""

@@ -1,0 +1,277 @@
+"""What candidates are made of: kinds, and for each the fluxes, hosts and faults that cause it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from training_reference.simulator.psf import FloatArray
+from training_reference.simulator.scene import Gallery, power_law
+from training_reference.simulator.subtraction import Errors
+from training_reference.simulator.telescope import Telescope
+
+__all__ = ["BOGUS", "REAL", "Candidates", "draw_candidates", "draw_kinds"]
+
+REAL = {
+    "supernova": "hosted",
+    "nuclear": "hosted",
+    "variable star": "variable",
+    "asteroid": "orphan",
+    "hostless": "orphan",
+}
+"""Kinds of real candidates and their host morphology."""
+
+BOGUS = (
+    "dipole",
+    "kernel mismatch",
+    "flux scale",
+    "saturated core",
+    "cosmic ray",
+    "noise peak",
+    "bad column",
+    "trail",
+    "glints",
+    "ghost",
+    "crosstalk",
+    "reference artefact",
+    "noisy reference",
+    "chip edge",
+)
+"""Kinds of bogus candidates."""
+
+_REAL_SHARE = (0.3, 0.12, 0.28, 0.15, 0.15)
+_BOGUS_SHARE = (0.14, 0.1, 0.08, 0.12, 0.12, 0.1, 0.05, 0.03, 0.05, 0.03, 0.03, 0.08, 0.04, 0.03)
+# Sources that a candidate sits on, for the kinds that are residuals of one.
+_RESIDUALS = ("dipole", "kernel mismatch", "flux scale")
+
+
+@dataclass(slots=True)
+class Candidates:
+    """Per candidate (b): where it is, what shines there in each image, and what goes wrong.
+
+    Fluxes are in units of the science sky noise per pixel; positions (y, x) in px from the centre.
+    """
+
+    kind: npt.NDArray[np.str_]
+    real: npt.NDArray[np.bool_]
+    position: FloatArray
+    science_flux: FloatArray
+    reference_flux: FloatArray
+    trail: FloatArray
+    snr: FloatArray
+    host: npt.NDArray[np.intp]  #: index in the gallery, -1 without
+    host_flux: FloatArray
+    host_position: FloatArray
+    science_noise: FloatArray
+    reference_noise: FloatArray
+    errors: Errors
+    #: Share of the light of the sky that clouds let through to the science image.
+    transparency: FloatArray
+    #: Flux whose change is the candidate; its sign is that of the difference.
+    change: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def where(self, *kinds: str) -> npt.NDArray[np.intp]:
+        """Rows of the kinds named."""
+        return np.flatnonzero(np.isin(self.kind, kinds))
+
+
+def draw_kinds(rng: np.random.Generator, n: int, bogus_fraction: float) -> npt.NDArray[np.str_]:
+    """Kinds of `n` candidates."""
+    real = rng.random(n) >= bogus_fraction
+    return np.where(real, rng.choice(list(REAL), n, p=_REAL_SHARE), rng.choice(BOGUS, n, p=_BOGUS_SHARE))
+
+
+def draw_candidates(
+    rng: np.random.Generator,
+    telescope: Telescope,
+    kind: npt.NDArray[np.str_],
+    gallery: Gallery,
+    fwhm: FloatArray,
+    area: FloatArray,
+) -> Candidates:
+    """Causes of the candidates of `kind`.
+
+    Parameters
+    ----------
+    fwhm, area : ndarray, shape (b,)
+        Seeing of the science images in px, and the noise-equivalent area of their point-spread
+        function in px² (a source is measured with the noise of that many pixels).
+    """
+    b = len(kind)
+    one = np.float32
+    science_noise = np.exp(np.abs(rng.normal(0, 0.12, b))).astype(one)
+    reference_noise = (telescope.reference_noise * np.exp(rng.normal(0, 0.15, b))).astype(one)
+    noisy = kind == "noisy reference"
+    reference_noise[noisy] = np.maximum(reference_noise, 1.0)[noisy] * rng.uniform(1.0, 4.0, int(noisy.sum()))
+    # Variance of the assumed point-spread function that a relative error of its width makes.
+    variance = 2 * (fwhm / 2.3548) ** 2
+    broadening = rng.normal(0, telescope.kernel_error, (b, 3)) * variance[:, None] * [1, 1, 0.5]
+    made = Candidates(
+        kind=kind,
+        real=np.isin(kind, list(REAL)),
+        position=np.zeros((b, 2), one),
+        science_flux=np.zeros(b, one),
+        reference_flux=np.zeros(b, one),
+        trail=np.zeros((b, 2), one),
+        snr=np.minimum(5 * power_law(rng, (b,), 0.8, 1e3), 10 ** rng.uniform(1, 2.7, b)).astype(one),
+        host=np.full(b, -1),
+        host_flux=np.zeros(b, one),
+        host_position=np.full((b, 2), np.nan, one),
+        science_noise=science_noise,
+        reference_noise=reference_noise,
+        errors=Errors(
+            rng.normal(0, telescope.registration, (b, 2)).astype(one),
+            broadening.astype(one),
+            rng.normal(0, 0.004, b).astype(one),
+        ),
+        transparency=np.ones(b, one),
+    )
+    _transients(rng, telescope, made, gallery, fwhm, area)
+    _residuals(rng, telescope, made, gallery, fwhm, area)
+    return made
+
+
+def _set_host(
+    rng: np.random.Generator, made: Candidates, rows: np.ndarray, gallery: Gallery, area: FloatArray
+) -> None:
+    """Galaxies that the reference shows well, at a surface brightness from faint to bright."""
+    index = made.host[rows]
+    extent = area[rows] + 12 * gallery.radius[index] ** 2
+    significance = 10 ** rng.uniform(1.2, 3.0, len(rows))
+    made.host_flux[rows] = significance * made.reference_noise[rows] * np.sqrt(extent)
+
+
+def _transients(
+    rng: np.random.Generator,
+    telescope: Telescope,
+    made: Candidates,
+    gallery: Gallery,
+    fwhm: FloatArray,
+    area: FloatArray,
+) -> None:
+    b = len(made.kind)
+    full = 0.6 * telescope.saturation * area
+    # Signal to noise with the source's own photons: f = snr sqrt(v + f / gain).
+    sky = (made.science_noise**2 + made.reference_noise**2) * area
+    shot = made.snr**2 / telescope.gain
+    flux = np.minimum((shot + np.sqrt(shot**2 + 4 * made.snr**2 * sky)) / 2, full).astype(np.float32)
+    made.snr = np.where(made.real, flux / np.sqrt(sky + flux / telescope.gain), 0).astype(np.float32)
+    wander = 0.4 * fwhm / np.maximum(made.snr, 4)
+    made.position = rng.uniform(-0.5, 0.5, (b, 2)).astype(np.float32)
+    made.position += (
+        rng.normal(0, 1, (b, 2)) * np.minimum(wander, 0.5)[:, None] * made.real[:, None]
+    ).astype(np.float32)
+    made.change = np.where(made.real, flux, 0).astype(np.float32)
+    rows = made.where("supernova", "asteroid", "hostless")
+    made.science_flux[rows] = flux[rows]
+
+    hosted = made.where("supernova", "nuclear")
+    nuclear = made.kind[hosted] == "nuclear"
+    resolved = int(np.searchsorted(gallery.radius, 0.45 * np.median(fwhm)))
+    smallest = min(resolved, len(gallery.radius) - 3)
+    made.host[hosted] = np.where(
+        nuclear | (rng.random(len(hosted)) < 0.8),
+        rng.integers(smallest, len(gallery.radius), len(hosted)),
+        rng.integers(0, len(gallery.radius), len(hosted)),
+    )
+    _set_host(rng, made, hosted, gallery, area)
+    offset = gallery.offsets(rng, made.host[hosted], nuclear)
+    # A transient on an unresolved galaxy looks like a variable star unless it stands beside.
+    compact = ~nuclear & (gallery.radius[made.host[hosted]] < 0.4 * fwhm[hosted])
+    turn, reach = rng.uniform(0, 2 * np.pi, len(hosted)), rng.uniform(0.7, 3, len(hosted)) * fwhm[hosted]
+    beside = np.stack([reach * np.sin(turn), reach * np.cos(turn)], axis=1)
+    offset = np.where(compact[:, None], beside, offset)
+    offset += nuclear[:, None] * rng.normal(0, 0.05, offset.shape) * fwhm[hosted][:, None]
+    made.host_position[hosted] = made.position[hosted] - offset
+
+    # Active nuclei and variable stars shine in the reference too, and dim as often as they brighten.
+    rows = made.where("variable star", "nuclear")
+    star = made.kind[rows] == "variable star"
+    steady = np.where(
+        star,
+        flux[rows] * 10 ** rng.normal(0.6, 0.6, len(rows)),
+        made.host_flux[rows] * 10 ** rng.normal(-0.8, 0.4, len(rows)),
+    )
+    faintest = 6 * made.reference_noise[rows] * np.sqrt(area[rows])
+    steady = np.clip(steady, np.where(star, faintest, 0), 0.6 * full[rows])
+    dims = rng.random(len(rows)) < np.where(star, 0.45, 0.3)
+    steady = np.where(
+        dims, np.maximum(steady, flux[rows] * (1 + 0.5 * rng.exponential(1, len(rows)))), steady
+    )
+    made.reference_flux[rows] = steady
+    made.science_flux[rows] = steady + np.where(dims, -flux[rows], flux[rows])
+    made.change[rows] *= np.where(dims, -1, 1)
+    # The reference caught some supernovae, which are gone now.
+    gone = made.where("supernova")
+    gone = gone[rng.random(len(gone)) < 0.08]
+    made.reference_flux[gone], made.science_flux[gone] = flux[gone], 0
+    made.change[gone] *= -1
+
+    rocks = made.where("asteroid")
+    length = np.where(rng.random(len(rocks)) < 0.35, rng.uniform(0.5, 3, len(rocks)) * fwhm[rocks], 0)
+    angle = rng.uniform(0, 2 * np.pi, len(rocks))
+    made.trail[rocks] = np.stack([length * np.sin(angle), length * np.cos(angle)], axis=1)
+
+
+def _residuals(
+    rng: np.random.Generator,
+    telescope: Telescope,
+    made: Candidates,
+    gallery: Gallery,
+    fwhm: FloatArray,
+    area: FloatArray,
+) -> None:
+    """Steady sources with the faults that leave a residual of five or more times the noise."""
+    rows = made.where(*_RESIDUALS)
+    k = len(rows)
+    kind, errors = made.kind[rows], made.errors
+    share = np.full(k, 0.05)  # residual over flux
+    dipole, kernel, scale = (kind == name for name in _RESIDUALS)
+    angle = rng.uniform(0, 2 * np.pi, k)
+    size = np.minimum(rng.uniform(0.1, 1.5, k), rng.uniform(0.15, 0.5, k) * fwhm[rows])
+    step = (size[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)).astype(np.float32)
+    errors.shift[rows[dipole]] = step[dipole]
+    share[dipole] = 0.5 * (size / fwhm[rows])[dipole]
+    wrong = rng.choice([-1, 1], k) * rng.uniform(0.1, 0.45, k)
+    variance = (fwhm[rows] / 2.3548) ** 2
+    lopsided = rng.uniform(0.4, 1.4, (k, 2))
+    for axis in range(2):
+        errors.broadening[rows[kernel], axis] = (wrong * variance * lopsided[:, axis])[kernel]
+    share[kernel] = 0.15 * np.abs(wrong)[kernel]
+    # A whole frame scaled wrongly, or the core of one galaxy of another colour.
+    gross = rng.random(k) < 0.25
+    amount = rng.choice([-1, 1], k) * np.where(gross, rng.uniform(0.15, 0.8, k), rng.uniform(0.01, 0.08, k))
+    errors.scale[rows[scale]] = amount[scale]
+    share[scale] = np.abs(amount)[scale]
+    errors.broadening[rows[scale], 0] = (0.15 * wrong * variance)[scale]
+
+    noise = np.hypot(made.science_noise[rows], made.reference_noise[rows]) * np.sqrt(area[rows])
+    wanted = np.exp(rng.uniform(np.log(7), np.log(150), k))
+    galaxy = rng.random(k) < np.where(scale & ~gross, 0.85, 0.3)
+    index = rng.integers(0, len(gallery.radius), k)
+    dilution = np.where(galaxy, np.sqrt(1 + 12 * gallery.radius[index] ** 2 / area[rows]), 1.0)
+    flux = np.minimum(wanted * noise / share * dilution, 0.8 * telescope.saturation * area[rows])
+    made.host[rows] = np.where(galaxy, index, -1)
+    made.host_flux[rows] = np.where(galaxy, flux, 0)
+    made.host_position[rows] = made.position[rows]
+    for target in (made.science_flux, made.reference_flux):
+        target[rows] = np.where(galaxy, 0, flux)
+
+    rows = made.where("saturated core")
+    flux = telescope.saturation * area[rows] * np.exp(rng.uniform(-0.2, 3.0, len(rows)))
+    made.science_flux[rows] = made.reference_flux[rows] = flux
+    # Through thick clouds the stars go, and what the detector adds stays.
+    rows = made.where("cosmic ray", "noise peak")
+    rows = rows[rng.random(len(rows)) < 0.15]
+    made.transparency[rows] = rng.uniform(0.02, 0.5, len(rows))
+    errors.scale[rows] = made.transparency[rows] - 1
+    # Some artefacts fall on a source.
+    rows = made.where(
+        "cosmic ray", "noise peak", "bad column", "ghost", "reference artefact", "noisy reference"
+    )
+    rows = rows[rng.random(len(rows)) < 0.25]
+    flux = (10 ** rng.uniform(0.8, 2.2, len(rows))) * np.sqrt(area[rows])
+    made.position[rows] += rng.normal(0, 1, (len(rows), 2)) * fwhm[rows][:, None]
+    made.science_flux[rows] = made.reference_flux[rows] = flux
