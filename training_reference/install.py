@@ -101,4 +101,13 @@ def table(results: dict[str, Any]) -> str:
         f"The survey's own score on the same inspected rows, where it is known: AUC {score['auc']:.4f} "
         f"(n = {score['n']}).",
     ]
+    cleaning = run["cleaning"]
+    before, after = (cleaning["agreement_with_inspection"][key] for key in ("catalogue rules", "cleaned"))
+    lines += [
+        "",
+        f"Cleaning by the reference stamp changed {cleaning['changed']} morphology labels that nobody inspected "
+        "(listed with reasons in the run's `cleaned_labels.csv`). Where there was an inspection, the catalogue "
+        f"rules agree with it in {before['agree']} of {before['n']} rows, the cleaned ones in {after['agree']} "
+        f"of {after['n']}.",
+    ]
     return "\n".join(lines)
