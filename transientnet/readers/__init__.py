@@ -112,11 +112,7 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
     if isinstance(source, Triplet):
         yield source
     elif isinstance(source, StampFiles):
-<<<<<<< HEAD
-        yield from _module("files").read_stamps(source, layout)
-=======
         yield from _read_found(source, layout)
->>>>>>> throughput
     elif isinstance(source, (str, os.PathLike)):
         yield from _read_files([source], layout)
     elif isinstance(source, (list, tuple)) and all(isinstance(s, (str, os.PathLike)) for s in source):
@@ -132,19 +128,12 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
 
 def _read_files(sources: Iterable[str | os.PathLike[str]], layout: Layout) -> Iterator[Triplet]:
     for found in group_files(expand([os.fspath(source) for source in sources])):
-<<<<<<< HEAD
-        if isinstance(found, StampFiles):
-            yield from _module("files").read_stamps(found, layout)
-        else:
-            yield from _read_file(found, layout)
-=======
         yield from _read_found(found, layout)
->>>>>>> throughput
 
 
 def _read_found(found: str | StampFiles, layout: Layout) -> Iterator[Triplet]:
     if isinstance(found, StampFiles):
-        yield _module("fits").read_stamps(found, layout)
+        yield from _module("files").read_stamps(found, layout)
         return
     path = found
     try:

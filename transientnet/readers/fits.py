@@ -16,12 +16,8 @@ from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .hdus import Hdu, first_image, hdu_image, header_values, pick, read_hdus
 from .image import Image
-<<<<<<< HEAD
-from .sources import channel_of_file, stem
-=======
 from .sniff import open_file
-from .sources import StampFiles, channel_of_file, stem
->>>>>>> throughput
+from .sources import channel_of_file, stem
 from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, gunzip, plain_file
 from .surveys import Layout, channel_of, match_channels
 

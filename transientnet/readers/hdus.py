@@ -19,11 +19,7 @@ import numpy.typing as npt
 
 from ..errors import ReadError
 from .image import Image, facts, psf_fwhm
-<<<<<<< HEAD
-from .stamp import MAX_STAMP_BYTES, gunzip
-=======
-from .stamp import gunzip, header_of, plain_hdu
->>>>>>> throughput
+from .stamp import MAX_STAMP_BYTES, gunzip, header_of, plain_hdu
 from .surveys import channel_of
 
 __all__ = [

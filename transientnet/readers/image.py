@@ -50,13 +50,8 @@ def facts(
     matrix = _matrix(header)
     scale: float | None = None
     if matrix is not None:
-<<<<<<< HEAD
-        scale = math.sqrt(abs(float(np.linalg.det(matrix)))) * 3600
-        if not SCALES[0] < scale < SCALES[1]:
-=======
         scale = math.sqrt(abs(_determinant(matrix))) * 3600
-        if not _SCALES[0] < scale < _SCALES[1]:
->>>>>>> throughput
+        if not SCALES[0] < scale < SCALES[1]:
             scale = matrix = None
     if scale is None:
         scale = next((v for key in _SCALE_KEYS if (v := _positive(header, key, *SCALES)) is not None), None)
