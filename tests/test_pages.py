@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from browsing import DESKTOP, PHONE, ROOT, chromium, environment, grave, open_page, stamps
 
-from transientnet import Predictions, Triplet
+from transientnet import Predictions, QualityFlag, Triplet
 from transientnet.measure import measure
 from transientnet.report import GalleryWriter
 
@@ -40,7 +40,7 @@ def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.array([t.id for t in triplets]),
         ("bogus", "real"),
         np.stack([1 - p, p], axis=1),
-        np.where(np.arange(N) % 7, 0, 256).astype(np.uint16),
+        np.where(np.arange(N) % 7, 0, QualityFlag.MISSING_REFERENCE).astype(np.uint16),
         "realbogus@0.1.0",
         np.full(N, "night.avro"),
         {},
