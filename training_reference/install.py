@@ -105,9 +105,9 @@ def table(results: dict[str, Any]) -> str:
     before, after = (cleaning["agreement_with_inspection"][key] for key in ("catalogue rules", "cleaned"))
     lines += [
         "",
-        f"Cleaning by the reference stamp changed {cleaning['changed']} morphology labels that nobody "
-        "inspected (listed with reasons in the run's `cleaned_labels.csv`). Where there was an inspection, the catalogue "
-        f"rules agree with it in {before['agree']} of {before['n']} rows, the cleaned ones in {after['agree']} "
-        f"of {after['n']}.",
+        f"Cleaning by the reference stamp changed {cleaning['changed']} morphology labels that nobody had "
+        "inspected (listed with reasons in the run's `cleaned_labels.csv`). On inspected rows the catalogue "
+        f"rules agree with inspection in {before['agree']} of {before['n']}, the cleaned ones in "
+        f"{after['agree']} of {after['n']}.",
     ]
     return "\n".join(lines)
