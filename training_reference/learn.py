@@ -95,7 +95,7 @@ class Plan:
     steps: int = 400
     real: int = 64
     semi: int = 16
-    replay: int = 16
+    replay: int = 4
     made: int = 4000
     rate: float = 1e-3
     smoothing: float = 0.02
