@@ -155,6 +155,7 @@ def run(
         classes=classes,
         contract=_contract(record.contract, table.triplets),
         base=record,
+        base_file=path,
         config=config,
         calibrated=told,
         metrics=metrics,
