@@ -142,7 +142,16 @@ print(classify({str(adapted.folder.parent / "new.npy")!r}, model={str(adapted.mo
 
 def test_report_and_card_tell_what_the_run_found(adapted: AdaptResult) -> None:
     page = (adapted.folder / "report.html").read_text(encoding="utf-8")
-    for words in ("Transfer against scratch", "Doubted labels", "Learning curves", "base2@1.0.0"):
+    for words in (
+        "Transfer against scratch",
+        "Doubted labels",
+        "Learning curves",
+        "base2@1.0.0",
+        "Recall against signal-to-noise in the difference stamp",
+        "Confusion",
+        "Reliability",
+        "Mistakes",
+    ):
         assert words in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
     card = (adapted.folder / "MODEL_CARD.md").read_text(encoding="utf-8")

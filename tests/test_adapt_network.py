@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from transientnet import InputContract, ModelRecord, load_model  # noqa: E402
-from transientnet.adapt.export import PARITY, export_onnx, load_network  # noqa: E402
+from transientnet.adapt.export import PARITY, export_onnx, load_network, rewrite_onnx  # noqa: E402
 from transientnet.adapt.network import NetworkConfig, StampNetwork  # noqa: E402
 from transientnet.errors import ContractError  # noqa: E402
 
@@ -79,6 +79,29 @@ def test_a_new_head_keeps_the_trunk(network: StampNetwork, tmp_path: Path) -> No
     with torch.inference_mode():
         torch.testing.assert_close(other.embedding(x), network.embedding(x), atol=1e-4, rtol=1e-4)
         assert other(x)["survey"].shape == (2, 5)
+
+
+def test_new_weights_and_classes_go_into_the_graph_of_the_base(network: StampNetwork, tmp_path: Path) -> None:
+    base = tmp_path / "base.onnx"
+    export_onnx(network, "realbogus", record(network), base)
+    other = load_network(base, record(network), {"survey": 3})
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    own = ModelRecord(
+        "own", "1.0.0", ("a", "b", "c"), InputContract(), network=record(network).network, parent="realbogus"
+    )
+    assert rewrite_onnx(base, other, "survey", own, tmp_path / "own.onnx") <= PARITY
+    classifier = load_model(tmp_path / "own.onnx")
+    assert classifier.record.to_metadata() == own.to_metadata()
+    x = 3 * torch.randn(3, 3, 63, 63)
+    with torch.inference_mode():
+        expected = other.eval()(x)["survey"].numpy()
+    np.testing.assert_allclose(classifier.run(x.numpy())[0], expected, atol=1e-4, rtol=1e-4)
+    # And what was written can be adapted again.
+    again = load_network(tmp_path / "own.onnx", own, {"realbogus": 3}).eval()
+    with torch.inference_mode():
+        np.testing.assert_allclose(again(x)["realbogus"].numpy(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_record_of_another_shape_is_refused(network: StampNetwork, tmp_path: Path) -> None:

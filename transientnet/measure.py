@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .brightness import brightness
 from .classifier import load_model
 from .errors import LabelError
 from .evaluation import compare, evaluate
@@ -19,8 +20,6 @@ from .labels import read_labels
 from .report import Report, evaluation_sections, mistakes
 
 __all__ = ["measure"]
-
-_BRIGHTNESS = {"magnitude": ("magnitude", "magpsf"), "signal-to-noise": ("snr",)}
 
 
 def measure(
@@ -61,7 +60,7 @@ def measure(
             f"{table.where}: an evaluation needs labels of two classes, not {len(table.classes)}"
         )
     groups = np.where(table.groups != "", table.groups, np.char.add("row ", table.rows.astype(str)))
-    kind, brightness = _brightness([triplet.meta for triplet in table.triplets])
+    kind, bright = brightness(table.triplets)
     results: dict[str, dict[str, Any]] = {}
     judged, wrong, orders = {}, {}, {}
     for name in models:
@@ -83,7 +82,7 @@ def measure(
             classifier.classes,
             groups=groups,
             weights=table.weights,
-            brightness=brightness,
+            brightness=bright,
         )
         judged[key], orders[key] = (probabilities, index), classifier.classes
         wrong[key] = mistakes(table.triplets, probabilities, index, classifier.classes)
@@ -108,17 +107,6 @@ def measure(
         json.dumps(_finite(figures), indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )
     return results
-
-
-def _brightness(metas: Sequence[Any]) -> tuple[str, list[float] | None]:
-    """The brightness that most candidates tell, and what it is."""
-    found: dict[str, list[float]] = {}
-    for kind, keys in _BRIGHTNESS.items():
-        found[kind] = [
-            next((float(m[k]) for k in keys if isinstance(m.get(k), int | float)), math.nan) for m in metas
-        ]
-    kind = max(found, key=lambda name: np.isfinite(found[name]).sum())
-    return (kind, found[kind]) if np.isfinite(found[kind]).sum() >= 10 else ("", None)
 
 
 def _finite(value: Any) -> Any:

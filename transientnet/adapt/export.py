@@ -17,7 +17,7 @@ from ..contract import METADATA_KEY, ModelRecord
 from ..errors import ContractError
 from .network import NetworkConfig, StampNetwork
 
-__all__ = ["OPSET", "PARITY", "export_onnx", "load_network"]
+__all__ = ["OPSET", "PARITY", "export_onnx", "load_network", "rewrite_onnx"]
 
 OPSET = 18
 PARITY = 1e-4
@@ -89,12 +89,52 @@ def export_onnx(network: StampNetwork, head: str, record: ModelRecord, path: Pat
         del node.metadata_props[:]
         node.doc_string = ""
     del model.graph.metadata_props[:], model.metadata_props[:]
+    model.producer_name, model.producer_version = "transientnet", ""
+    return _write(model, record, shipped, path)
+
+
+def rewrite_onnx(base: Path, network: StampNetwork, head: str, record: ModelRecord, path: Path) -> float:
+    """Write one head of a network into the graph of the file that it was loaded from.
+
+    What `export_onnx` does, without tracing the network anew, which takes longer than a small
+    adaptation.
+
+    Parameters
+    ----------
+    base : Path
+        An ONNX file that `export_onnx` wrote, of a network of the same configuration.
+    network, head, record, path
+        As for `export_onnx`.
+
+    Returns
+    -------
+    float
+        As of `export_onnx`.
+
+    Raises
+    ------
+    ContractError
+        If torch and ONNX differ by more than `PARITY`.
+    """
+    shipped = _Shipped(network.written_out(), head).eval()
+    weights = dict(shipped.named_parameters())
+    model = onnx.load(str(base), load_external_data=False)
+    for item in model.graph.initializer:
+        parts = item.name.split(".")
+        name = ".".join(["network", "heads", head, parts[-1]]) if "heads" in parts else item.name
+        if name in weights:
+            item.CopyFrom(numpy_helper.from_array(weights[name].detach().numpy(), item.name))
+    logits = next(output for output in model.graph.output if output.name == "logits")
+    logits.type.tensor_type.shape.dim[1].dim_value = len(record.classes)
+    return _write(model, record, shipped, path)
+
+
+def _write(model: onnx.ModelProto, record: ModelRecord, shipped: nn.Module, path: Path) -> float:
     del model.graph.value_info[:]
     onnx.helper.set_model_props(model, {METADATA_KEY: record.to_metadata()})
-    model.producer_name, model.producer_version = "transientnet", ""
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return _parity(shipped, path, size)
+    return _parity(shipped, path, record.contract.size)
 
 
 def _parity(shipped: nn.Module, path: Path, size: int) -> float:

@@ -23,7 +23,7 @@ from ..registry.manifest import MANIFEST_NAME, manifest_row, write_atomically, w
 from ..triplet import QualityFlag, Triplet
 from ..vectors import write_test_vectors
 from .config import AdaptConfig
-from .export import OPSET, export_onnx
+from .export import OPSET, rewrite_onnx
 from .network import StampNetwork
 from .summary import write_report
 from .training import HEAD
@@ -43,6 +43,7 @@ class Outcome:
     classes: tuple[str, ...]
     contract: InputContract
     base: ModelRecord
+    base_file: Path
     config: AdaptConfig
     calibrated: Mapping[str, Any]
     metrics: Mapping[str, Any]
@@ -97,7 +98,7 @@ def write_folder(folder: Path, outcome: Outcome) -> ModelRecord:
     file = folder / "model.onnx"
     partial = folder / ".model.part.onnx"
     try:
-        parity = export_onnx(outcome.network.cpu(), HEAD, record, partial)
+        parity = rewrite_onnx(outcome.base_file, outcome.network.cpu(), HEAD, record, partial)
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..brightness import brightness
 from ..calibration import apply, calibrate
 from ..contract import InputContract, ModelRecord
 from ..errors import LabelError, UsageError
@@ -105,11 +106,13 @@ def run(
     truth, objects = survey.y.numpy()[fit.rows], survey.groups[fit.rows]
     told = calibrate(fit.logits, truth, classes, groups=objects, seed=config.seed)
     rows = learn[fit.rows]
-    evidence = _Evidence(classes, table, y, record if known else None, path, prepared)
+    kind, bright = brightness(table.triplets)
+    evidence = _Evidence(classes, table, y, record if known else None, path, prepared, bright)
     metrics: dict[str, Any] = {
         "classes": list(classes),
         "base": record.id,
         "method": config.method,
+        "brightness": kind,
         "labels": {
             "rows": len(table),
             "counts": checked.counts,
@@ -155,6 +158,7 @@ def run(
         classes=classes,
         contract=_contract(record.contract, table.triplets),
         base=record,
+        base_file=path,
         config=config,
         calibrated=told,
         metrics=metrics,
@@ -228,13 +232,11 @@ class _Evidence:
     base: ModelRecord | None
     path: Path
     prepared: Prepared
+    bright: npt.NDArray[np.float64]
 
     def of(self, probabilities: npt.NDArray[np.float32], rows: npt.NDArray[Any]) -> dict[str, Any]:
         truth, groups = self.y[rows], self.table.groups[rows]
-        magnitudes = np.array(
-            [float(self.table.triplets[row].meta.get("magnitude", np.nan)) for row in rows], np.float64
-        )
-        how = {"groups": groups, "brightness": magnitudes if np.isfinite(magnitudes).any() else None}
+        how = {"groups": groups, "brightness": self.bright[rows]}
         found = {"new": evaluate(probabilities, truth, self.classes, **how)}
         if self.base is not None:
             from ..classifier import Classifier

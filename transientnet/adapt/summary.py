@@ -35,9 +35,9 @@ def write_report(path: Path, record: ModelRecord, outcome: Outcome) -> None:
     report = Report(record.id, lead)
     if "comparison" in metrics:
         report.add_section("Transfer against scratch", *_comparison(metrics["comparison"]))
-    report.add_sections(_figures(record, outcome.base, cv, wrong))
+    report.add_sections(_figures(record, outcome.base, cv, wrong, metrics["brightness"]))
     if "test" in metrics:
-        for heading, parts in _figures(record, outcome.base, metrics["test"], {}):
+        for heading, parts in _figures(record, outcome.base, metrics["test"], {}, metrics["brightness"]):
             report.add_section(f"{heading}: {metrics['test']['evidence']}", *parts)
     report.add_section("Learning curves", *_learning(metrics))
     if metrics["config"]["label_noise"]:
@@ -49,11 +49,15 @@ def write_report(path: Path, record: ModelRecord, outcome: Outcome) -> None:
 
 
 def _figures(
-    record: ModelRecord, base: ModelRecord, cv: Mapping[str, Any], wrong: Mapping[str, Sequence[Mistake]]
+    record: ModelRecord,
+    base: ModelRecord,
+    cv: Mapping[str, Any],
+    wrong: Mapping[str, Sequence[Mistake]],
+    kind: str,
 ) -> list[tuple[str, list[str]]]:
     results = {record.id: cv["new"]} | ({base.id: cv["base"]} if "base" in cv else {})
     comparisons = {(record.id, base.id): cv["new_against_base"]} if "base" in cv else None
-    return evaluation_sections(results, comparisons=comparisons, wrong=wrong, brightness="magnitude")
+    return evaluation_sections(results, comparisons=comparisons, wrong=wrong, brightness=kind)
 
 
 def _comparison(comparison: Mapping[str, Any]) -> list[str]:
