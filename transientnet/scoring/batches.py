@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -154,8 +155,16 @@ def load(item: Input) -> Input:
         return item
 
 
+def _regular_size(path: str) -> int:
+    """Bytes of a regular file; whoever opens a named pipe may wait for ever, and can open it only once."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{path} is no regular file")
+    return found.st_size
+
+
 def _load(path: str) -> str:
-    if os.path.getsize(path) > _SAMPLE:
+    if _regular_size(path) > _SAMPLE:
         return path
     with open(path, "rb", buffering=0) as file:
         return Loaded.of(path, file.read())
@@ -169,7 +178,7 @@ def _content_id(item: Input, loaded: Input) -> str:
                 digest.update(len(path.data).to_bytes(8, "big"))
                 _add_bytes(digest, path.data)
                 continue
-            size = os.path.getsize(path)
+            size = _regular_size(path)
             digest.update(size.to_bytes(8, "big"))
             with open(path, "rb", buffering=0) as file:
                 if size <= _WHOLE:

@@ -132,7 +132,7 @@ class Workers:
         with self._lock:
             process = self._idle.pop() if self._idle else None
         if process is None:
-            process = _Process(self._setup)
+            process = _start(self._setup)
             with self._lock:
                 self._all.add(process)
         done = False
@@ -184,9 +184,9 @@ class _Process:
         try:
             for _ in self.ask(setup):
                 pass
-        except _DiedError as death:
+        except _DiedError:
             self.stop()
-            raise TransientnetError(f"a worker process could not start ({death}); try --workers 1") from death
+            raise
 
     def ask(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bytes]]:
         """Send a request and give its answers, until the worker says that there are no more."""
@@ -214,6 +214,17 @@ class _Process:
             if stream is not None:
                 with suppress(BrokenPipeError):
                     stream.close()
+
+
+def _start(setup: dict[str, Any]) -> _Process:
+    """A new worker process; one that is killed while it starts is started once more."""
+    try:
+        return _Process(setup)
+    except _DiedError:
+        try:
+            return _Process(setup)
+        except _DiedError as death:
+            raise TransientnetError(f"a worker process could not start ({death}); try --workers 1") from death
 
 
 def _send(stream: IO[bytes], header: dict[str, Any], body: bytes = b"") -> None:
