@@ -295,6 +295,31 @@ def test_ctrl_c_leaves_a_model(survey: Any, bases: Any, tmp_path: Path) -> None:
     assert len(classify(cutouts[:2], model=str(result.model))) == 2
 
 
+def test_sigkill_loses_one_fold_at_most_and_changes_nothing(survey: Any, bases: Any, tmp_path: Path) -> None:
+    labels, cutouts, groups = survey
+    np.save(tmp_path / "cutouts.npy", cutouts)
+    code = f"""
+import os, signal
+import numpy as np
+from transientnet import AdaptConfig, adapt
+def tell(stage, done, total):
+    if stage == "training" and done == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+config = AdaptConfig(folds=2, steps=8, threads=1, device="cpu", name="m")
+adapt({labels!r}, cutouts=np.load({str(tmp_path / "cutouts.npy")!r}), groups={groups!r}, base={bases[2]!r},
+      output={str(tmp_path / "one")!r}, config=config, progress=tell)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=100, check=False)
+    assert done.returncode == -9, done.stderr
+    assert [path.name for path in (tmp_path / "one").rglob("*.npz")] == ["fold-0.npz"]
+    config = AdaptConfig(folds=2, steps=8, threads=1, device="cpu", name="m")
+    how: dict[str, Any] = {"cutouts": cutouts, "groups": groups, "base": bases[2], "config": config}
+    resumed = adapt(labels, output=str(tmp_path / "one"), **how)
+    whole = adapt(labels, output=str(tmp_path / "two"), **how)
+    assert resumed.model.read_bytes() == whole.model.read_bytes()
+    assert not list((tmp_path / "one").rglob("fold-*"))
+
+
 # --- the parts ---------------------------------------------------------------------------------------
 
 
