@@ -33,9 +33,9 @@ def candidates(folder: Path) -> None:
     """``cutouts/`` with the examples and labelled candidates, and ``my.csv`` about these."""
 
     made = runpy.run_path(str(DOCS / "examples" / "make_examples.py"))
-    made["write"](folder / "cutouts")
+    made["main"](folder / "cutouts")
     kinds = [("supernova", "dipole")[k % 2] for k in range(LABELLED)]
-    simulated = made["simulate"](LABELLED, 1, telescope=made["SURVEY"], kinds=kinds)
+    simulated = made["simulate"](LABELLED, 1, telescope=made["ZTF_LIKE"], kinds=kinds)
     rows = ["path,id,label,group,chosen"]
     for k, (images, real) in enumerate(zip(simulated.triplets, simulated.real, strict=True)):
         name, chosen = f"c{k:02d}", "random" if k < 9 else "uncertain"
