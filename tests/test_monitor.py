@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from transientnet import InputContract, Predictions, QualityFlag, Triplet
+from transientnet.cli import app
 from transientnet.errors import EmptyInputError, ReadError
 from transientnet.monitor import LIMIT, compare_flags, compare_inputs, compare_scores, read_scores
 from transientnet.outliers import fit_reference
@@ -53,6 +54,12 @@ def test_every_score_table_is_read_back(tmp_path: Path, ending: str) -> None:
     assert (table.quality == written.quality).all()
 
 
+def run(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        app(arguments)
+    return int(ended.value.code or 0)
+
+
 def read(tmp_path: Path, predictions: Predictions):
     predictions.write(tmp_path / "n.csv")
     return read_scores(tmp_path / "n.csv")
@@ -81,6 +88,29 @@ def test_a_gradient_on_the_chip_shows_in_the_stamps(reference: dict) -> None:
     assert max(drift.psi for drift in calm) < LIMIT
     tilted = {drift.name: drift.psi for drift in compare_inputs(stamps(300, 8, 0.5), contract, reference)}
     assert tilted["smoothness_science"] > LIMIT
+
+
+def test_the_command_s_status_says_whether_the_survey_drifted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, like, other = (str(tmp_path / f"{name}.csv") for name in ("good", "like", "other"))
+    night(800, 1).write(good)
+    night(800, 2).write(like)
+    night(800, 3, power=4.0).write(other)
+    assert run(["monitor", like, "--reference", good]) == 0
+    table = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert table[0] == ["quantity", "n", "psi", "ks", "p", "shifted"]
+    assert {row[-1] for row in table[1:]} == {"no"}
+    assert run(["monitor", other, "--reference", good]) == 1
+    said = capsys.readouterr()
+    assert {row.split("\t")[0] for row in said.out.splitlines() if row.endswith("yes")} == {
+        "p_bogus",
+        "p_real",
+    }
+    assert "past the limit of 0.2: p_bogus, p_real" in said.err
+    assert run(["monitor", other, "--reference", good, "--limit", "50"]) == 0
+    # Without another night the model's own reference serves.
+    assert run(["monitor", other]) == 1
 
 
 def test_equal_scores_do_not_break_the_bins(tmp_path: Path) -> None:

@@ -339,6 +339,83 @@ def test_a_cache_that_cannot_be_written_names_the_variable(
         registry.resolve(f"{server.url}#nightly")
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="file permissions are POSIX")
+def test_a_cache_that_may_only_be_read_serves_what_it_holds(
+    server: FileServer, cache: Path, tmp_path: Path
+) -> None:
+    found, _ = registry.resolve(f"{server.url}#nightly")
+    code = (
+        "import os, sys\n"
+        "from transientnet.registry import resolve\n"
+        "from transientnet.errors import ModelUnavailableError\n"
+        # The superuser may write anywhere: become somebody else, once all modules have been used.
+        "cache, os.environ['TRANSIENTNET_CACHE'] = os.environ['TRANSIENTNET_CACHE'], sys.argv[2]\n"
+        "resolve(sys.argv[1] + '#other')\n"
+        "os.environ['TRANSIENTNET_CACHE'] = cache\n"
+        "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
+        f"print(resolve('{server.url}#nightly', offline=True)[0])\n"
+        "try: resolve(sys.argv[1] + '#other')\n"
+        "except ModelUnavailableError as error: print(error)\n"
+    )
+    other = tmp_path / "other"
+    registry.publish(_model_dir(tmp_path / "made", name="other"), str(other))
+    for folder in (*cache.parents[:3], cache):
+        folder.chmod(0o755)
+    for file in cache.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
+    before = sorted(cache.rglob("*"))
+    for file in [cache, *filter(Path.is_dir, before)]:
+        file.chmod(0o555)
+    second = FileServer(other)
+    try:
+        with running(second):
+            run = subprocess.run(
+                [sys.executable, "-c", code, second.url, str(tmp_path / "warm")],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=ROOT,
+            )
+    finally:
+        for file in [cache, *filter(Path.is_dir, before)]:
+            file.chmod(0o755)
+    assert run.returncode == 0, run.stderr
+    path, refusal = run.stdout.splitlines()[:2]
+    assert Path(path) == found
+    assert "TRANSIENTNET_CACHE" in refusal
+    assert sorted(cache.rglob("*")) == before
+
+
+def test_a_whole_offline_run_opens_no_socket(tmp_path: Path, cache: Path) -> None:
+    watch = (
+        "import sys\n"
+        "def hook(event, arguments):\n"
+        "    if event.startswith('socket.') and event != 'socket.gethostname':\n"
+        "        sys.stderr.write(f'SOCKET {event}\\n')\n"
+        "sys.addaudithook(hook)\n"
+        "from transientnet.cli import main\n"
+        "sys.argv = ['transientnet', *sys.argv[1:]]\n"
+        "main()\n"
+    )
+    examples = ROOT / "docs" / "examples" / "cutouts"
+    for arguments, status in (
+        (["score", str(examples), "--offline"], 0),
+        (["score", str(examples), "--offline", "-m", "https://example.org/models#nightly"], 3),
+        (["models", "list"], 0),
+        (["models", "verify"], 0),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-c", watch, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        )
+        assert run.returncode == status, run.stderr
+        assert "SOCKET" not in run.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
 def test_a_disk_that_fills_up_is_a_clear_error(server: FileServer, cache: Path) -> None:
     code = (
