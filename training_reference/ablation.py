@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transientnet.adapt.augment import Augmentation
 from transientnet.adapt.network import StampNetwork
 from transientnet.adapt.training import fast_math
 from transientnet.evaluation import balanced_accuracy, confusion_matrix, roc_auc
@@ -52,9 +53,14 @@ class Variant:
         "cleaned" (as shipped), "inspected" (no cleaning), or "raw" (neither inspection nor cleaning).
     start : str
         "pretrained", "untouched" (no real stamp is seen), "scratch" (real stamps alone, the shipped
-        network), "plain" (ditto, an ordinary residual CNN, which is judged over all turns and flips).
+        network), "contrasted" (ditto, after self-supervised training on every real stamp, those held
+        out too), "plain" (an ordinary residual CNN on real stamps, judged over all turns and flips).
     mixup : float
         Parameter of the beta distribution; from scratch only.
+    distilled : float
+        Share of the answers of other networks in the labels.
+    alone : bool
+        A fine-tuning per head, not one for all.
     """
 
     name: str
@@ -62,6 +68,8 @@ class Variant:
     labels: str = "cleaned"
     start: str = "pretrained"
     mixup: float = 0.0
+    distilled: float = 0.0
+    alone: bool = False
 
 
 VARIANTS = {
@@ -75,14 +83,21 @@ VARIANTS = {
     "longer": Variant("twice the steps", {"steps": 800}),
     "uncleaned": Variant("labels not cleaned by the reference stamp", labels="inspected"),
     "raw": Variant("raw labels: neither inspection nor cleaning", labels="raw"),
+    "alone": Variant("each head fine-tuned alone, not four heads on one trunk", alone=True),
+    "distilled": Variant("labels mixed half and half with the answers of plain networks", distilled=0.5),
     "simulation": Variant("simulation alone, no real stamp", start="untouched"),
     "scratch": Variant("real stamps alone", start="scratch"),
     "scratch-mixup": Variant("real stamps alone, with mixup", start="scratch", mixup=0.4),
+    "contrasted": Variant("ditto without mixup, after self-supervised training", start="contrasted"),
     "plain": Variant("plain residual CNN, real stamps alone, mean over turns and flips", start="plain"),
     "plain-raw": Variant("ditto, raw labels", start="plain", labels="raw"),
 }
 
 _SCRATCH_STEPS, _SCRATCH_RATE, _SCRATCH_BATCH = 450, 4e-3, 64
+_CONTRAST_STEPS, _CONTRAST_TEMPERATURE = 300, 0.2
+_TEACHER_FOLDS = 4
+# How often each stamp comes with a label drawn from what the teachers say of it.
+_DRAWS = 4
 
 
 class _PlainBlock(nn.Module):
@@ -144,6 +159,48 @@ def _train_from_scratch(
     return network.eval()
 
 
+def _contrast(network: StampNetwork, x: np.ndarray, seed: int) -> None:
+    """Teach the trunk to know a stamp again at other noise, seeing and offset (SimCLR, arXiv 2002.05709)."""
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    head = nn.Sequential(nn.Linear(network.embed.out_features, 64), nn.ReLU(), nn.Linear(64, 32))
+    weights = [*network.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(weights, 2e-3, weight_decay=0.02)
+    vary = Augmentation(drop=0.1, softening=CONTRACT.softening)
+    network.train()
+    for _ in range(_CONTRAST_STEPS):
+        batch = torch.from_numpy(x[rng.choice(len(x), _SCRATCH_BATCH, replace=False)])
+        views = torch.cat([vary(batch, generator), vary(batch, generator)])
+        with fast_math(torch.device("cpu")):
+            seen = F.normalize(head(network.embedding(views)).float(), dim=1)
+        alike = (seen @ seen.T / _CONTRAST_TEMPERATURE).fill_diagonal_(-torch.inf)
+        loss = F.cross_entropy(alike, torch.arange(len(views)).roll(len(batch)))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def _distilled(known: Alerts, share: float, plan: Plan, seed: int) -> Alerts:
+    """Every stamp several times; a `share` of the labels is drawn from what networks say that never saw it.
+
+    On average that is the loss of labels softened by the teachers' probabilities.
+    """
+    rng = np.random.default_rng((seed, 4))
+    said = {name: np.zeros((len(known), len(classes)), np.float32) for name, classes in HEADS.items()}
+    x, everything = normalised(known.triplets, CONTRACT), np.arange(len(known))
+    for k, held in enumerate(grouped_folds(known, _TEACHER_FOLDS, seed)):
+        rows = np.setdiff1d(everything, held)
+        teacher = _train_from_scratch(PlainNetwork(), x[rows], known.take(rows), plan, 0.0, seed + k)
+        for name, given in _probabilities(teacher, x[held], True).items():
+            said[name][held] = given
+    many = known.take(np.tile(everything, _DRAWS))
+    drawn = {}
+    for name, head in (("binary", "realbogus"), ("morphology", "4class"), ("science", "5class")):
+        labels, chance = getattr(many, name), np.tile(said[head], (_DRAWS, 1)).cumsum(1)
+        answer = np.minimum((rng.random((len(many), 1)) > chance).sum(1), chance.shape[1] - 1)
+        drawn[name] = np.where((labels >= 0) & (rng.random(len(many)) < share), answer, labels)
+    return dataclasses.replace(many, **drawn)
+
+
 @torch.inference_mode()
 def _probabilities(network: nn.Module, x: np.ndarray, turns: bool) -> dict[str, np.ndarray]:
     parts: dict[str, list[np.ndarray]] = {name: [] for name in HEADS}
@@ -181,23 +238,31 @@ def _job(
     chunks = sorted((run / "work").glob("simulated-*.npz"))
     known = _relabelled(alerts, variant.labels)
     rows = np.setdiff1d(np.arange(len(alerts)), unseen)
-    network: nn.Module
+    if variant.distilled:
+        known = _distilled(known.take(rows), variant.distilled, plan, fold)
+        rows = np.arange(len(known))
     if variant.start == "pretrained":
-        weights = target.with_name(f"{key}-{fold}.weights.npz")
-        learn.fine_tune(weights, pretrained, chunks, known, rows, plan, fold)
-        network = learn.soup([weights], plan)
-        weights.unlink()
+        networks: dict[str, nn.Module] = {}
+        for heads in [(name,) for name in HEADS] if variant.alone else [tuple(HEADS)]:
+            weights = target.with_name(f"{key}-{fold}.weights.npz")
+            learn.fine_tune(weights, pretrained, chunks, known, rows, plan, fold, heads)
+            networks |= dict.fromkeys(heads, learn.soup([weights], plan))
+            weights.unlink()
     elif variant.start == "untouched":
-        network = learn.soup([pretrained], plan)
+        networks = dict.fromkeys(HEADS, learn.soup([pretrained], plan))
     else:
-        heads = {name: len(classes) for name, classes in HEADS.items()}
-        fresh = PlainNetwork() if variant.start == "plain" else StampNetwork(heads, plan.network)
-        x = normalised(known.triplets[rows], CONTRACT)
-        network = _train_from_scratch(fresh, x, known.take(rows), plan, variant.mixup, fold)
+        everything = normalised(known.triplets, CONTRACT)
+        fresh = PlainNetwork() if variant.start == "plain" else learn.new_network(plan)
+        if variant.start == "contrasted" and isinstance(fresh, StampNetwork):
+            _contrast(fresh, everything, fold)
+        trained = _train_from_scratch(fresh, everything[rows], known.take(rows), plan, variant.mixup, fold)
+        networks = dict.fromkeys(HEADS, trained)
     turns = variant.start == "plain"
-    seen = _probabilities(network, normalised(alerts.triplets[unseen], CONTRACT), turns)
-    other = _probabilities(network, foreign, turns)["realbogus"][:, 1] if len(foreign) else np.zeros(0)
-    learn.save(target, foreign=other, rows=unseen, **seen)
+    stamps = normalised(alerts.triplets[unseen], CONTRACT)
+    said = {name: _probabilities(network, stamps, turns)[name] for name, network in networks.items()}
+    real = networks["realbogus"]
+    other = _probabilities(real, foreign, turns)["realbogus"][:, 1] if len(foreign) else np.zeros(0)
+    learn.save(target, foreign=other, rows=unseen, **said)
 
 
 def _decam(folder: Path) -> tuple[np.ndarray, np.ndarray]:

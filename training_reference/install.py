@@ -31,6 +31,8 @@ def install(run: Path) -> None:
     shutil.copytree(run / "model-cards", ROOT / "docs" / "model-cards", dirs_exist_ok=True)
     page = ROOT / "docs" / "benchmarks.md"
     text = replace_between(page.read_text(encoding="utf-8"), "training run", table(results))
+    manifest = json.loads((run / "weights_manifest.json").read_text(encoding="utf-8"))
+    text = replace_between(text, "probabilities", probabilities(manifest["models"]))
     page.write_text(text, encoding="utf-8")
 
 
@@ -96,10 +98,12 @@ def table(results: dict[str, Any]) -> str:
         recall = _interval(row["recall"], *row["interval"], percent=True)
         lines.append(f"| {row['low']}–{row['high']} | {row['n']} | {recall} |")
     score = binary["vetted"]["survey_score"]
+    low, high = score["gain_interval"]
     lines += [
         "",
-        f"The survey's own score on the same inspected rows, where it is known: AUC {score['auc']:.4f} "
-        f"(n = {score['n']}).",
+        f"The survey's own score on the same inspected rows, where it is known (n = {score['n']}): AUC "
+        f"{score['auc']:.4f}; `realbogus` on these: {score['ours']:.4f}, a difference of "
+        f"{score['ours'] - score['auc']:+.4f} ({low:+.4f} to {high:+.4f}).",
     ]
     cleaning = run["cleaning"]
     before, after = (cleaning["agreement_with_inspection"][key] for key in ("catalogue rules", "cleaned"))
@@ -110,4 +114,36 @@ def table(results: dict[str, Any]) -> str:
         f"rules agree with inspection in {before['agree']} of {before['n']}, the cleaned ones in "
         f"{after['agree']} of {after['n']}.",
     ]
+    return "\n".join(lines)
+
+
+def probabilities(rows: list[dict[str, Any]]) -> str:
+    """Calibration, sets and a threshold of every model as Markdown."""
+    lines = [
+        "| model | n | temperature | error before | error after | 95 % sets: coverage | mean size |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        fit, sets = row["calibration"], row["conformal"]["levels"]["0.95"]
+        errors = [
+            f"{part['ece']:.3f} ({part['ece_interval'][0]:.3f}–{part['ece_interval'][1]:.3f})"
+            for part in (fit["before"], fit["after"])
+        ]
+        coverage = _interval(sets["coverage"], *sets["coverage_interval"], percent=True)
+        cells = [f"`{row['name']}`", str(fit["n"]), f"{fit['temperature']:.2f}", *errors, coverage]
+        cells.append(f"{sets['mean_size']:.2f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| model | class | false positive rate | threshold | recall |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        for found in row["thresholds"]:
+            low, high = found["threshold_interval"]
+            recall = _interval(found["recall"], *found["recall_interval"], percent=True)
+            lines.append(
+                f"| `{row['name']}` | {found['class']} | {found['false_positive_rate']:.0%} "
+                f"| {found['threshold']:.3f} ({low:.3f}–{high:.3f}) | {recall} |"
+            )
     return "\n".join(lines)

@@ -7,7 +7,7 @@ again when the run is started anew.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,7 @@ __all__ = [
     "evened",
     "fine_tune",
     "joint_loss",
+    "new_network",
     "outputs",
     "pretrain",
     "real_targets",
@@ -177,10 +178,10 @@ def real_targets(alerts: Alerts) -> Targets:
 
 
 def joint_loss(outputs: dict[str, Tensor], targets: Targets, smoothing: float) -> Tensor:
-    """Sum of the cross entropies of all heads, over the rows that have a label there."""
+    """Sum of the cross entropies of the heads that have targets, over the rows with a label there."""
     losses = []
-    for head, logits in outputs.items():
-        wanted = torch.from_numpy(targets[head])
+    for head, target in targets.items():
+        logits, wanted = outputs[head], torch.from_numpy(target)
         if (wanted >= 0).any():
             losses.append(
                 F.cross_entropy(
@@ -209,7 +210,8 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _new_network(plan: Plan) -> StampNetwork:
+def new_network(plan: Plan) -> StampNetwork:
+    """A network of the plan's shape with random weights."""
     return StampNetwork({name: len(classes) for name, classes in HEADS.items()}, plan.network)
 
 
@@ -222,7 +224,7 @@ def pretrain(
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 2))
     tensor, targets = load_simulation(chunks)
-    network = _new_network(plan).to(_device()).train()
+    network = new_network(plan).to(_device()).train()
     optimizer = torch.optim.AdamW(network.parameters(), plan.pretrain_rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, plan.pretrain_rate, total_steps=plan.pretrain_steps
@@ -289,11 +291,18 @@ def _restore(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer
 
 
 def fine_tune(
-    path: Path, pretrained: Path, chunks: list[Path], alerts: Alerts, rows: np.ndarray, plan: Plan, seed: int
+    path: Path,
+    pretrained: Path,
+    chunks: list[Path],
+    alerts: Alerts,
+    rows: np.ndarray,
+    plan: Plan,
+    seed: int,
+    heads: Collection[str] = tuple(HEADS),
 ) -> None:
     """Train on the real alerts `rows`, candidates made out of them, and replayed simulation.
 
-    Writes the running average of the weights.
+    Writes the running average of the weights. Only `heads` learn, and with them the trunk.
     """
     if path.exists():
         return
@@ -329,7 +338,7 @@ def fine_tune(
         j = rng.integers(0, len(x_made), plan.semi)
         k = rng.integers(0, len(x_sim), plan.replay)
         x = np.concatenate([x_real[i], x_made[j].astype(np.float32), x_sim[k].astype(np.float32)])
-        targets = {head: np.concatenate([y_real[head][i], y_made[head][j], y_sim[head][k]]) for head in HEADS}
+        targets = {head: np.concatenate([y_real[head][i], y_made[head][j], y_sim[head][k]]) for head in heads}
         moved = torch.from_numpy(x).roll(tuple(rng.integers(-1, 2, 2).tolist()), (2, 3))
         _step(network, optimizer, vary(moved, generator), targets, plan.smoothing)
         schedule.step()
@@ -348,7 +357,7 @@ def evened(alerts: Alerts, power: float) -> np.ndarray:
 
 
 def _load(path: Path, plan: Plan) -> StampNetwork:
-    network = _new_network(plan).fold()
+    network = new_network(plan).fold()
     with np.load(path, allow_pickle=False) as stored:
         set_weights(network, {name: torch.from_numpy(stored[name]) for name in stored.files})
     return network
