@@ -77,7 +77,7 @@ VARIANTS = {
     "no-made": Variant("no candidates made out of real stamps", {"semi": 0}),
     "more-made": Variant("three times as many of them", {"semi": 48}),
     "no-replay": Variant("no replayed simulation", {"replay": 0}),
-    "more-replay": Variant("four times as much of it", {"replay": 16}),
+    "more-replay": Variant("twice as much of it", {"replay": 16}),
     "real-only": Variant("neither of the two", {"semi": 0, "replay": 0}),
     "even": Variant("classes drawn as they come", {"evenness": 0.0}),
     "longer": Variant("twice the steps", {"steps": 800}),

@@ -96,7 +96,7 @@ class Plan:
     steps: int = 400
     real: int = 64
     semi: int = 16
-    replay: int = 4
+    replay: int = 8
     made: int = 4000
     rate: float = 1e-3
     smoothing: float = 0.02
