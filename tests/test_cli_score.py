@@ -122,7 +122,7 @@ def test_killed_again_and_again_with_workers_nothing_is_lost_or_doubled(tmp_path
     for _ in range(3):
         process = start(folder, "-o", killed, "--resume", "--workers", 2)
         begun = growing.stat().st_size if growing.exists() else 0
-        patience = time.monotonic() + 30
+        patience = time.monotonic() + 100
         while not growing.exists() or growing.stat().st_size < begun + 20_000:
             assert process.poll() is None
             assert time.monotonic() < patience

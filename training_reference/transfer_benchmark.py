@@ -75,7 +75,7 @@ METRICS = {
 SIZES = (5, 15, 50, 150, 0)
 """Labels per class; 0 is all of them."""
 
-SEEDS = {5: 10, 15: 10, 50: 10, 150: 5, 0: 3}
+SEEDS = {5: 10, 15: 10, 50: 10, 150: 10, 0: 4}
 MORPHOLOGY_SEEDS = {15: 5, 0: 5}
 QUICK_SEEDS = {5: 3, 15: 3, 50: 2}
 
