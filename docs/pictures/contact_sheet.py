@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import matplotlib
@@ -23,6 +24,8 @@ from transientnet.thumbnails import strip
 
 DOCS = Path(__file__).resolve().parent.parent
 COLUMNS = 3
+#: Candidates of each survey.
+MOST = 13
 
 
 def draw(name: str, triplets: Sequence[Triplet], titles: Sequence[str]) -> None:
@@ -34,7 +37,7 @@ def draw(name: str, triplets: Sequence[Triplet], titles: Sequence[str]) -> None:
     for axis, triplet, title in zip(axes.flat, triplets, titles, strict=False):
         axis.imshow(strip(triplet), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_title(title, fontsize=9, loc="left", pad=3)
-    figure.subplots_adjust(0.01, 0.005, 0.99, 0.965, 0.04, 0.22)
+    figure.subplots_adjust(0.01, 0.005, 0.99, 1 - 0.21 / rows, 0.04, 0.22)
     figure.savefig(DOCS / "pictures" / name, dpi=110, metadata={"Software": None})
 
 
@@ -63,7 +66,7 @@ def examples() -> None:
 
 def other_telescopes(name: str, paths: Sequence[str]) -> None:
     """Alert packets of other surveys."""
-    triplets = [triplet for path in paths for triplet in open_triplets(path)]
+    triplets = [triplet for path in paths for triplet in islice(open_triplets(path), MOST)]
     predictions = load_model("realbogus").predict(triplets)
     shown = ~(QualityFlag.RESAMPLED | QualityFlag.FWHM_ESTIMATED)
     names = [f"{triplet.meta.get('survey', '?')} {triplet.id[-6:]}" for triplet in triplets]
