@@ -22,6 +22,7 @@ import re
 import resource
 import signal
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -106,6 +107,18 @@ def simulated() -> dict[str, bytes]:
     file = io.BytesIO()
     fastavro.schemaless_writer(file, fastavro.parse_schema(schema), record)
     seeds["framed.avro"] = b"\0\0\0\3\x84" + file.getvalue()
+
+    packed = {name: seeds[name] for name in ("null.avro", "ext.fits", "zipped.fits.gz")}
+    for kind in ("", "gz", "xz"):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode=f"w:{kind}") as archive:
+            for name, data in packed.items():
+                member = tarfile.TarInfo(f"night/{name}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        seeds[f"night.tar.{kind}"] = re.sub(
+            rb"^(\x1f\x8b\x08.)....", rb"\1\0\0\0\0", file.getvalue(), flags=re.DOTALL
+        )
 
     file = io.BytesIO()
     np.save(file, stamps)

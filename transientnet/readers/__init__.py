@@ -34,6 +34,7 @@ _READERS = {
     "npy": "arrays",
     "npz": "arrays",
     "hdf5": "hdf5",
+    "tar": "archive",
     "table": "files",
 }
 

@@ -16,7 +16,7 @@ from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .hdus import Hdu, first_image, hdu_image, header_values, pick, read_hdus
 from .image import Image
-from .sniff import open_file
+from .sniff import Loaded, open_file
 from .sources import channel_of_file, stem
 from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, gunzip, plain_file
 from .surveys import Layout, channel_of, match_channels
@@ -88,13 +88,14 @@ def _load(path: str) -> list[Hdu] | tuple[Image, Mapping[str, Any]]:
     try:
         with open_file(path) as file:
             data = file.read(MAX_STAMP_BYTES)
-            zipped, large = data[:2] == b"\x1f\x8b", os.path.getsize(path) > MAX_STAMP_BYTES
+            size = len(path.data) if isinstance(path, Loaded) else os.path.getsize(path)
+            zipped, large = data[:2] == b"\x1f\x8b", size > MAX_STAMP_BYTES
             if zipped and large:
                 data += file.read(MAX_FILE_BYTES)
         if zipped:
             data = gunzip(data, MAX_FILE_BYTES)
         elif large:
-            return read_hdus(path, MAX_FILE_BYTES)
+            return read_hdus(path.data if isinstance(path, Loaded) else path, MAX_FILE_BYTES)
         if data[:9] != b"SIMPLE  =":
             raise ReadError("not a FITS file")
         return plain_file(data) or read_hdus(data, MAX_FILE_BYTES)

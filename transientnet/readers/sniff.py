@@ -13,7 +13,7 @@ from ..errors import ReadError
 
 __all__ = ["FORMATS", "Loaded", "open_file", "sniff", "sniff_bytes"]
 
-FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5")
+FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5", "tar")
 """Formats that hold stamps, as `sniff` names them; a ``table`` (CSV, ECSV) may name files that do."""
 
 _MAGIC = (
@@ -55,6 +55,8 @@ def sniff_bytes(head: bytes) -> str | None:
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
+    if head[257:262] == b"ustar":
+        return "tar"
     if len(head) > 64 and head[0] == 0 and any(head[1:5]):
         return "avro-framed"
     return "table" if _is_table(head) else None

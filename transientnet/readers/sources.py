@@ -15,7 +15,7 @@ from .surveys import channel_of
 
 __all__ = ["StampFiles", "channel_of_file", "expand", "group_files", "stem"]
 
-_ENDING = re.compile(r"\.(?:gz|fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?)$", re.IGNORECASE)
+_ENDING = re.compile(r"\.(?:gz|fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?|tar|tgz)$", re.IGNORECASE)
 _SEPARATORS = " ._+=-"
 #: Words of a name: ``xSci``, ``srch123`` and ``x_sci`` have two.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

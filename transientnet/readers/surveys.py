@@ -252,6 +252,11 @@ def channel_of(name: str) -> str | None:
     return None if found is None else found.lastgroup
 
 
+def _channel_of_last(name: str) -> str | None:
+    """Channel that the innermost name tells, whatever the record around it is called."""
+    return channel_of(name.rpartition(".")[2])
+
+
 def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, str]:
     """Which of `names` hold the stamps: ``{"science": "SCI", …}``, only for channels that were found.
 
@@ -268,7 +273,9 @@ def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, 
         name = next(_listed(names, layout.fields.get(channel, ())), None)
         if name is not None:
             found[channel] = name
-    for understand in (channel_of, lambda name: _WEAK.get(normalise(name))):
+    for understand in (channel_of, lambda name: _WEAK.get(normalise(name)), _channel_of_last):
+        if understand is _channel_of_last and "science" in found:
+            continue
         for name in names:
             heard = understand(name)
             if heard is not None and heard not in found and name not in found.values():

@@ -1,0 +1,89 @@
+"""Tar archives of alert packets or FITS files, as surveys hand out whole nights.
+
+Read from front to back and never unpacked to disk: one member is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Self, cast
+
+from ..errors import ReadError
+from ..triplet import Triplet
+from . import avro, fits
+from .sniff import Loaded, open_file, sniff
+from .sources import stem
+from .stamp import MAX_FILE_BYTES
+from .surveys import Layout
+
+__all__ = ["read"]
+
+_MEMBERS: dict[str | None, Callable[[str, Layout], Iterator[Triplet]]] = {
+    "avro": avro.read,
+    "avro-framed": avro.read,
+    "fits": fits.read,
+}
+
+
+class _Member(tarfile.TarInfo):
+    """A header whose announced size is checked before anything is read because of it."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        _check(member)
+        return member
+
+
+def _check(member: tarfile.TarInfo) -> None:
+    if member.size > MAX_FILE_BYTES:
+        raise ReadError(
+            f"{member.name!r} in it has {member.size} bytes, beyond the limit of {MAX_FILE_BYTES}: unpack it"
+        )
+
+
+def read(path: str, layout: Layout) -> Iterator[Triplet]:
+    """Candidates of the packets and FITS files in an archive, in its order.
+
+    A member that is neither is a flagged row, so is an archive that breaks off.
+
+    Raises
+    ------
+    ReadError
+        The archive is damaged from the start, or has no members.
+    """
+    n = 0
+    try:
+        with open_file(path) as raw, tarfile.open(fileobj=raw, mode="r|*", tarinfo=_Member) as archive:
+            while (member := archive.next()) is not None:
+                # It would keep every header to its end.
+                cast(Any, archive).members.clear()
+                if not member.isfile():
+                    continue
+                _check(member)
+                file = archive.extractfile(member)
+                inner = Loaded.of(f"{path}/{member.name}", file.read() if file else b"")
+                n += 1
+                for triplet in _read_member(inner, layout):
+                    yield replace(triplet, meta={**triplet.meta, "source": str(path)})
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ReadError) as error:
+        message = f"{path}: damaged after {n} files: {error}"
+        if not n:
+            raise ReadError(message) from error
+        yield Triplet.unreadable(f"{stem(path)}_{n}", path, message)
+    if not n:
+        raise ReadError(f"{path}: an archive without files")
+
+
+def _read_member(inner: Loaded, layout: Layout) -> Iterator[Triplet]:
+    kind = sniff(inner)
+    try:
+        if kind not in _MEMBERS:
+            raise ReadError(f"{inner}: {kind or 'neither packet nor FITS'} in an archive: unpack it first")
+        yield from _MEMBERS[kind](inner, layout)
+    except ReadError as error:
+        yield Triplet.unreadable(stem(inner), inner, str(error))
