@@ -5,7 +5,6 @@ Read from front to back and never unpacked to disk: one member is in memory at a
 
 from __future__ import annotations
 
-import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -70,7 +69,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
                 n += 1
                 for triplet in _read_member(inner, layout):
                     yield replace(triplet, meta={**triplet.meta, "source": str(path)})
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ReadError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ReadError) as error:
         message = f"{path}: damaged after {n} files: {error}"
         if not n:
             raise ReadError(message) from error
