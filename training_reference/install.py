@@ -18,7 +18,7 @@ _BEGIN, _END = "<!-- begin: {} -->", "<!-- end: {} -->"
 
 
 def install(run: Path) -> None:
-    """Copy `run` into the repository, and rewrite the generated parts of ``docs/benchmarks.md``."""
+    """Copy `run` into the repository, and rewrite what is generated in the README and in the benchmarks."""
     weights = ROOT / "transientnet" / "weights"
     for old in weights.glob("*"):
         old.unlink()
@@ -34,6 +34,9 @@ def install(run: Path) -> None:
     manifest = json.loads((run / "weights_manifest.json").read_text(encoding="utf-8"))
     text = replace_between(text, "probabilities", probabilities(manifest["models"]))
     page.write_text(text, encoding="utf-8")
+    readme = ROOT / "README.md"
+    text = replace_between(readme.read_text(encoding="utf-8"), "figures", headline(results["models"]))
+    readme.write_text(text, encoding="utf-8")
 
 
 def replace_between(text: str, name: str, body: str) -> str:
@@ -115,6 +118,19 @@ def table(results: dict[str, Any]) -> str:
         f"{after['agree']} of {after['n']}.",
     ]
     return "\n".join(lines)
+
+
+def headline(models: dict[str, Any]) -> str:
+    """The figures that a reader of the README wants first."""
+    eye, hosts, all4 = models["realbogus"]["vetted"], models["3class"]["cleaned"], models["4class"]["cleaned"]
+    score = eye["survey_score"]
+    three, four = (_interval(**part["metrics"]["balanced_accuracy"], percent=True) for part in (hosts, all4))
+    return (
+        f"- `realbogus`: AUC {_interval(**eye['metrics']['auc'])} on {eye['n']} ambiguous ZTF alerts inspected "
+        f"by eye. The survey's own score on the {score['n']} of them that have one: {score['auc']:.4f}; "
+        f"`realbogus` on these: {score['ours']:.4f}.\n"
+        f"- `3class`: balanced accuracy {three} on {hosts['n']} alerts; `4class`: {four} on {all4['n']}."
+    )
 
 
 def probabilities(rows: list[dict[str, Any]]) -> str:
