@@ -80,7 +80,6 @@ VARIANTS = {
     "more-replay": Variant("twice as much of it", {"replay": 16}),
     "real-only": Variant("neither of the two", {"semi": 0, "replay": 0}),
     "even": Variant("classes drawn as they come", {"evenness": 0.0}),
-    "longer": Variant("twice the steps", {"steps": 800}),
     "uncleaned": Variant("labels not cleaned by the reference stamp", labels="inspected"),
     "raw": Variant("raw labels: neither inspection nor cleaning", labels="raw"),
     "alone": Variant("each head fine-tuned alone, not four heads on one trunk", alone=True),
