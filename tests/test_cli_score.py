@@ -71,6 +71,25 @@ def test_exit_codes_and_messages(night: Path, tmp_path: Path) -> None:
     assert score(broken, night / "c0.npy", "--on-bad", "raise").returncode == 4
 
 
+def test_most_of_a_night_without_seeing_or_unlike_the_training_is_said(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-31:32, -31:32]
+    source = 200 * np.exp(-(x**2 + y**2) / 8)
+    faint = rng.normal(100, 20, (12, 3, 63, 63))
+    faint[:, ::2] += source
+    np.save(tmp_path / "faint.npy", faint)
+    run = score(tmp_path / "faint.npy")
+    assert run.returncode == 0
+    assert "the seeing of 12 of 12 candidates is not known" in run.stderr
+    assert "above 5 pixels give --fwhm" in run.stderr
+    assert "seeing" not in score(tmp_path / "faint.npy", "--fwhm", "4").stderr
+    # A gradient that no survey leaves in its stamps.
+    np.save(tmp_path / "tilted.npy", faint + 200 * np.arange(63))
+    run = score(tmp_path / "tilted.npy", "--fwhm", "4")
+    assert "12 of 12 candidates are unlike what realbogus@0.1.0 was trained on" in run.stderr
+    assert "transientnet adapt" in run.stderr
+
+
 def test_threshold_names_the_class(night: Path) -> None:
     for threshold, label in (("0", "real"), ("1", "bogus")):
         lines = score(night / "c0.npy", "--threshold", threshold).stdout.splitlines()

@@ -15,14 +15,19 @@ import typer
 
 if TYPE_CHECKING:
     from ..classifier import Classifier
+    from ..contract import ModelRecord
     from ..predictions import Predictions
     from ..scoring import Part
+    from ..triplet import QualityFlag
     from .pictures import Pictures
 
 __all__ = ["score"]
 
 #: Rows that a terminal shows; a table of more belongs into a file.
 _SHOWN = 1000
+
+#: Candidates from which on "most of them" says something of the telescope.
+_ENOUGH = 10
 
 
 def score(
@@ -144,6 +149,7 @@ def score(
                 run.score(score_inputs(inputs, classifier, reading, workers=workers), len(inputs))
                 table.commit()
         table.finish()
+        run.advise(classifier.record)
         run.summarise()
     if stop.asked:
         if output is not None:
@@ -210,6 +216,7 @@ class _Run:
         self._started = time.monotonic()
         self._labels: dict[str, int] = {}
         self.rows = self.unreadable = 0
+        self._unknown_seeing = self._foreign = 0
 
     def score(self, parts: Iterable[Part], inputs: int) -> None:
         """Take parts until they end or Ctrl-C is pressed."""
@@ -228,7 +235,9 @@ class _Run:
                 if self._pictures is not None:
                     self._pictures.add(predictions)
                 self.rows += len(predictions)
-                self.unreadable += int(((predictions.quality & QualityFlag.UNREADABLE) != 0).sum())
+                self.unreadable += _flagged(predictions, QualityFlag.UNREADABLE)
+                self._unknown_seeing += _flagged(predictions, QualityFlag.FWHM_ASSUMED)
+                self._foreign += _flagged(predictions, QualityFlag.OUT_OF_DISTRIBUTION)
                 for label in predictions.labels.tolist():
                     self._labels[label] = self._labels.get(label, 0) + 1
                 advance(sum(mark.ended for mark in part.marks), self.rows)
@@ -244,6 +253,29 @@ class _Run:
         seconds = time.monotonic() - self._started
         counts = ", ".join(f"{n} {label or 'unusable'}" for label, n in sorted(self._labels.items()))
         typer.echo(f"{self.rows} candidates: {counts or 'none'}; {seconds:.1f} s", err=True)
+
+    def advise(self, record: ModelRecord) -> None:
+        """What a person should know of most of the rows before trusting the table."""
+        if self.rows < _ENOUGH:
+            return
+        if 2 * self._unknown_seeing > self.rows:
+            typer.echo(
+                f"transientnet: the seeing of {self._unknown_seeing} of {self.rows} candidates is not known, "
+                "and no source is bright enough to measure it: "
+                f"above {record.contract.fwhm_px[1]:g} pixels give --fwhm",
+                err=True,
+            )
+        if 2 * self._foreign > self.rows:
+            typer.echo(
+                f"transientnet: {self._foreign} of {self.rows} candidates are unlike what {record.id} was "
+                "trained on: look at some before you trust the numbers; "
+                "`transientnet adapt` transfers it onto your labels",
+                err=True,
+            )
+
+
+def _flagged(predictions: Predictions, flag: QualityFlag) -> int:
+    return int(((predictions.quality & flag) != 0).sum())
 
 
 class _Table:
