@@ -1,8 +1,9 @@
-"""Servers on loopback: one that misbehaves on request, one that speaks the Hub's file protocol."""
+"""Servers on loopback, one that misbehaves on request and one that speaks the Hub's protocol; a model."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import threading
@@ -13,6 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from transientnet.triplet import Triplet
 
 
 class _Server(ThreadingHTTPServer):
@@ -99,7 +104,8 @@ class FileServer:
 class Hub:
     """One repository with commits, as huggingface_hub reads and writes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "team/models") -> None:
+        self.name = name
         self.commits: dict[str, dict[str, bytes]] = {}
         self.main = ""
         self.add({".gitattributes": b""})
@@ -130,13 +136,11 @@ class Hub:
     def read(self, handler: BaseHTTPRequestHandler, with_body: bool) -> None:
         parts = unquote(urlsplit(handler.path).path).strip("/").split("/")
         if parts[:2] == ["api", "models"]:
-            return _json(
-                handler, {"id": "team/models", "modelId": "team/models", "sha": self.main, "siblings": []}
-            )
+            return _json(handler, {"id": self.name, "modelId": self.name, "sha": self.main, "siblings": []})
         if len(parts) < 5 or parts[2] != "resolve":
             return _json(handler, {}, 404)
         revision = self.main if parts[3] == "main" else parts[3]
-        if parts[:2] != ["team", "models"]:
+        if parts[:2] != self.name.split("/"):
             return _json(handler, {}, 404, {"X-Error-Code": "RepoNotFound"})
         if revision not in self.commits:
             return _json(handler, {}, 404, {"X-Error-Code": "RevisionNotFound"})
@@ -155,7 +159,7 @@ class Hub:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         path = urlsplit(handler.path).path
         if path == "/api/repos/create":
-            return _json(handler, {"url": f"{self.url}/team/models", "name": "team/models"})
+            return _json(handler, {"url": f"{self.url}/{self.name}", "name": self.name})
         if path == "/api/validate-yaml":
             return _json(handler, {"errors": [], "warnings": []})
         if "/preupload/" in path:
@@ -180,7 +184,7 @@ class Hub:
             {
                 "success": True,
                 "commitOid": commit,
-                "commitUrl": f"{self.url}/team/models/commit/{commit}",
+                "commitUrl": f"{self.url}/{self.name}/commit/{commit}",
                 "hookOutput": "",
             },
         )
@@ -211,3 +215,46 @@ def running(server: FileServer | Hub) -> Iterator[None]:
         server.server.shutdown()
         server.server.server_close()
         thread.join()
+
+
+def _stamps(n: int = 3) -> list[Triplet]:
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[-31:32, -31:32]
+    star = 400 * np.exp(-(x**2 + y**2) / 8)
+    triplets = []
+    for row in range(n):
+        science, reference = (rng.normal(100, 5, (63, 63)) for _ in range(2))
+        triplets.append(Triplet(science + star, reference, science + star - reference, id=str(row)))
+    return triplets
+
+
+def model_folder(folder: Path, *, name: str = "nightly", version: str = "1.0.0", **changes: object) -> Path:
+    """A folder as `adapt` leaves it: the bundled network under a name of its own, with vectors and card."""
+    import onnx
+
+    from transientnet import registry
+    from transientnet.adapt.export import METADATA_KEY
+    from transientnet.cards import write_card
+    from transientnet.classifier import load_model
+    from transientnet.vectors import write_test_vectors
+
+    folder.mkdir(parents=True)
+    path, record = registry.resolve("realbogus")
+    status = changes.pop("status", "stable")
+    successor = changes.pop("successor", "")
+    record = dataclasses.replace(
+        record, name=name, version=version, sources=(), test_vectors={}, card="", **changes
+    )
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {METADATA_KEY: record.to_metadata()})
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    write_test_vectors(folder / "vectors.npz", load_model(folder / "model.onnx"), _stamps())
+    card = write_card(record, folder)
+    row = registry.manifest_row(
+        dataclasses.replace(record, status=status, successor=successor),
+        folder / "model.onnx",
+        vectors=folder / "vectors.npz",
+        card=card.name,
+    )
+    registry.write_registry(folder, [row])
+    return folder

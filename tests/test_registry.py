@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jsonschema
-import numpy as np
 import pytest
-from registry_servers import FileServer, Hub, running
+from registry_servers import FileServer, Hub, model_folder, running
 
 from transientnet import registry
 from transientnet.classifier import load_model
@@ -31,55 +30,14 @@ from transientnet.errors import (
 from transientnet.registry import fetch
 from transientnet.registry.fetch import Location
 from transientnet.registry.manifest import Manifest
-from transientnet.triplet import Triplet
-from transientnet.vectors import run_test_vectors, write_test_vectors
+from transientnet.vectors import run_test_vectors
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _stamps(n: int = 3) -> list[Triplet]:
-    rng = np.random.default_rng(5)
-    y, x = np.mgrid[-31:32, -31:32]
-    star = 400 * np.exp(-(x**2 + y**2) / 8)
-    triplets = []
-    for row in range(n):
-        science, reference = (rng.normal(100, 5, (63, 63)) for _ in range(2))
-        triplets.append(Triplet(science + star, reference, science + star - reference, id=str(row)))
-    return triplets
-
-
-def _model_dir(folder: Path, *, name: str = "nightly", version: str = "1.0.0", **changes: object) -> Path:
-    """A folder as `adapt` leaves it: the bundled network under a name of its own, with vectors and card."""
-    import onnx
-
-    from transientnet.adapt.export import METADATA_KEY
-    from transientnet.cards import write_card
-
-    folder.mkdir(parents=True)
-    path, record = registry.resolve("realbogus")
-    status = changes.pop("status", "stable")
-    successor = changes.pop("successor", "")
-    record = dataclasses.replace(
-        record, name=name, version=version, sources=(), test_vectors={}, card="", **changes
-    )
-    model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {METADATA_KEY: record.to_metadata()})
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
-    write_test_vectors(folder / "vectors.npz", load_model(folder / "model.onnx"), _stamps())
-    card = write_card(record, folder)
-    row = registry.manifest_row(
-        dataclasses.replace(record, status=status, successor=successor),
-        folder / "model.onnx",
-        vectors=folder / "vectors.npz",
-        card=card.name,
-    )
-    registry.write_registry(folder, [row])
-    return folder
-
-
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _model_dir(tmp_path_factory.mktemp("made") / "nightly")
+    return model_folder(tmp_path_factory.mktemp("made") / "nightly")
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +151,7 @@ def test_metadata_is_read_without_onnxruntime() -> None:
 def test_versions(tmp_path: Path, cache: Path) -> None:
     folder = tmp_path / "registry"
     for version, status in (("1.0.0", "stable"), ("1.2.0", "stable"), ("1.10.0", "experimental")):
-        registry.publish(_model_dir(tmp_path / version, version=version, status=status), str(folder))
+        registry.publish(model_folder(tmp_path / version, version=version, status=status), str(folder))
     picked = {
         wanted: registry.resolve(f"{folder}#nightly{wanted}")[1].version
         for wanted in ("", "@1", "@1.2", "@1.0.0")
@@ -201,7 +159,7 @@ def test_versions(tmp_path: Path, cache: Path) -> None:
     assert picked == {"": "1.2.0", "@1": "1.10.0", "@1.2": "1.2.0", "@1.0.0": "1.0.0"}
     with pytest.raises(ModelNotFoundError, match="holds nightly"):
         registry.resolve(f"{folder}#nightly@2")
-    changed = _model_dir(tmp_path / "changed", version="1.0.0", description="other bytes")
+    changed = model_folder(tmp_path / "changed", version="1.0.0", description="other bytes")
     before = (folder / "nightly-1.0.0.onnx").read_bytes()
     with pytest.raises(ModelIntegrityError, match="already published"):
         registry.publish(changed, str(folder))
@@ -209,7 +167,7 @@ def test_versions(tmp_path: Path, cache: Path) -> None:
 
 
 def test_deprecated_model_warns_with_its_successor(tmp_path: Path, cache: Path) -> None:
-    folder = _model_dir(tmp_path / "old", status="deprecated", successor="nightly@2.0.0")
+    folder = model_folder(tmp_path / "old", status="deprecated", successor="nightly@2.0.0")
     with pytest.warns(registry.DeprecatedModelWarning, match=r"use nightly@2\.0\.0"):
         registry.resolve(f"{folder}/")
 
@@ -358,7 +316,7 @@ def test_a_cache_that_may_only_be_read_serves_what_it_holds(
         "except ModelUnavailableError as error: print(error)\n"
     )
     other = tmp_path / "other"
-    registry.publish(_model_dir(tmp_path / "made", name="other"), str(other))
+    registry.publish(model_folder(tmp_path / "made", name="other"), str(other))
     for folder in (*cache.parents[:3], cache):
         folder.chmod(0o755)
     for file in cache.rglob("*"):

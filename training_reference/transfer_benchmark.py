@@ -80,6 +80,9 @@ MORPHOLOGY_SEEDS = {15: 10, 0: 5}
 QUICK_SEEDS = {5: 3, 15: 3, 50: 2}
 
 TEST_SHARE = 0.35
+FEWEST = 3
+"""Labels of a class, to learn from at least; the 2018 nights have six hosted candidates in all."""
+
 YEAR_2018 = (2458119.5, 2458484.5)
 
 
@@ -135,10 +138,15 @@ def load_target(data: str, base: str, morphology: bool) -> Target:
 
 
 def draw(target: Target, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to learn from and rows to be judged on; no sky object is in both."""
+    """Rows to learn from and rows to be judged on; no sky object is in both, and every class is in each."""
     rng = np.random.default_rng(seed)
-    objects = rng.permutation(np.unique(target.groups))
-    held = np.isin(target.groups, objects[: round(TEST_SHARE * len(objects))])
+    k, held = len(target.classes), np.ones(len(target.y), bool)
+    while (
+        np.bincount(target.y[~held], minlength=k).min() < FEWEST
+        or np.bincount(target.y[held], minlength=k).min() == 0
+    ):
+        objects = rng.permutation(np.unique(target.groups))
+        held = np.isin(target.groups, objects[: round(TEST_SHARE * len(objects))])
     learn = rng.permutation(np.flatnonzero(~held))
     if size:
         learn = np.concatenate([learn[target.y[learn] == c][:size] for c in range(len(target.classes))])
@@ -146,12 +154,9 @@ def draw(target: Target, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(scores: np.ndarray, truth: np.ndarray, decided: bool) -> dict[str, float]:
-    """Figures of class scores (N, K); undecided scores have no threshold, so no accuracy.
-
-    Of several classes the mean counts, over those that occur: a rare one may be in no test stamp.
-    """
+    """Figures of class scores (N, K); undecided scores have no threshold, so no accuracy."""
     k = scores.shape[1]
-    positives = [1] if k == 2 else np.unique(truth).tolist()
+    positives = [1] if k == 2 else range(k)
     found = {"auc": float(np.mean([roc_auc(scores[:, c], truth == c) for c in positives]))}
     if k == 2:
         found["fnr"] = false_negative_rate(scores[:, 1], truth == 1, 0.05)
