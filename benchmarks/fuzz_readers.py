@@ -11,10 +11,12 @@ longer than ``--seconds``. A crash, a hang, memory beyond the limit, or any exce
 from __future__ import annotations
 
 import argparse
+import base64
 import collections
 import faulthandler
 import gzip
 import io
+import json
 import multiprocessing
 import os
 import random
@@ -119,6 +121,19 @@ def simulated() -> dict[str, bytes]:
         seeds[f"night.tar.{kind}"] = re.sub(
             rb"^(\x1f\x8b\x08.)....", rb"\1\0\0\0\0", file.getvalue(), flags=re.DOTALL
         )
+
+    cutout = {"$binary": {"base64": base64.b64encode(record["cutoutScience"]["stampData"]).decode()}}
+    written = [
+        {
+            "candid": number,
+            "cutoutScience": cutout,
+            "cutoutTemplate": stamps[1].tolist(),
+            "cutoutDifference": None,
+        }
+        for number in range(2)
+    ]
+    seeds["records.json"] = json.dumps(written).encode()
+    seeds["lines.json.gz"] = gzip.compress("\n".join(map(json.dumps, written)).encode(), mtime=0)
 
     file = io.BytesIO()
     np.save(file, stamps)

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .classifier import Classifier, load_model
 from .errors import MissingDependencyError, UsageError
 from .predictions import Predictions
-from .readers import load_layout
-from .readers.avro import decode
+from .readers import decode_packet, load_layout
 from .readers.candidate import from_record
 from .scoring import Reading, find_inputs
 from .scoring.batches import Input, Part, Unit, batches, score, units
@@ -194,7 +193,7 @@ def _decoded(packets: Iterable[Any], reading: Reading) -> Iterator[Triplet]:
     layout = load_layout(reading.layout)
     for number, packet in enumerate(packets):
         if isinstance(packet, (bytes, bytearray, memoryview)):
-            yield from decode(bytes(packet), str(number), layout)
+            yield from decode_packet(bytes(packet), str(number), layout)
         elif isinstance(packet, Mapping):
             yield from_record(packet, id=str(number), source="", layout=layout)
         else:

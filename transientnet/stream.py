@@ -14,8 +14,7 @@ from typing import Any
 from .classifier import BATCH_SIZE, Classifier
 from .errors import MissingDependencyError, ReadError
 from .predictions import Predictions
-from .readers import load_layout
-from .readers.avro import decode
+from .readers import decode_packet, load_layout
 from .scoring import Reading
 from .triplet import Triplet
 from .writers import writer_for
@@ -79,7 +78,7 @@ def consume(
                 if (error := message.error()) is not None:
                     raise ReadError(f"{', '.join(topics)}: {error.str()}")
                 name = f"{message.topic()}[{message.partition()}]@{message.offset()}"
-                packets.extend(decode(message.value() or b"", name, layout))
+                packets.extend(decode_packet(message.value() or b"", name, layout))
             if messages:
                 triplets = list(reading.open(packets))
                 write(classifier.predict(triplets, batch_size=reading.batch_size))

@@ -23,7 +23,15 @@ from .sniff import FORMATS, Loaded, sniff
 from .sources import StampFiles, expand, group_files, stem
 from .surveys import Layout, load_layout
 
-__all__ = ["Layout", "Loaded", "StampFiles", "load_layout", "open_found", "open_triplets"]
+__all__ = [
+    "Layout",
+    "Loaded",
+    "StampFiles",
+    "decode_packet",
+    "load_layout",
+    "open_found",
+    "open_triplets",
+]
 
 #: Module that reads each format, imported when first met.
 _READERS = {
@@ -34,6 +42,7 @@ _READERS = {
     "npy": "arrays",
     "npz": "arrays",
     "hdf5": "hdf5",
+    "json": "json",
     "tar": "archive",
     "table": "files",
 }
@@ -95,6 +104,11 @@ def open_found(
     chosen = load_layout(layout)
     given = _given(pixel_scale, fwhm)
     return (_complete(triplet, chosen, given) for triplet in _read_found(found, chosen))
+
+
+def decode_packet(data: bytes, source: str, layout: Layout) -> Iterator[Triplet]:
+    """Candidates of one packet in memory, Avro or JSON, as a broker delivers it; unreadable if damaged."""
+    yield from _module("json" if data[:1] == b"{" else "avro").decode(data, source, layout)
 
 
 def _given(pixel_scale: float | None, fwhm: float | None) -> dict[str, float | None]:

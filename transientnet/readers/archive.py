@@ -13,7 +13,7 @@ from typing import Any, Self, cast
 
 from ..errors import ReadError
 from ..triplet import Triplet
-from . import avro, fits
+from . import avro, fits, json
 from .sniff import Loaded, open_file, sniff
 from .sources import stem
 from .stamp import MAX_FILE_BYTES
@@ -25,6 +25,7 @@ _MEMBERS: dict[str | None, Callable[[str, Layout], Iterator[Triplet]]] = {
     "avro": avro.read,
     "avro-framed": avro.read,
     "fits": fits.read,
+    "json": json.read,
 }
 
 

@@ -16,7 +16,7 @@ from .image import Image, oriented_like
 from .stamp import decode_image
 from .surveys import Layout, combined, match_channels, match_roles, recognise
 
-__all__ = ["from_images", "from_record"]
+__all__ = ["from_images", "from_record", "has_stamps"]
 
 _NUMBERS = ("ra", "dec", "jd", "mjd", "magnitude", "flux", "flux_error", "snr", "source_fwhm")
 _DEPTH = 3
@@ -142,6 +142,13 @@ def from_record(
         return from_images(images, id=id, source=source, layout=layout, scalars=scalars, hints=hints)
     except ReadError as error:
         return Triplet.unreadable(id, source, str(error))
+
+
+def has_stamps(record: Mapping[str, Any], layout: Layout) -> bool:
+    """Whether a field of a record, as `from_record` takes it, is named like a cutout and is none of null."""
+    bulky: dict[str, Any] = {}
+    _flatten(record, "", 0, {}, bulky)
+    return any(bulky[name] is not None for name in _channels(tuple(bulky), layout).values())
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from ..errors import ReadError
 
 __all__ = ["FORMATS", "Loaded", "open_file", "sniff", "sniff_bytes"]
 
-FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5", "tar")
+FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5", "json", "tar")
 """Formats that hold stamps, as `sniff` names them; a ``table`` (CSV, ECSV) may name files that do."""
 
 _MAGIC = (
@@ -25,6 +25,8 @@ _MAGIC = (
     (b"\x89HDF\r\n\x1a\n", "hdf5"),
 )
 _HEAD = 4096
+#: The beginning of a JSON object, or of a list of them.
+_RECORD = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*["}]')
 #: The name of a column.
 _COLUMN = re.compile(rb'\s*"?[\w .:()/-]{1,60}"?\s*')
 
@@ -59,6 +61,8 @@ def sniff_bytes(head: bytes) -> str | None:
         return "tar"
     if len(head) > 64 and head[0] == 0 and any(head[1:5]):
         return "avro-framed"
+    if _RECORD.match(head):
+        return "json"
     return "table" if _is_table(head) else None
 
 

@@ -15,7 +15,7 @@ from .surveys import channel_of
 
 __all__ = ["StampFiles", "channel_of_file", "expand", "group_files", "stem"]
 
-_ENDING = re.compile(r"\.(?:gz|fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?|tar|tgz)$", re.IGNORECASE)
+_ENDING = re.compile(r"\.(?:gz|fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?|jsonl?|tar|tgz)$", re.IGNORECASE)
 _SEPARATORS = " ._+=-"
 #: Words of a name: ``xSci``, ``srch123`` and ``x_sci`` have two.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -78,16 +78,22 @@ def _folder(folder: str) -> Iterator[str]:
                 yield path
     if empty:
         raise EmptyInputError(
-            f"{folder}: no file in it (or below) is FITS, Avro, Parquet, HDF5 or NumPy; "
+            f"{folder}: no file in it (or below) is FITS, Avro, Parquet, HDF5, NumPy, or JSON with cutouts; "
             "give the folder that holds the stamps or packets"
         )
 
 
 def _format(path: str) -> str | None:
+    """The format of what a folder holds, None for what is not meant to be read."""
     try:
-        return sniff(path)
+        found = sniff(path)
     except ReadError:
         return None
+    if found == "json":
+        from .json import holds_stamps
+
+        return found if holds_stamps(path) else None
+    return found
 
 
 def group_files(paths: Iterable[str]) -> Iterator[str | StampFiles]:

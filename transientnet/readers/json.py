@@ -1,0 +1,177 @@
+"""JSON: alerts as brokers' web interfaces and document stores hand them out, one or many in a file.
+
+Cutouts are base64 of FITS or NumPy files, gzipped or not, or nested lists of numbers with null for what is
+missing. Records stand in a list, on a line each, or one in a file; the file is read a record at a time.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+
+from ..errors import ReadError
+from ..triplet import Triplet
+from .candidate import from_record, has_stamps
+from .sniff import open_file
+from .sources import stem
+from .surveys import GENERIC, Layout
+
+__all__ = ["decode", "holds_stamps", "read"]
+
+_MAX_RECORD = 16 * 2**20
+"""Characters of one record; its Python objects may take some twenty times as many bytes."""
+_CHUNK = 2**18
+_DEPTH = 4
+_BETWEEN = re.compile(r"[\s,]*")
+#: How gzip, FITS and NumPy files begin in base64.
+_BASE64 = ("H4sI", "U0lNUExFICA9", "k05VTVBZ")
+_DAMAGE = (OSError, EOFError, zlib.error, UnicodeDecodeError, RecursionError, MemoryError, ReadError)
+
+
+def read(path: str, layout: Layout) -> Iterator[Triplet]:
+    """Candidates of one JSON file (or of one with a record a line), in its order.
+
+    Raises
+    ------
+    ReadError
+        The file is damaged from the start, or holds no record.
+    """
+    with open_file(path) as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        file: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
+        yield from _candidates(file, path, layout)
+
+
+def decode(data: bytes, source: str, layout: Layout) -> Iterator[Triplet]:
+    """Candidates of one message in memory, as a broker delivers it; unreadable if it is damaged."""
+    try:
+        yield from _candidates(io.BytesIO(data), source, layout)
+    except ReadError as error:
+        yield Triplet.unreadable(source, source, str(error))
+
+
+def holds_stamps(path: str) -> bool:
+    """Whether the first record of a file has cutouts: folders hold settings and reports in JSON too."""
+    try:
+        first = next(read(path, GENERIC), None)
+    except (ReadError, OSError):
+        return False
+    return first is not None and first.error is None
+
+
+def _candidates(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
+    n = 0
+    try:
+        for value in _records(file):
+            for record in _unwrapped(_decoded(value), layout):
+                name = stem(path) if n == 0 else f"{stem(path)}_{n}"
+                yield from_record(record, id=name, source=path, layout=layout)
+                n += 1
+    except _DAMAGE as error:
+        message = f"{path}: JSON damaged after {n} records: {error or type(error).__name__}"
+        if n == 0:
+            raise ReadError(message) from error
+        yield Triplet.unreadable(f"{stem(path)}_{n}", path, message)
+    if n == 0:
+        raise ReadError(f"{path}: JSON without a record")
+
+
+def _records(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """Objects of a list, or one after the other."""
+    parse = json.JSONDecoder(object_hook=_plain).raw_decode
+    text = codecs.getincrementaldecoder("utf-8-sig")()
+    buffer, listed, ended = text.decode(file.read(_CHUNK)), False, False
+    at = _BETWEEN.match(buffer).end()  # type: ignore[union-attr]
+    if buffer[at : at + 1] == "[":
+        listed, at = True, at + 1
+    while True:
+        at = _BETWEEN.match(buffer, at).end()  # type: ignore[union-attr]
+        begins = buffer[at : at + 1]
+        if begins == "]" and listed:
+            return
+        if begins not in ("{", ""):
+            raise ReadError(f"{begins!r} where a record should begin")
+        if begins:
+            try:
+                record, at = parse(buffer, at)
+            except ValueError as error:
+                # Either the record goes on behind the buffer's end, or it is damaged.
+                if ended:
+                    raise ReadError(str(error)) from error
+            else:
+                if isinstance(record, dict):
+                    yield record
+                continue
+        elif ended:
+            if listed:
+                raise ReadError("the list breaks off")
+            return
+        if len(buffer) - at > _MAX_RECORD:
+            raise ReadError(
+                f"a record of more than {_MAX_RECORD} characters: if it wraps a list of alerts, write them "
+                "as a list, or one a line"
+            )
+        more = file.read(max(_CHUNK, len(buffer) - at))
+        buffer, at, ended = buffer[at:] + text.decode(more, final=not more), 0, not more
+
+
+def _plain(record: dict[str, Any]) -> Any:
+    """MongoDB's way to write what JSON has no type for: ``{"$numberLong": "1"}``, ``{"$binary": …}``."""
+    if not record or not all(key.startswith("$") for key in record):
+        return record
+    kind, value = next(iter(record.items()))
+    if kind == "$binary":
+        return _bytes(str(value.get("base64", "") if isinstance(value, dict) else value))
+    if kind.startswith("$number"):
+        try:
+            return int(value) if kind in ("$numberLong", "$numberInt") else float(value)
+        except (TypeError, ValueError):
+            return None
+    return value
+
+
+def _decoded(value: Any, depth: int = 0) -> Any:
+    """The value with its cutouts as bytes or arrays."""
+    if isinstance(value, dict):
+        if depth == _DEPTH:
+            return value
+        return {key: _decoded(inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list):
+        try:
+            # null becomes NaN.
+            return np.array(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            return value
+    if isinstance(value, str) and value.startswith(_BASE64):
+        return _bytes(value)
+    return value
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except ValueError:
+        # Not base64 after all: whoever decodes the cutout says what it begins with.
+        return text.encode()
+
+
+def _unwrapped(record: Mapping[str, Any], layout: Layout) -> Iterator[Mapping[str, Any]]:
+    """The record, or those in it if it is but the envelope around a list of them."""
+    if not has_stamps(record, layout):
+        for inner in record.values():
+            records = [item for item in inner if isinstance(item, dict)] if isinstance(inner, list) else []
+            found = [_decoded(item) for item in records]
+            if found and has_stamps(found[0], layout):
+                yield from found
+                return
+    yield record
