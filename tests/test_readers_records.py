@@ -108,6 +108,45 @@ def test_any_record_and_any_part_of_it_is_read_as_fastavro_reads_it(data: Any) -
                 read(raw[:cut], 0)
 
 
+CONTENT = st.sampled_from([b"\x1f\x8b\x08", b"SIMPLE  =", b""]).flatmap(
+    lambda magic: st.binary(max_size=4).map(magic.__add__)
+)
+CUTOUT = {"type": "record", "name": "cutout", "fields": [
+    {"name": "fileName", "type": "string"}, {"name": "stampData", "type": "bytes"}]}  # fmt: skip
+STAMP = st.none() | st.fixed_dictionaries({"fileName": st.text(max_size=3), "stampData": CONTENT})
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    history=st.lists(CONTENT, max_size=3),
+    stamps=st.tuples(STAMP, STAMP, STAMP),
+    extra=st.none() | st.text(max_size=2),
+    notes=st.lists(st.text(max_size=2), max_size=2),
+    next_one=st.booleans(),
+)
+def test_the_look_for_the_first_cutout_misleads_nobody(
+    history: list[bytes], stamps: tuple[Any, ...], extra: str | None, notes: list[str], next_one: bool
+) -> None:
+    kinds = {
+        "id": "long",
+        "history": {"type": "array", "items": "bytes"},
+        **{f"cutout{i}": ["null", CUTOUT if i == 0 else "cutout"] for i in range(3)},
+        "extra": ["null", "string"],
+        "notes": {"type": "array", "items": "string"},
+    }
+    schema = {"type": "record", "name": "root", "fields": [{"name": n, "type": k} for n, k in kinds.items()]}
+    value = {"id": 7, "history": history, "extra": extra, "notes": notes}
+    value |= {f"cutout{i}": stamp for i, stamp in enumerate(stamps)}
+    file = io.BytesIO()
+    fastavro.schemaless_writer(file, fastavro.parse_schema(schema), value)
+    raw = file.getvalue()
+    wanted = {"id", *(f"cutout{i}.stampData" for i in range(3))}
+    found, end = compile_record(schema, {"cutout": CUTOUT}, wanted)(raw + raw * next_one, 0)
+    assert end == len(raw)
+    expected = [None if stamp is None else {"stampData": stamp["stampData"]} for stamp in stamps]
+    assert found == {"id": 7, **{f"cutout{i}": stamp for i, stamp in enumerate(expected)}}
+
+
 def test_blocks_with_their_size_in_bytes_are_jumped_over() -> None:
     history = {"type": "array", "items": {"type": "record", "name": "past", "fields": [
         {"name": "jd", "type": "double"}, {"name": "name", "type": ["null", "string"]}]}}  # fmt: skip

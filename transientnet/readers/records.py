@@ -3,7 +3,8 @@
 A third of a ZTF alert is the object's history, some two thousand numbers that a score does not need. What
 lies between two wanted fields is a regular language (numbers of fixed or of marked length, one branch or
 another), so that one regular expression steps over it, at the speed of the engine's C. What is not regular
-(strings beyond 127 bytes, lists) is read and dropped.
+(strings beyond 127 bytes, lists) is read and dropped, unless a record is the last of its block: then a look
+for the first cutout leads behind it, and what is read from there has to come out at the end.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ _MAX_BRANCHES = 64
 _DTYPES: dict[str, np.dtype[Any]] = {"float": np.dtype("<f4"), "double": np.dtype("<f8")}
 # Alternatives begin with different bytes: there is one way to match, so that no byte is looked at twice.
 _VARINT = rb"[\x80-\xff]{0,9}+[\x00-\x7f]"
+#: How the bytes of a cutout begin: gzip, FITS.
+_CUTOUTS = (b"\x1f\x8b\x08", b"SIMPLE  =")
+#: Most bytes between the beginning of a cutout's field and its content: a file's name, a few numbers.
+_LEAD = 256
 #: A length below 64 is one even byte, one below 128 an even byte with the high bit and a 1.
 _TEXT = b"(?:" + b"|".join(
     (b"\\x%02x" % (2 * n) if n < 64 else b"\\x%02x\\x01" % (2 * n)) + b".{%d}" % n for n in range(128)
@@ -156,6 +161,7 @@ class _Compiler:
     def record(self, node: Any, wanted: Collection[str] | None, prefix: str) -> Read:
         steps: list[tuple[str | None, Any]] = []
         between: list[Any] = []
+        leap: tuple[int, int, bytes] | None = None
         for item in node["fields"]:
             path = f"{prefix}{item['name']}"
             if wanted is None or path in wanted:
@@ -165,11 +171,36 @@ class _Compiler:
             else:
                 between.append(item["type"])
                 continue
-            steps += [(None, skip) for skip in self._skips(between)]
+            skips = self._skips(between)
+            if not leap and any(self._pattern(kind) is None for kind in between):
+                lead = None if prefix else self._lead(item["type"])
+                leap = None if lead is None else (len(steps), len(steps) + len(skips), lead)
+            steps += [(None, skip) for skip in skips]
             between = []
             steps.append((item["name"], step))
         steps += [(None, skip) for skip in self._skips(between)]
-        return _record(steps)
+        if leap is None:
+            return _record(steps)
+        first, behind, lead = leap
+        return _leaping(_record(steps[:first]), _record(steps[first:]), _record(steps[behind:]), lead)
+
+    def _lead(self, node: Any) -> bytes | None:
+        """Regular expression of what stands before the content of the first bytes of a value."""
+        kind, node = self._type(node)
+        if kind == "bytes":
+            return _VARINT
+        before = b""
+        for index, part in enumerate(node if kind == "union" else node["fields"] if kind == "record" else []):
+            inner = part if kind == "union" else part["type"]
+            lead = self._lead(inner)
+            if lead is not None:
+                return b"\\x%02x" % (2 * index) + lead if kind == "union" else before + lead
+            if kind == "record":
+                pattern = self._pattern(inner)
+                if pattern is None:
+                    return None
+                before += pattern
+        return None
 
     def _skips(self, nodes: list[Any]) -> list[_Skip]:
         """Functions that step over values: as few as can be."""
@@ -241,6 +272,31 @@ def _record(steps: list[tuple[str | None, Any]]) -> Read:
             else:
                 found[name], at = step(data, at)
         return found, at
+
+    return read
+
+
+def _leaping(head: Read, rest: Read, tail: Read, lead: bytes) -> Read:
+    """Read `head`, and behind what nobody wants `tail`; `rest` does both step by step.
+
+    A record that ends with its data proves the leap right: `tail` must end there too, with no value null,
+    so that neither a history that holds a cutout's first bytes nor an absent cutout can shift the fields.
+    """
+    leads = re.compile(lead + rb"\Z", re.DOTALL)
+
+    def read(data: bytes, at: int) -> tuple[dict[str, Any], int]:
+        found, at = head(data, at)
+        content = next((place for magic in _CUTOUTS if (place := data.find(magic, at)) >= 0), -1)
+        field = leads.search(data, max(at, content - _LEAD), content) if content >= 0 else None
+        if field is not None:
+            try:
+                more, end = tail(data, field.start())
+            except DAMAGE:
+                end = -1
+            if end == len(data) and all(value is not None for value in more.values()):
+                return {**found, **more}, end
+        more, at = rest(data, at)
+        return {**found, **more}, at
 
     return read
 
