@@ -15,7 +15,14 @@ from astropy.io import fits
 from transientnet import Triplet, open_triplets
 from transientnet.errors import EmptyInputError, ReadError, UsageError
 from transientnet.readers.sources import stem
-from transientnet.readers.surveys import Layout, channel_of, load_layout, match_channels, surveys
+from transientnet.readers.surveys import (
+    Layout,
+    channel_of,
+    is_companion,
+    load_layout,
+    match_channels,
+    surveys,
+)
 
 STAMPS = {
     channel: np.random.default_rng(seed).normal(100, 5, (21, 21)).astype(np.float32)
@@ -56,6 +63,23 @@ def assert_whole(triplet: Triplet) -> None:
         (("objSci.fits", "objRef.fits", "objDiff.fits"), "obj"),
         (("sci/k.fits", "ref/k.fits", "diff/k.fits"), "k"),
         (("k9/science.fits", "k9/reference.fits", "k9/difference.fits"), "k9"),
+        (("c1/sci/stamp.fits", "c1/ref/stamp.fits", "c1/diff/stamp.fits"), "c1"),
+        (("c 2 (sci).fits", "c 2 (ref).fits", "c 2 (diff).fits"), "c 2"),
+        (("image_01.fits", "template_01.fits", "difference_01.fits"), "01"),
+        (("AT2024abc_img.fits", "AT2024abc_ref.fits", "AT2024abc_sub.fits"), "AT2024abc"),
+        (("k8/image.fits", "k8/template.fits", "k8/diff.fits"), "k8"),
+        (("r12_UT1-image.fits", "r12_UT1-template.fits", "r12_UT1-difference.fits"), "r12_UT1"),
+        (("x_red.fits", "x_ref.fits", "x_D.fits"), "x"),
+        (("x_N.fits", "x_R.fits", "x_D.fits"), "x"),
+        (("c7_sci.fits", "c7_tpl.fits", "c7_diff.fits"), "c7"),
+        (("sky.05.wrp.fits", "sky.05.stk.fits", "sky.05.diff.fits"), "sky.05"),
+        (("q2_sciimg.fits", "q2_refimg.fits", "q2_scimrefdiffimg.fits"), "q2"),
+        (("obj5_sci.fits", "obj5_ref_resampled.fits", "obj5_diff_zogy.fits"), "obj5"),
+        (("visit_image_r_3.fits", "template_detector_r_3.fits", "difference_image_r_3.fits"), "r_3"),
+        (
+            ("calexp_r_3.fits", "goodSeeingDiff_templateExp_r_3.fits", "goodSeeingDiff_diffExp_r_3.fits"),
+            "r_3",
+        ),
     ],
 )
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
@@ -79,6 +103,108 @@ def test_grouping_keeps_the_order_of_the_list(tmp_path: Path) -> None:
         assert_whole(triplet)
 
 
+@pytest.mark.parametrize(
+    ("names", "beside"),
+    [
+        (("x_{}.fits",), ("x_sci.weight.fits", "x_ref.weight.fits", "x_weight_map.fits", "x_Scorr.fits")),
+        (("x_{}.fits",), ("x_sci_mask.fits", "x_ref_mask.fits", "x_diff_mask.fits", "x_sci_unc.fits")),
+        (("{}_01.fits",), ("sci_01_mask.fits", "mask_01.fits", "refunc_01.fits", "bpm.fits")),
+        (("k/{}.fits",), ("k/mask.fits", "k/psf.fits", "k/weight.fits")),
+        (("{}/01.fits", "{}/02.fits"), ("mask/01.fits", "mask/02.fits", "sci/01.weight.fits")),
+        (("x_{}.fits",), ("x_diff_zogy.fits", "x_ref.fits.gz")),
+    ],
+)
+def test_what_lies_beside_the_stamps_is_no_candidate(
+    tmp_path: Path, names: tuple[str, ...], beside: tuple[str, ...]
+) -> None:
+    words = zip(STAMPS, ("sci", "ref", "diff"), strict=True)
+    for name, (channel, word) in itertools.product(names, list(words)):
+        write(tmp_path / name.format(word), channel)
+    for name in beside:
+        write(tmp_path / name)
+    triplets = list(open_triplets(tmp_path))
+    assert len(triplets) == len(names)
+    for triplet in triplets:
+        assert_whole(triplet)
+    # What is named alone is read all the same.
+    (triplet,) = open_triplets(tmp_path / beside[0])
+    assert triplet.source == str(tmp_path / beside[0])
+
+
+def test_objects_that_are_named_like_a_map_are_candidates(tmp_path: Path) -> None:
+    for name in ("AT2024var", "AT2024new", "star", "variable_star", "noise"):
+        for word, channel in zip(("sci", "ref", "diff"), STAMPS, strict=True):
+            write(tmp_path / f"{name}_{word}.fits", channel)
+    triplets = list(open_triplets(tmp_path))
+    assert {t.id for t in triplets} == {"AT2024var", "AT2024new", "star", "variable_star", "noise"}
+    for triplet in triplets:
+        assert_whole(triplet)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("AT2024new.fits", "AT2024ref.fits", "AT2024sub.fits"),
+        ("c_red.fits.gz", "c_ref.fits", "c_blue.fits"),
+        ("sci/a.fits", "ref/a.fits"),
+        ("x_N.fits", "x_R.fits", "x_D.fits"),
+    ],
+)
+def test_a_file_with_all_stamps_is_none_of_another_candidate(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        write_triplet(tmp_path / name)
+    np.save(tmp_path / "cube.npy", np.zeros((3, 5, 5)))
+    triplets = list(open_triplets([tmp_path / name for name in names]))
+    assert [t.id for t in triplets] == [stem(name) for name in names]
+    for triplet in triplets:
+        assert_whole(triplet)
+
+
+def test_cubes_tables_and_packed_extensions_are_candidates_of_their_own(tmp_path: Path) -> None:
+    stack = np.stack(list(STAMPS.values()))
+    fits.PrimaryHDU(stack).writeto(tmp_path / "c_new.fits")
+    packed = [fits.CompImageHDU(stamp, name=channel) for channel, stamp in STAMPS.items()]
+    fits.HDUList([fits.PrimaryHDU(), *packed]).writeto(tmp_path / "c_ref.fits")
+    columns = [
+        fits.Column(name, "441E", array=stamp.reshape(1, -1), dim="(21,21)") for name, stamp in STAMPS.items()
+    ]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "c_sub.fits")
+    triplets = list(open_triplets(tmp_path))
+    assert [Path(t.source).name for t in triplets] == ["c_new.fits", "c_ref.fits", "c_sub.fits"]
+    assert all(t.error is None and t.difference is not None for t in triplets)
+
+
+def test_a_stamp_with_its_own_mask_and_variance_stays_a_stamp(tmp_path: Path) -> None:
+    for word, (channel, stamp) in zip(("calexp", "tmpl", "diff"), STAMPS.items(), strict=True):
+        maps = [fits.ImageHDU(np.zeros((21, 21), "i4"), name="MASK"), fits.ImageHDU(stamp, name="VARIANCE")]
+        image = fits.ImageHDU(STAMPS[channel], name="IMAGE")
+        fits.HDUList([fits.PrimaryHDU(), image, *maps]).writeto(tmp_path / f"c12_{word}.fits")
+    (triplet,) = open_triplets(tmp_path)
+    assert_whole(triplet)
+
+
+def test_several_references_are_not_guessed_among(tmp_path: Path) -> None:
+    for name, channel in {
+        "x_sci": "science",
+        "x_diff": "difference",
+        "x_ref_c": "reference",
+        "x_ref_e": "reference",
+    }.items():
+        write(tmp_path / f"{name}.fits", channel)
+    triplets = list(open_triplets(tmp_path))
+    assert {t.id: t.error is None for t in triplets} == {"x": True, "x_ref_c": False, "x_ref_e": False}
+
+
+@pytest.mark.parametrize("names", [("calib", "ref", "diff"), ("zogy_new", "zogy_old", "zogy_delta")])
+def test_a_layout_names_files_too(tmp_path: Path, names: tuple[str, ...]) -> None:
+    layout = Layout(fields={channel: (name,) for channel, name in zip(STAMPS, names, strict=True)})
+    for channel, name in zip(STAMPS, names, strict=True):
+        write(tmp_path / f"7_{name}.fits", channel)
+    (triplet,) = open_triplets(tmp_path, layout=layout)
+    assert_whole(triplet)
+    assert triplet.id == "7"
+
+
 def test_a_missing_file_is_a_missing_channel(tmp_path: Path) -> None:
     write(tmp_path / "x_sci.fits", "science")
     write(tmp_path / "x_diff.fits", "difference")
@@ -99,6 +225,31 @@ def test_one_damaged_file_of_three_is_one_unreadable_candidate(tmp_path: Path) -
     (triplet,) = open_triplets(sorted(tmp_path.iterdir()))
     assert triplet.id == "x"
     assert "x_ref.fits" in (triplet.error or "")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("INPUT", "TEMPLATE", "DIFFERENCE"),
+        ("WARP", "STACK", "DIFF"),
+        ("SCI", "COADD", "DIFF"),
+        ("SCI", "TPL", "SUB"),
+        ("SCI_CLEAN", "REF_RESAMPLED", "DIFF_ZOGY"),
+        ("calexp", "goodSeeingDiff_templateExp", "goodSeeingDiff_differenceExp"),
+    ],
+)
+def test_extensions_of_further_words(tmp_path: Path, names: tuple[str, ...]) -> None:
+    hdus = [fits.ImageHDU(stamp, name=name) for name, stamp in zip(names, STAMPS.values(), strict=True)]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "x.fits")
+    (triplet,) = open_triplets(tmp_path / "x.fits")
+    assert_whole(triplet)
+
+
+@pytest.mark.parametrize("part", ["postagestamp", "diffim", "stampsstamp", "cutoutscience", "maskmap"])
+def test_names_that_are_long_and_hostile_are_no_burden(part: str) -> None:
+    # Seconds, where the words could be split in two ways each time.
+    assert match_channels([part * 40 + "q"]) == {}
+    assert not is_companion(part * 40 + "q")
 
 
 def test_content_decides_not_the_ending(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def score_dask(
     if isinstance(source, bags.Bag):
         parts = source.map_partitions(_score_bag, model, reading).to_delayed()
         return frames.from_delayed(parts, meta=meta, verify_meta=False)
-    tasks = list(units(find_inputs(source), _per_task(client)))
+    tasks = list(units(find_inputs(source, layout), _per_task(client)))
     if not tasks:
         raise UsageError("there is nothing to score")
     return frames.from_map(_score_files, tasks, model=model, reading=reading, meta=meta)

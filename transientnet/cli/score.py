@@ -103,6 +103,7 @@ def score(
             f"--threshold decides between two classes; {classifier.record.id} has {len(classifier.classes)}"
         )
     reading = Reading(layout, pixel_scale, fwhm)
+    find = partial(find_inputs, layout=layout)
     with ExitStack() as stack:
         stop = stack.enter_context(_interrupts())
         table: _Table = (
@@ -127,7 +128,7 @@ def score(
             seen = triplets if pictures is None else pictures.tap(triplets)
             run.score(score_triplets(seen, classifier, reading, workers=workers), 0)
         sources = [*(files or []), *([] if watch is None else [str(watch)])]
-        inputs, skip = table.remaining(_listed(sources, find_inputs, empty_is_fine=watch is not None))
+        inputs, skip = table.remaining(_listed(sources, find, empty_is_fine=watch is not None))
         if pictures is not None and files:
             from ..readers import open_triplets
 
@@ -145,7 +146,7 @@ def score(
         if watch is not None:
             from ..scoring.watch import arrivals
 
-            for inputs in arrivals(watch, _listed(sources, find_inputs, empty_is_fine=True), stop):
+            for inputs in arrivals(watch, _listed(sources, find, empty_is_fine=True), stop, layout):
                 run.score(score_inputs(inputs, classifier, reading, workers=workers), len(inputs))
                 table.commit()
         table.finish()
@@ -174,11 +175,11 @@ def _check_sources(
         raise UsageError("--watch scores on this machine; leave out --dask")
 
 
-def _listed(sources: list[str], find_inputs: Any, *, empty_is_fine: bool) -> list[Any]:
+def _listed(sources: list[str], find: Any, *, empty_is_fine: bool) -> list[Any]:
     from ..errors import EmptyInputError
 
     try:
-        found: list[Any] = find_inputs(sources)
+        found: list[Any] = find(sources)
     except EmptyInputError:
         if not empty_is_fine:
             raise

@@ -112,7 +112,7 @@ class Candidates:
     ) -> None:
         self._sources = list(sources)
         self._options = dict(options)
-        self._companions = _companions(self._sources)
+        self._companions = _companions(self._sources, options.get("layout"))
         self._folder = folder.resolve()
         self._spool = tempfile.TemporaryFile(prefix="transientnet-label-")  # noqa: SIM115 (lives as long as we)
         self._places: list[tuple[int, int]] = []
@@ -223,11 +223,13 @@ class Candidates:
         return str(full.relative_to(self._folder) if full.is_relative_to(self._folder) else full)
 
 
-def _companions(sources: Sequence[str]) -> dict[str, Mapping[str, str]]:
+def _companions(sources: Sequence[str], layout: str | None) -> dict[str, Mapping[str, str]]:
     """Files of the candidates whose stamps lie in a file each, by the one that they are named after."""
+    from ..readers import load_layout
     from ..readers.sources import StampFiles, expand, group_files
 
-    found = (item for item in group_files(expand(sources)) if isinstance(item, StampFiles))
+    grouped = group_files(expand(sources), load_layout(layout))
+    found = (item for item in grouped if isinstance(item, StampFiles))
     return {item.paths["science"]: item.paths for item in found if "science" in item.paths}
 
 

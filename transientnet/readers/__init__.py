@@ -142,7 +142,7 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
 
 
 def _read_files(sources: Iterable[str | os.PathLike[str]], layout: Layout) -> Iterator[Triplet]:
-    for found in group_files(expand([os.fspath(source) for source in sources])):
+    for found in group_files(expand([os.fspath(source) for source in sources]), layout):
         yield from _read_found(found, layout)
 
 

@@ -169,9 +169,13 @@ def read_rows(
             fault = "names one file for two stamps" if "science" in paths else "names no science stamp"
             yield Triplet.unreadable(own or f"{stem(path)}_{number}", path, f"row {number + 1} {fault}")
             continue
-        together = [found.id for found in group_files(paths.values()) if isinstance(found, StampFiles)]
-        name = own or (together[0] if together else stem(paths["science"]))
-        yield from read_stamps(StampFiles(name, paths), layout, told)
+        yield from read_stamps(StampFiles(own or _together(paths, layout), paths), layout, told)
+
+
+def _together(paths: Mapping[str, str], layout: Layout) -> str:
+    """What the files of one candidate are called in common."""
+    found = group_files(paths.values(), layout)
+    return next((files.id for files in found if isinstance(files, StampFiles)), stem(paths["science"]))
 
 
 def _plain(value: Any) -> Any:

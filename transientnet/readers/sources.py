@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import glob
+import gzip
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import IO, Any
 
 from ..errors import EmptyInputError, ReadError
-from .sniff import FORMATS, sniff
-from .surveys import channel_of
+from ..triplet import CHANNELS
+from .hdus import Hdu
+from .sniff import FORMATS, open_file, sniff
+from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, header_of
+from .surveys import (
+    GENERIC,
+    WORD,
+    Layout,
+    channel_of,
+    is_companion,
+    is_filler,
+    last_channel_of,
+    match_channels,
+    normalise,
+    weak_channel_of,
+)
 
 __all__ = ["StampFiles", "channel_of_file", "expand", "group_files", "stem"]
 
 _ENDING = re.compile(r"\.(?:gz|fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?|jsonl?|tar|tgz)$", re.IGNORECASE)
-_SEPARATORS = " ._+=-"
-#: Words of a name: ``xSci``, ``srch123`` and ``x_sci`` have two.
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SEPARATORS = " ._+=-()[]"
+_BLOCK = 2880
+_MAX_HEADER = 100 * _BLOCK
+#: A block of a FITS header, up to its end.
+_LAST_CARD = re.compile(rb"(?:.{80}){0,35}?END {77}", re.DOTALL)
+#: Most words beside the channel's own that tell how a stamp was made: ``goodSeeingDiff_template``.
+_QUALIFIERS = 3
 
 _HATS = frozenset(("hats.properties", "properties", "catalog_info.json"))
 
@@ -96,35 +119,58 @@ def _format(path: str) -> str | None:
     return found
 
 
-def group_files(paths: Iterable[str]) -> Iterator[str | StampFiles]:
+def group_files(paths: Iterable[str], layout: Layout = GENERIC) -> Iterator[str | StampFiles]:
     """Put files of one candidate together: ``x_sci.fits x_ref.fits x_diff.fits``, in any order.
 
     The channel is a word at the end, at the beginning or within the name, or the name of the folder; of
     several such words the one counts that finds companions. Each candidate comes where its first file
-    stood; files without companions come as they are.
+    stood; files without companions come as they are. Left out is what belongs to a candidate that is
+    complete without it: masks, weights and other maps, and a second reference or difference.
+
+    Parameters
+    ----------
+    paths : iterable of str
+    layout : Layout
+        Its names of the stamps go before the words of the field.
     """
     paths = list(paths)
-    readings = [_readings(path) for path in paths]
-    groups: dict[_Key, dict[str, str]] = {}
-    for path, found in zip(paths, readings, strict=True):
-        for key, channel in found:
-            groups.setdefault(key, {}).setdefault(channel, path)
+    words = _layout_words(layout)
+    names = [name for path in dict.fromkeys(paths) if (name := _understand(path, words)) is not None]
+    looked: dict[str, bool] = {}
+    stamps = [name for name in names if not name.beside]
+    made = _put_together(stamps, looked)
+    folders = {key[0] for key in made}
+    left_out = {
+        name.path
+        for name in names
+        if any(key in made for key in name.beside)
+        # bpm.fits is for all of its folder.
+        or (not name.strong and any(key[1:] == ("", "") and key[0] in folders for key in name.beside))
+    }
+    if len(left_out) + len(stamps) < len(names):
+        made = _put_together([name for name in names if name.path not in left_out], looked)
+    taken = {path: key for key, members in made.items() for path in members.values()}
+    left_out |= {
+        name.path
+        for name in names
+        if name.path not in taken
+        and not looked.get(name.path)
+        and any(channel != "science" and channel in made.get(key, ()) for key, channel in name.strong)
+    }
     done: set[_Key] = set()
-    for path, found in zip(paths, readings, strict=True):
-        mine = [key for key, channel in found if len(groups[key]) > 1 and groups[key][channel] == path]
-        best = max(mine, key=lambda key: len(groups[key]), default=None)
-        if best is None:
+    for path in paths:
+        key = taken.get(path)
+        if key is not None and key not in done:
+            done.add(key)
+            yield StampFiles(_called(key), made[key])
+        elif key is None and path not in left_out:
             yield path
-        elif best not in done:
-            done.add(best)
-            # Files named by the channel alone are called after their folder.
-            name = "_".join(filter(None, best[1:])) or os.path.basename(os.path.abspath(best[0]))
-            yield StampFiles(name, groups[best])
 
 
 def channel_of_file(path: str) -> str | None:
     """The channel that a file's name (or its folder's) speaks of; None if of none or several."""
-    channels = {channel for _, channel in _readings(path)}
+    name = _understand(path, {})
+    channels = set() if name is None else {channel for _, channel in name.strong}
     return channels.pop() if len(channels) == 1 else None
 
 
@@ -132,16 +178,269 @@ def channel_of_file(path: str) -> str | None:
 _Key = tuple[str, str, str]
 
 
-def _readings(path: str) -> list[tuple[_Key, str]]:
-    """The ways to understand a file's name, likeliest first: ``((folder, before, behind), channel)``."""
+@dataclass(slots=True)
+class _Name:
+    """The ways to understand a file's name, likeliest first: ``((folder, before, behind), channel)``.
+
+    ``strong`` are those by words that name a channel, ``weak`` by words that do so if no other file does,
+    ``last`` by words that count if the three channels are then complete. ``beside`` are the candidates
+    that a mask or another map may belong to, if the name speaks of one.
+    """
+
+    path: str
+    strong: list[tuple[_Key, str]] = field(default_factory=list)
+    weak: list[tuple[_Key, str]] = field(default_factory=list)
+    last: list[tuple[_Key, str]] = field(default_factory=list)
+    beside: list[_Key] = field(default_factory=list)
+
+
+def _called(key: _Key) -> str:
+    """Id of a candidate; files whose names tell the channel alone are called after their folder."""
+    name = "_".join(filter(None, key[1:]))
+    return os.path.basename(os.path.abspath(key[0])) if is_filler(name) else name
+
+
+def _layout_words(layout: Layout) -> dict[str, str]:
+    """The layout's names of the stamps, normalised, and their channels."""
+    return {normalise(name): channel for channel in CHANNELS for name in layout.fields.get(channel, ())}
+
+
+@lru_cache(maxsize=16384)
+def _means_something(word: str) -> bool:
+    """Whether a word speaks of a channel, or of what lies beside a stamp."""
+    return any(told(word) for told in (channel_of, weak_channel_of, last_channel_of, is_companion))
+
+
+def _understand(path: str, words: Mapping[str, str]) -> _Name | None:
+    """What a file's name says; None if nothing, as names of packets do."""
     folder, name = os.path.split(path)[0], stem(path)
-    words = list(_WORD.finditer(name))
-    found: list[tuple[_Key, str]] = []
-    for word in [*words[-1:], *words[:-1]]:
-        channel = channel_of(word[0])
-        if channel is not None:
-            before, behind = name[: word.start()].rstrip(_SEPARATORS), name[word.end() :].lstrip(_SEPARATORS)
-            found.append(((folder, before, behind), channel))
-    if (channel := channel_of(os.path.basename(folder))) is not None:
-        found.append(((os.path.dirname(folder), name, ""), channel))
+    parent = os.path.basename(folder)
+    spans = [found.span() for found in WORD.finditer(name)]
+    if not (
+        words or _means_something(parent) or any(_means_something(name[start:end]) for start, end in spans)
+    ):
+        return None
+    said = _Name(path)
+    for places, told in (
+        (said.strong, lambda text: words.get(normalise(text))),
+        (said.strong, channel_of),
+        (said.weak, weak_channel_of),
+        (said.last, last_channel_of),
+    ):
+        places += [place for place in _readings(folder, name, spans, told) if place not in places]
+    for key, _ in _readings(folder, name, spans, lambda text: is_companion(text) or None):
+        before, behind = key[1:]
+        if before[-1:].isdigit() and name[len(before) :][:1].isalpha():
+            # AT2024var is an object.
+            continue
+        rest = "_".join(filter(None, (before, behind)))
+        whole = [found.span() for found in WORD.finditer(rest)]
+        said.beside.append(key)
+        for told in (channel_of, weak_channel_of, last_channel_of):
+            said.beside += [key for key, _ in _readings(folder, rest, whole, told)]
+    return said
+
+
+def _readings(
+    folder: str, name: str, spans: Sequence[tuple[int, int]], told: Callable[[str], Any]
+) -> list[tuple[_Key, Any]]:
+    """What `told` says of the words of a name, of runs of them and of the folder, with what then remains.
+
+    Likeliest first: the word at the end, the others, runs of several, the folder.
+    """
+    found: list[tuple[_Key, Any]] = []
+    runs = sorted(_runs(name, spans), key=lambda run: (run[2] > 1, run[1] < spans[-1][1]))
+    for start, end, _ in runs:
+        what = told(name[start:end])
+        if what is not None:
+            found.append(((folder, name[:start].rstrip(_SEPARATORS), name[end:].lstrip(_SEPARATORS)), what))
+    if (what := told(os.path.basename(folder))) is not None:
+        found.append(((os.path.dirname(folder), name, ""), what))
     return found
+
+
+def _runs(name: str, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Start, end and number of words that stand side by side."""
+    for i, (start, end) in enumerate(spans):
+        yield start, end, 1
+        for count, (later, stop) in enumerate(spans[i + 1 : i + 1 + _QUALIFIERS], 2):
+            if name[end:later].strip(_SEPARATORS):
+                break
+            end = stop
+            yield start, end, count
+
+
+_Made = dict[_Key, dict[str, str]]
+
+
+def _put_together(names: Sequence[_Name], looked: dict[str, bool]) -> _Made:
+    """The files of each candidate of several, by channel; files that are candidates themselves are in none.
+
+    What such a file was found to be is kept in `looked`.
+    """
+    while True:
+        stamps = [name for name in names if not looked.get(name.path)]
+        made = _by_words(stamps)
+        _fill_by_weak_words(stamps, made)
+        _fill_beside_qualifiers(stamps, made)
+        unknown = [path for members in made.values() for path in members.values() if path not in looked]
+        looked.update((path, _is_candidate(path)) for path in unknown)
+        if not any(looked[path] for path in unknown):
+            return made
+
+
+def _by_words(names: Iterable[_Name]) -> _Made:
+    groups = _grouped(place for name in names for place in _placed(name.path, name.strong))
+    made: _Made = {}
+    taken: set[str] = set()
+    for key in sorted(groups, key=lambda key: -len(groups[key])):
+        members = {channel: path for channel, path in groups[key].items() if path not in taken}
+        if len(set(members.values())) == len(members) > 1:
+            made[key] = members
+            taken.update(members.values())
+    return made
+
+
+def _placed(path: str, readings: Iterable[tuple[_Key, str]]) -> Iterator[tuple[_Key, str, str]]:
+    return ((key, channel, path) for key, channel in readings)
+
+
+def _grouped(places: Iterable[tuple[_Key, str, str]]) -> _Made:
+    """Channel to the first file that has it, for each rest of the names."""
+    groups: _Made = {}
+    for key, channel, path in places:
+        groups.setdefault(key, {}).setdefault(channel, path)
+    return groups
+
+
+def _left(names: Iterable[_Name], made: _Made) -> list[_Name]:
+    taken = {path for members in made.values() for path in members.values()}
+    return [name for name in names if name.path not in taken]
+
+
+def _fill_by_weak_words(names: Iterable[_Name], made: _Made) -> None:
+    """``x_image`` beside ``x_ref`` and ``x_diff`` is their science stamp; ``x_D`` makes three of two."""
+    left = _left(names, made)
+    alone = _grouped(place for name in left for place in _placed(name.path, name.strong))
+    weak = _grouped(place for name in left for place in _placed(name.path, name.weak))
+    last = _grouped(place for name in left for place in _placed(name.path, name.last))
+    used: set[str] = set()
+    for key in {**weak, **last}:
+        known = made.get(key) or alone.get(key, {})
+        whole = {**weak.get(key, {}), **known}
+        complete = {**last.get(key, {}), **whole}
+        if len(complete) == len(CHANNELS):
+            whole = complete
+        elif not known:
+            continue
+        if len(set(whole.values())) == len(whole) > max(len(known), 1) and used.isdisjoint(whole.values()):
+            made[key] = whole
+            used.update(whole.values())
+
+
+def _fill_beside_qualifiers(names: Iterable[_Name], made: _Made) -> None:
+    """``x_ref_resampled`` beside ``x_sci``: words around the channel's own that the others do not have.
+
+    Only where one file of the channel is left, and only words: what has digits tells candidates apart.
+    """
+    parts: list[tuple[_Key, Mapping[str, str]]] = [
+        (key, members) for key, members in made.items() if len(members) < len(CHANNELS)
+    ]
+    for name in _left(names, made):
+        parts += [(key, {channel: name.path}) for key, channel in name.strong or name.weak]
+    near: dict[_Key, list[tuple[_Key, Mapping[str, str]]]] = {}
+    for key, members in parts:
+        for shorter in _shortened(key):
+            near.setdefault(shorter, []).append((key, members))
+    used: set[str] = set()
+    for key, together in near.items():
+        paths: dict[str, set[str]] = {}
+        for _, members in together:
+            for channel, path in members.items():
+                paths.setdefault(channel, set()).add(path)
+        whole = {channel: next(iter(found)) for channel, found in paths.items() if len(found) == 1}
+        if (
+            "science" in whole
+            and len(set(whole.values())) == len(whole) > max(len(members) for _, members in together)
+            and used.isdisjoint(whole.values())
+            and any(own == key for own, _ in together)
+            and all(members.items() <= whole.items() for own, members in together if own in made)
+        ):
+            for own, _ in together:
+                made.pop(own, None)
+            made[key] = whole
+            used.update(whole.values())
+
+
+def _shortened(key: _Key) -> Iterator[_Key]:
+    """The key, and what it is without words that stand next to the channel's."""
+    folder, before, behind = key
+    for i in range(_QUALIFIERS + 1):
+        rest = behind
+        for j in range(_QUALIFIERS + 1):
+            yield folder, before, rest
+            if j == _QUALIFIERS or (first := WORD.match(rest)) is None:
+                break
+            rest = rest[first.end() :].lstrip(_SEPARATORS)
+        last = next(reversed(list(WORD.finditer(before))), None)
+        if i == _QUALIFIERS or last is None or last.end() < len(before):
+            break
+        before = before[: last.start()].rstrip(_SEPARATORS)
+
+
+def _is_candidate(path: str) -> bool:
+    """Whether a file is a candidate (or many) of its own, and no stamp: told by its headers."""
+    try:
+        kind = sniff(path)
+        if kind != "fits":
+            return kind not in ("npy", None)
+        with open_file(path) as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            if zipped:
+                return _has_channels(gzip.GzipFile(fileobj=raw), MAX_STAMP_BYTES)
+            return _has_channels(raw, MAX_FILE_BYTES)
+    except (ReadError, OSError, EOFError, zlib.error):
+        # Whoever reads it says what is wrong.
+        return False
+
+
+def _has_channels(file: IO[bytes] | gzip.GzipFile, limit: int) -> bool:
+    """Whether a FITS file holds a cube, or extensions or columns of two channels."""
+    names: list[str] = []
+    for header in _headers(file, limit):
+        packed = "Z" if header.get("ZIMAGE") is True else ""
+        if not packed and header.get("XTENSION") == "BINTABLE":
+            names += [str(value) for key, value in header.items() if key.startswith("TTYPE")]
+        elif Hdu(0, name := str(header.get("EXTNAME", "")).strip(), 1, header, {}).kind == "image":
+            sides = [header.get(f"{packed}NAXIS{i + 1}") for i in range(_count(header, f"{packed}NAXIS"))]
+            if len([side for side in sides if side != 1]) > 2:
+                return True
+            if sides:
+                names.append(name)
+    return len(match_channels(names)) > 1
+
+
+def _headers(file: IO[bytes] | gzip.GzipFile, limit: int) -> Iterator[Mapping[str, Any]]:
+    """The headers of a FITS file, its pixels passed over; they end where it is damaged or beyond `limit`."""
+    at = 0
+    while at < limit:
+        file.seek(at)
+        header = b""
+        while _LAST_CARD.match(header, max(len(header) - _BLOCK, 0)) is None:
+            block = file.read(_BLOCK)
+            if len(block) < _BLOCK or len(header) > _MAX_HEADER:
+                return
+            header += block
+        at += len(header)
+        values, _ = header_of(header)
+        yield values
+        sides = [_count(values, f"NAXIS{i + 1}") for i in range(_count(values, "NAXIS"))]
+        pixels = math.prod(sides) + _count(values, "PCOUNT") if sides else 0
+        size = abs(int(values.get("BITPIX", 8))) // 8 * pixels
+        at += -(-size // _BLOCK) * _BLOCK
+
+
+def _count(header: Mapping[str, Any], key: str) -> int:
+    value = header.get(key)
+    return value if isinstance(value, int) and value > 0 else 0

@@ -22,9 +22,13 @@ from ..triplet import CHANNELS
 
 __all__ = [
     "GENERIC",
+    "WORD",
     "Layout",
     "channel_of",
     "combined",
+    "is_companion",
+    "is_filler",
+    "last_channel_of",
     "load_layout",
     "match_channels",
     "match_role",
@@ -32,24 +36,39 @@ __all__ = [
     "normalise",
     "recognise",
     "surveys",
+    "weak_channel_of",
 ]
 
 _WORDS = {
     "science": "science|istamp|sstamp|sci|scim|new|search|srch|target|targ|reduced|red|calexp|obs",
-    "reference": "reference|rstamp|tstamp|refr|ref|template|templ|tmplt|tmpl|temp",
-    "difference": "difference|dstamp|differential|diffimg|diffim|diffexp|diff|dif|subtraction|subtracted|sub"
-    "|scimref|residual|resid|hotpants|zogy|sfft",
+    "reference": "reference|rstamp|tstamp|refr|ref|template|templ|tmplt|tmpl|temp|tpl",
+    "difference": "difference|dstamp|differential|diff|dif|subtraction|subtracted|sub|scimref|residual|resid"
+    "|hotpants|zogy|sfft",
 }
-_FILLER = (
-    "cutouts?|postagestamps?|stamps?|stampdata|thumbnails?|thumbs?|postage|images?|img|im|fits|data|array|arr"
-    "|pixels|pix|hdu|b"
+# No two of them in a row are a third: names that are long and hostile would be split in every way.
+_PLAIN = "cutouts?|stamps?|thumbnails?|thumbs?|postage|images?|img|im|exp|fits|data|array|arr|pixels|pix|hdu"
+_FILLER = f"{_PLAIN}|b"
+_ONE_CHANNEL = "|".join(
+    f"(?P<{channel}>(?:{words})(?:{_FILLER}|{words}){{0,4}})" for channel, words in _WORDS.items()
 )
-_ONE_WORD = "|".join(f"(?P<{channel}>{words})" for channel, words in _WORDS.items())
-_CHANNEL = re.compile(rf"(?:{_FILLER})*(?:{_ONE_WORD})(?:{_FILLER})*")
-#: One letter, as in ``thumbnail_d`` or ZOGY's N, R and D: counts if the three channels are then complete.
-_LETTER = re.compile(rf"(?:{_FILLER})*(?:(?P<science>[ns])|(?P<reference>[rt])|(?P<difference>d))")
+_CHANNEL = re.compile(rf"(?:{_FILLER})*(?:{_ONE_CHANNEL})")
 #: A bare "image" is the science stamp if nothing else is.
 _WEAK = {"image": "science", "img": "science"}
+#: One letter, as in ``thumbnail_d`` or ZOGY's N, R and D, and words that mean another thing elsewhere: they
+#: count if the three channels are then complete.
+_LAST = re.compile(
+    rf"(?:{_FILLER})*(?:(?P<science>[ns]|warp|wrp|input)|(?P<reference>[rt]|stack|stk|coadd)|(?P<difference>d))"
+)
+_BESIDE = (
+    "masks?|msk|bpm|badpix(?:els?)?|psfs?|unc(?:ert(?:ainty)?)?|var(?:iance)?|err(?:ors?)?|sigma|noise|rms"
+    "|weights?|wht|wgt|ivar|invvar|dq|flags?|scorr|snr|scores?|kernel|exptime"
+)
+#: What lies beside a stamp and is none: ``mask``, ``weightmap``, ``refunc``.
+_COMPANION = re.compile(
+    rf"(?:{_FILLER}|{'|'.join(_WORDS.values())}){{0,4}}(?:{_BESIDE})(?:{_FILLER}|{_BESIDE}|maps?){{0,4}}"
+)
+#: Words of a name: ``xSci``, ``srch123`` and ``x_sci`` have two.
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 #: Generic names of everything but the stamps, best first; normalised.
 _ROLES: dict[str, tuple[str, ...]] = {
@@ -252,9 +271,47 @@ def channel_of(name: str) -> str | None:
     return None if found is None else found.lastgroup
 
 
+@lru_cache(maxsize=16384)
+def weak_channel_of(name: str) -> str | None:
+    """The channel of a name that means the science stamp if nothing else does: ``image``."""
+    return _WEAK.get(normalise(name))
+
+
+@lru_cache(maxsize=16384)
+def last_channel_of(name: str) -> str | None:
+    """The channel of a name that counts only if the three channels are then complete."""
+    found = _LAST.fullmatch(normalise(name))
+    return None if found is None else found.lastgroup
+
+
+@lru_cache(maxsize=16384)
+def is_companion(name: str) -> bool:
+    """Whether a name speaks of what lies beside a stamp: a mask, a PSF, an uncertainty."""
+    return _COMPANION.fullmatch(normalise(name)) is not None
+
+
+@lru_cache(maxsize=16384)
+def is_filler(name: str) -> bool:
+    """Whether a name says nothing of which stamp it is: ``stamp``, ``cutout_image``."""
+    return re.fullmatch(rf"(?:{_PLAIN})*", normalise(name)) is not None
+
+
+def _innermost(name: str) -> str:
+    """What tells of a nested name, whatever the record around it is called."""
+    return name.rpartition(".")[2]
+
+
 def _channel_of_last(name: str) -> str | None:
-    """Channel that the innermost name tells, whatever the record around it is called."""
-    return channel_of(name.rpartition(".")[2])
+    return channel_of(_innermost(name))
+
+
+@lru_cache(maxsize=16384)
+def _channel_among_others(name: str) -> str | None:
+    """Channel of a name with further words: the last that is told, ``goodSeeingDiff_templateExp``."""
+    words = WORD.findall(name)
+    if any(is_companion(word) for word in words):
+        return None
+    return next((channel for word in reversed(words) if (channel := channel_of(word)) is not None), None)
 
 
 def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, str]:
@@ -270,24 +327,26 @@ def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, 
     """
     found: dict[str, str] = {}
     for channel in CHANNELS:
-        name = next(_listed(names, layout.fields.get(channel, ())), None)
-        if name is not None:
-            found[channel] = name
-    for understand in (channel_of, lambda name: _WEAK.get(normalise(name)), _channel_of_last):
+        listed = next(_listed(names, layout.fields.get(channel, ())), None)
+        if listed is not None:
+            found[channel] = listed
+    for understand in (channel_of, weak_channel_of, _channel_of_last):
         if understand is _channel_of_last and "science" in found:
             continue
         for name in names:
             heard = understand(name)
             if heard is not None and heard not in found and name not in found.values():
                 found[heard] = name
-    letters = {
-        letter.lastgroup: name
-        for name in reversed(names)
-        if name not in found.values()
-        and (letter := _LETTER.fullmatch(normalise(name.rpartition(".")[2]))) is not None
-    }
-    if {*found, *letters}.issuperset(CHANNELS):
-        found = {**letters, **found}  # type: ignore[dict-item]
+    for understand in (last_channel_of, _channel_among_others):
+        further: dict[str, list[str]] = {}
+        for name in names:
+            heard = understand(_innermost(name))
+            if heard is not None and heard not in found and name not in found.values():
+                further.setdefault(heard, []).append(name)
+        # SCI_1 and SCI_2 are of several candidates.
+        clear = understand is last_channel_of or all(len(named) == 1 for named in further.values())
+        if clear and {*found, *further}.issuperset(CHANNELS):
+            found |= {channel: named[0] for channel, named in further.items()}
     return {channel: found[channel] for channel in CHANNELS if channel in found}
 
 

@@ -100,12 +100,16 @@ class Reading:
         return open_triplets(source, layout=self.layout, pixel_scale=self.pixel_scale, fwhm=self.fwhm)
 
 
-def find_inputs(source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Input]:
+def find_inputs(
+    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    layout: str | None = None,
+) -> list[Input]:
     """The inputs that paths, globs and folders mean, in order; files of one candidate are one input."""
+    from ..readers import load_layout
     from ..readers.sources import expand, group_files
 
     paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    return list(group_files(expand([os.fspath(path) for path in paths])))
+    return list(group_files(expand([os.fspath(path) for path in paths]), load_layout(layout)))
 
 
 def units(inputs: Iterable[Input], most: int, skip: int = 0) -> Iterator[Unit]:

@@ -24,7 +24,9 @@ class Stop(Protocol):
     asked: bool
 
 
-def arrivals(folder: Path, known: Iterable[Input], stop: Stop) -> Iterator[list[Input]]:
+def arrivals(
+    folder: Path, known: Iterable[Input], stop: Stop, layout: str | None = None
+) -> Iterator[list[Input]]:
     """Inputs that are new in `folder`, once they are complete, until `stop` is asked.
 
     Parameters
@@ -33,12 +35,14 @@ def arrivals(folder: Path, known: Iterable[Input], stop: Stop) -> Iterator[list[
     known : iterable of Input
         What was there before, and is not given again.
     stop : object with a bool ``asked``
+    layout : str, optional
+        How the files are named.
     """
     done = {_state(item) for item in known}
     before: set[object] = set()
     while not stop.asked:
         try:
-            found = {_state(item): item for item in find_inputs(folder)}
+            found = {_state(item): item for item in find_inputs(folder, layout)}
         except (EmptyInputError, OSError):
             found = {}
         ready = [item for state, item in found.items() if state in before and state not in done]
