@@ -365,3 +365,11 @@ class TestHdf5:
         content = path.read_bytes()
         path.write_bytes(content[: int(len(content) * keep)])
         assert list(open_triplets(path))[-1].error is not None
+
+
+def test_a_zip_archive_of_other_files_is_to_be_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "night.zip", "w") as archive:
+        archive.writestr("x_sci.fits", b"SIMPLE  =")
+    (triplet,) = open_triplets(tmp_path / "night.zip")
+    assert "x_sci.fits" in (triplet.error or "")
+    assert "unpack it" in (triplet.error or "")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import io
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +88,77 @@ def test_absolute_paths_names_of_files_and_another_column_order(tmp_path: Path) 
     assert_all(list(open_triplets(write(renamed, tmp_path / "c.csv"), layout=layout)))
 
 
+@pytest.mark.parametrize(
+    ("head", "separator", "before"),
+    [
+        (",science,reference,difference,id,seeing [arcsec]", ",", "0,"),
+        ("science,reference,difference,id,größe µ", ",", ""),
+        ("science\treference\tdifference\tid\tremark", "\t", ""),
+        ("science;reference;difference;id;remark", ";", ""),
+        ('"science","reference","difference","id","remark, free"', ",", ""),
+        ("# science,reference,difference,id,remark", ",", ""),
+        ("# of one night\n# sci_file, ref_file, diff_file, id, remark", ",", ""),
+        ("# a night, its stamps\nfile_science,file_ref,file_diff,id,remark", ",", ""),
+        ("fname_sci,fname_ref,fname_sub,id,remark", ",", ""),
+    ],
+)
+def test_tables_as_people_write_them(tmp_path: Path, head: str, separator: str, before: str) -> None:
+    table = files(tmp_path)
+    rows = [separator.join([*row[:4], "1"]) for row in table.iterrows()]
+    text = "\n".join([head, *(before + row for row in rows), ""])
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    triplets = list(open_triplets(tmp_path / "t.csv"))
+    assert_all(triplets)
+    assert [t.id for t in triplets] == ["007", "8", "nine"]
+
+
+def test_a_table_under_a_comment_that_names_files_like_channels(tmp_path: Path) -> None:
+    for name, plane in zip(("sci", "ref", "diff"), STACK[0], strict=True):
+        fits.PrimaryHDU(plane).writeto(tmp_path / f"{name}.fits")
+    (tmp_path / "t.csv").write_text("# science,reference,difference\nsci.fits,ref.fits,diff.fits\n")
+    (triplet,) = open_triplets(tmp_path / "t.csv")
+    np.testing.assert_array_equal(triplet.science, STACK[0, 0])
+
+
+def test_a_votable_names_the_files(tmp_path: Path) -> None:
+    table = files(tmp_path)
+    table.write(tmp_path / "t.vot", format="votable")
+    assert_all(list(open_triplets(tmp_path / "t.vot")))
+
+
+def test_what_is_no_table_is_told_what_would_be(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("stamps of the night\n")
+    (tmp_path / "b.csv").write_bytes(b"science,reference\0\1\2")
+    (tmp_path / "c.csv").write_text("science,reference\n", encoding="utf-16")
+    for path in sorted(tmp_path.iterdir()):
+        (triplet,) = open_triplets(path)
+        assert "table (CSV, ECSV, VOTable" in (triplet.error or "")
+    (tmp_path / "d.csv").write_bytes("science,größe\nx.fits,1\n".encode("latin-1"))
+    (tmp_path / "e.csv.gz").write_bytes(gzip.compress(b"science,reference\na.fits,b.fits\n"))
+    for name, message in {"d.csv": "UTF-8", "e.csv.gz": "unpack it"}.items():
+        (triplet,) = open_triplets(tmp_path / name)
+        assert message in (triplet.error or "")
+
+
+def test_stamps_in_base64_are_no_names_of_files(tmp_path: Path) -> None:
+    def text(plane: np.ndarray) -> str:
+        file = io.BytesIO()
+        fits.PrimaryHDU(plane).writeto(file)
+        return base64.b64encode(gzip.compress(file.getvalue())).decode()
+
+    names = ("cutoutScience", "cutoutTemplate", "cutoutDifference")
+    table = Table([[text(plane) for plane in STACK[:, i]] for i in range(3)], names=names)
+    table["candid"] = ["1", "2", "3"]
+    for kind in ("csv", "ecsv", "parquet"):
+        triplets = list(open_triplets(write(table, tmp_path / f"t.{kind}")))
+        assert_all(triplets)
+        assert [t.id for t in triplets] == ["1", "2", "3"]
+    (tmp_path / "long.csv").write_text(f"science,reference\n{'iVBORw0KGgo' * 900},b\n")
+    (triplet,) = open_triplets(tmp_path / "long.csv")
+    assert "9900 characters where the file of its science stamp should be named" in (triplet.error or "")
+    assert len(triplet.error or "") < 200
+
+
 def test_a_bad_row_costs_itself_only(tmp_path: Path) -> None:
     table = files(tmp_path)
     (tmp_path / "stamps" / "0c.fits").write_bytes(b"SIMPLE  = no")
@@ -95,6 +169,7 @@ def test_a_bad_row_costs_itself_only(tmp_path: Path) -> None:
         assert "0c.fits" in (bad.error or "")
         assert "gone.fits" in gone.source
         assert "No such file" in (gone.error or "")
+        assert "start where the table lies" in (gone.error or "")
         assert (bad.id, gone.id, partial.id) == ("007", "8", "nine")
         assert partial.error is None
         assert partial.reference is None

@@ -155,7 +155,8 @@ def _read_found(found: str | StampFiles, layout: Layout) -> Iterator[Triplet]:
         kind = sniff(path)
         if kind is None:
             raise ReadError(
-                f"{path}: empty, or none of {', '.join(FORMATS)}; only the content counts, not the ending"
+                f"{path}: empty, or none of {', '.join(FORMATS)}, table (CSV, ECSV, VOTable, with names of "
+                "columns); only the content counts, not the ending"
             )
         yield from _module(_READERS[kind]).read(path, layout)
     except UsageError:

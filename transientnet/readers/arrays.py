@@ -128,6 +128,9 @@ def _members(archive: zipfile.ZipFile, path: str, files: ExitStack) -> dict[str,
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ReadError(f"{label} is packed by a method that np.savez_compressed does not use")
         arrays[name] = _Stream(files.enter_context(archive.open(info)), label, info.compress_size)
+    if not arrays:
+        there = ", ".join(archive.namelist()[:5])
+        raise ReadError(f"{path}: a zip archive without NumPy arrays ({there or 'empty'}): unpack it")
     return arrays
 
 

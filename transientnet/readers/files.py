@@ -1,12 +1,14 @@
 """One file per stamp: put together by their names, or by the columns of a table.
 
 ``candidates.csv`` with the columns ``science``, ``reference`` and ``difference`` names the files of one
-candidate per row; an ECSV, FITS or Parquet table does so too. Paths are relative to the table.
+candidate per row; an ECSV, VOTable, FITS or Parquet table does so too. Paths are relative to the table. The
+cells may also hold the stamps themselves, in base64.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,17 +20,21 @@ import numpy as np
 from ..errors import ReadError
 from ..triplet import Triplet
 from .arrays import read_planes
-from .candidate import from_images
+from .candidate import from_images, from_record
 from .fits import load_image
 from .image import Image
-from .sniff import sniff
+from .json import unpacked
+from .sniff import columns, sniff
 from .sources import StampFiles, group_files, stem
 from .surveys import Layout, channel_of, match_channels, match_role, normalise
 
 __all__ = ["path_columns", "read", "read_rows", "read_stamps"]
 
-#: What ``sci_file`` says beside its channel.
-_FILE = re.compile(r"[ _.-]?(files?|file_?names?|paths?)$", re.IGNORECASE)
+_OF_FILES = "files?|f(?:ile)?_?names?|paths?"
+#: What ``sci_file`` and ``fname_sci`` say beside their channel.
+_FILE = re.compile(rf"[ _.-]?(?:{_OF_FILES})$|^(?:{_OF_FILES})[ _.-]", re.IGNORECASE)
+#: Most characters of a path.
+_MAX_PATH = 1024
 
 
 def read_stamps(
@@ -77,7 +83,7 @@ def _kind(path: str) -> str | None:
 
 
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
-    """Candidates of a CSV or ECSV table, a row each; a row whose files cannot be read is unreadable.
+    """Candidates of a CSV, ECSV or VOTable, a row each; a row whose files cannot be read is unreadable.
 
     Raises
     ------
@@ -85,24 +91,39 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         The table is damaged, or no column of it names science stamps.
     """
     with open(path, "rb") as file:
-        ecsv = file.read(8) == b"# %ECSV "
+        head = file.read(8)
+    if head.startswith(b"\x1f\x8b"):
+        raise ReadError(f"{path}: a gzipped table: unpack it")
     try:
-        yield from (_ecsv if ecsv else _csv)(path, layout)
+        described = head == b"# %ECSV " or head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+        yield from (_described if described else _csv)(path, layout)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ReadError(f"{path} is no CSV table that can be read: {error}") from error
+        raise ReadError(f"{path} is no CSV table in UTF-8 that can be read: {error}") from error
 
 
 def _csv(path: str, layout: Layout) -> Iterator[Triplet]:
     with open(path, newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(line for line in file if not line.startswith("#"))
-        names = [name.strip() for name in next(lines, [])]
+        comment = first = ""
+        for line in file:
+            if not line.startswith("#"):
+                first = line
+                break
+            comment = line.removeprefix("#")
+        names, separator = columns(first)
+        plain: Iterable[str] = file
+        headless = not path_columns(names, layout) or any(stem(name) != name for name in names)
+        if headless and path_columns(columns(comment)[0], layout):
+            # np.savetxt and TOPCAT write the names as a comment.
+            names, separator = columns(comment)
+            plain = itertools.chain([first], file)
         channels = _require(names, layout, path)
+        lines = csv.reader((line for line in plain if not line.startswith("#")), delimiter=separator)
         rows = ([cell.strip() for cell in line] for line in lines)
         table = (dict(zip(names, row, strict=False)) for row in rows if any(row))
         yield from read_rows(table, channels, path, layout)
 
 
-def _ecsv(path: str, layout: Layout) -> Iterator[Triplet]:
+def _described(path: str, layout: Layout) -> Iterator[Triplet]:
     from .catalog import read_table
 
     table = read_table(Path(path))
@@ -158,6 +179,11 @@ def read_rows(
     for number, row in enumerate(rows, first):
         values = {name: _plain(value) for name, value in row.items()}
         cells = {channel: str(values.get(name) or "").strip() for channel, name in channels.items()}
+        if any(isinstance(unpacked(cell), bytes) for cell in cells.values()):
+            stamps = {name: unpacked(cells[channel]) or None for channel, name in channels.items()}
+            record = {**values, **stamps}
+            yield from_record(record, id=f"{stem(path)}_{number}", source=path, layout=layout)
+            continue
         paths = {channel: os.path.join(folder, cell) for channel, cell in cells.items() if cell}
         told = {
             "fwhm_px" if normalise(name) == "fwhm" else name: value
@@ -165,11 +191,26 @@ def read_rows(
             if value is not None and name not in channels.values()
         }
         own = next((str(told[name]) for name in match_role(tuple(told), "id", layout)), None)
-        if "science" not in paths or len(set(paths.values())) < len(paths):
-            fault = "names one file for two stamps" if "science" in paths else "names no science stamp"
-            yield Triplet.unreadable(own or f"{stem(path)}_{number}", path, f"row {number + 1} {fault}")
+        fault = _fault(cells, paths)
+        if fault is not None:
+            message = f"row {number + 1} {fault}"
+            yield Triplet.unreadable(own or f"{stem(path)}_{number}", path, message)
             continue
-        yield from read_stamps(StampFiles(own or _together(paths, layout), paths), layout, told)
+        for triplet in read_stamps(StampFiles(own or _together(paths, layout), paths), layout, told):
+            if triplet.error is not None and "No such file" in triplet.error:
+                error = f"{triplet.error}; the paths of a table start where the table lies"
+                triplet = Triplet.unreadable(triplet.id, triplet.source, error)
+            yield triplet
+
+
+def _fault(cells: Mapping[str, str], paths: Mapping[str, str]) -> str | None:
+    """What is wrong with the names of one candidate's files."""
+    for channel, cell in cells.items():
+        if len(cell) > _MAX_PATH:
+            return f"has {len(cell)} characters where the file of its {channel} stamp should be named"
+    if "science" not in paths:
+        return "names no science stamp"
+    return "names one file for two stamps" if len(set(paths.values())) < len(paths) else None
 
 
 def _together(paths: Mapping[str, str], layout: Layout) -> str:

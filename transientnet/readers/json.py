@@ -25,7 +25,7 @@ from .sniff import open_file
 from .sources import stem
 from .surveys import GENERIC, Layout
 
-__all__ = ["decode", "holds_stamps", "read"]
+__all__ = ["decode", "holds_stamps", "read", "unpacked"]
 
 _MAX_RECORD = 16 * 2**20
 """Characters of one record; its Python objects may take some twenty times as many bytes."""
@@ -152,9 +152,12 @@ def _decoded(value: Any, depth: int = 0) -> Any:
             return np.array(value, dtype=np.float64)
         except (TypeError, ValueError):
             return value
-    if isinstance(value, str) and value.startswith(_BASE64):
-        return _bytes(value)
-    return value
+    return unpacked(value) if isinstance(value, str) else value
+
+
+def unpacked(text: str) -> str | bytes:
+    """A text as it is, or the bytes of the cutout that it holds in base64."""
+    return _bytes(text) if text.startswith(_BASE64) else text
 
 
 def _bytes(text: str) -> bytes:

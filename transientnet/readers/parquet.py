@@ -27,8 +27,9 @@ _BATCH_BYTES = 32 * 2**20
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
     """Triplets of one Parquet file, one per row; only the columns that are needed are read.
 
-    Stamps are a column each (FITS bytes, also in a struct as Fink writes them, or lists of numbers, nested
-    or flattened if square), or one column of lists for all three: channels first or last, also flattened.
+    Stamps are a column each (FITS bytes, also in a struct as Fink writes them or in base64, or lists of
+    numbers, nested or flattened if square), or one column of lists for all three: channels first or last,
+    also flattened. Columns of texts may also name the files of the stamps.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import re
@@ -11,10 +12,10 @@ from typing import IO
 
 from ..errors import ReadError
 
-__all__ = ["FORMATS", "Loaded", "open_file", "sniff", "sniff_bytes"]
+__all__ = ["FORMATS", "Loaded", "columns", "open_file", "sniff", "sniff_bytes"]
 
 FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5", "json", "tar")
-"""Formats that hold stamps, as `sniff` names them; a ``table`` (CSV, ECSV) may name files that do."""
+"""Formats that hold stamps, as `sniff` names them; a ``table`` (CSV, VOTable) may name files of them."""
 
 _MAGIC = (
     (b"SIMPLE  =", "fits"),
@@ -27,8 +28,11 @@ _MAGIC = (
 _HEAD = 4096
 #: The beginning of a JSON object, or of a list of them.
 _RECORD = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*["}]')
-#: The name of a column.
-_COLUMN = re.compile(rb'\s*"?[\w .:()/-]{1,60}"?\s*')
+#: What a line of text does not have.
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+#: The name of a column; the first may have none, as pandas writes its index.
+_COLUMN = re.compile(r"[^{}<>\0]{1,60}")
+_VOTABLE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|VOTABLE)")
 
 
 class Loaded(str):
@@ -67,12 +71,25 @@ def sniff_bytes(head: bytes) -> str | None:
 
 
 def _is_table(head: bytes) -> bool:
-    """Whether these are the first lines of an ECSV table, or of a CSV table with names of columns."""
-    if head.startswith(b"# %ECSV "):
+    """Whether these are the first lines of a table with names of columns: ECSV, VOTable, CSV."""
+    if head.startswith(b"# %ECSV ") or (_VOTABLE.match(head) and b"<VOTABLE" in head):
         return True
-    lines = (line for line in head.removeprefix(b"\xef\xbb\xbf").splitlines() if not line.startswith(b"#"))
-    names = next(lines, b"").split(b",")
-    return len(names) > 1 and all(_COLUMN.fullmatch(name) for name in names)
+    lines = head.removeprefix(b"\xef\xbb\xbf").splitlines()
+    line = next((line for line in lines if not line.startswith(b"#")), b"")
+    if _BINARY.search(line):
+        return False
+    first, *others = columns(line.decode("utf-8", "replace"))[0]
+    return bool(others) and all(_COLUMN.fullmatch(name) for name in (first or "index", *others))
+
+
+def columns(line: str) -> tuple[list[str], str]:
+    """The names in a table's first line, and what separates them: comma, semicolon or tab."""
+    separator = max(",;\t", key=line.count)
+    try:
+        names = next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        names = []
+    return [name.strip() for name in names] or [""], separator
 
 
 def sniff(path: str | Path) -> str | None:
