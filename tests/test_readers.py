@@ -131,6 +131,17 @@ def test_what_lies_beside_the_stamps_is_no_candidate(
     assert triplet.source == str(tmp_path / beside[0])
 
 
+def test_a_candidate_is_not_left_out_for_its_name(tmp_path: Path) -> None:
+    for word, channel in zip(("sci", "ref", "diff"), STAMPS, strict=True):
+        write(tmp_path / f"x_{word}.fits", channel)
+    for name in ("x_score.fits", "x_sub.fits"):
+        write_triplet(tmp_path / name)
+    triplets = list(open_triplets(tmp_path))
+    assert {t.id for t in triplets} == {"x", "x_score", "x_sub"}
+    for triplet in triplets:
+        assert_whole(triplet)
+
+
 def test_objects_that_are_named_like_a_map_are_candidates(tmp_path: Path) -> None:
     for name in ("AT2024var", "AT2024new", "star", "variable_star", "noise"):
         for word, channel in zip(("sci", "ref", "diff"), STAMPS, strict=True):

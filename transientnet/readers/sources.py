@@ -8,7 +8,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -147,16 +147,17 @@ def group_files(paths: Iterable[str], layout: Layout = GENERIC) -> Iterator[str 
         # bpm.fits is for all of its folder.
         or (not name.strong and any(key[1:] == ("", "") and key[0] in folders for key in name.beside))
     }
+    left_out -= _candidates(left_out, looked)
     if len(left_out) + len(stamps) < len(names):
         made = _put_together([name for name in names if name.path not in left_out], looked)
     taken = {path: key for key, members in made.items() for path in members.values()}
-    left_out |= {
+    spare = {
         name.path
         for name in names
         if name.path not in taken
-        and not looked.get(name.path)
         and any(channel != "science" and channel in made.get(key, ()) for key, channel in name.strong)
     }
+    left_out |= spare - _candidates(spare, looked)
     done: set[_Key] = set()
     for path in paths:
         key = taken.get(path)
@@ -215,7 +216,7 @@ def _understand(path: str, words: Mapping[str, str]) -> _Name | None:
     """What a file's name says; None if nothing, as names of packets do."""
     folder, name = os.path.split(path)[0], stem(path)
     parent = os.path.basename(folder)
-    spans = [found.span() for found in WORD.finditer(name)]
+    spans = _spans(name)
     if not (
         words or _means_something(parent) or any(_means_something(name[start:end]) for start, end in spans)
     ):
@@ -234,11 +235,20 @@ def _understand(path: str, words: Mapping[str, str]) -> _Name | None:
             # AT2024var is an object.
             continue
         rest = "_".join(filter(None, (before, behind)))
-        whole = [found.span() for found in WORD.finditer(rest)]
         said.beside.append(key)
         for told in (channel_of, weak_channel_of, last_channel_of):
-            said.beside += [key for key, _ in _readings(folder, rest, whole, told)]
+            said.beside += [key for key, _ in _readings(folder, rest, _spans(rest), told)]
     return said
+
+
+def _spans(name: str) -> list[tuple[int, int]]:
+    """Where the words of a name stand; a letter next to a digit is none: packets have many."""
+    spans = [found.span() for found in WORD.finditer(name)]
+    return [
+        (start, end)
+        for start, end in spans
+        if end - start > 1 or not (name[start - 1 : start].isdigit() or name[end : end + 1].isdigit())
+    ]
 
 
 def _readings(
@@ -276,17 +286,23 @@ _Made = dict[_Key, dict[str, str]]
 def _put_together(names: Sequence[_Name], looked: dict[str, bool]) -> _Made:
     """The files of each candidate of several, by channel; files that are candidates themselves are in none.
 
-    What such a file was found to be is kept in `looked`.
+    What was found in each file is kept in `looked`.
     """
     while True:
         stamps = [name for name in names if not looked.get(name.path)]
         made = _by_words(stamps)
         _fill_by_weak_words(stamps, made)
         _fill_beside_qualifiers(stamps, made)
-        unknown = [path for members in made.values() for path in members.values() if path not in looked]
-        looked.update((path, _is_candidate(path)) for path in unknown)
-        if not any(looked[path] for path in unknown):
+        if not _candidates([path for members in made.values() for path in members.values()], looked):
             return made
+
+
+def _candidates(paths: Collection[str], looked: dict[str, bool]) -> set[str]:
+    """Those of some files that are candidates themselves; each is looked into once."""
+    for path in paths:
+        if path not in looked:
+            looked[path] = _is_candidate(path)
+    return {path for path in paths if looked[path]}
 
 
 def _by_words(names: Iterable[_Name]) -> _Made:
