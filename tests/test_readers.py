@@ -14,7 +14,7 @@ from astropy.io import fits
 
 from transientnet import Triplet, open_triplets
 from transientnet.errors import EmptyInputError, ReadError, UsageError
-from transientnet.readers.sources import stem
+from transientnet.readers.sources import group_files, stem
 from transientnet.readers.surveys import (
     Layout,
     channel_of,
@@ -261,6 +261,38 @@ def test_names_that_are_long_and_hostile_are_no_burden(part: str) -> None:
     # Seconds, where the words could be split in two ways each time.
     assert match_channels([part * 40 + "q"]) == {}
     assert not is_companion(part * 40 + "q")
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {"BITPIX": "'abc'"},
+        {"NAXIS": "2000000000"},
+        {"NAXIS": "-1"},
+        {"NAXIS1": "99999999999999"},
+        {"BITPIX": "1.5"},
+    ],
+)
+def test_a_damaged_header_among_three_files_costs_one_candidate(
+    tmp_path: Path, cards: dict[str, str]
+) -> None:
+    told = {"SIMPLE": "T", "BITPIX": "-32", "NAXIS": "2", "NAXIS1": "21", "NAXIS2": "21", **cards}
+    header = "".join(f"{key:<8}= {value:>20}".ljust(80) for key, value in told.items()) + "END"
+    write(tmp_path / "x_sci.fits")
+    (tmp_path / "x_ref.fits").write_bytes(header.ljust(2880).encode() + bytes(2880))
+    (triplet,) = open_triplets(tmp_path)
+    assert (triplet.id, triplet.error is None) == ("x", False)
+
+
+def test_no_file_is_in_two_candidates() -> None:
+    words = ["sci", "ref", "diff", "image", "mask", "Scorr", "stack", "D", "x", "01", "AT2024", "é", "_", "."]
+    random = np.random.default_rng(1)
+    for _ in range(300):
+        paths = ["q/" + "".join(random.choice(words, random.integers(1, 6))) for _ in range(8)]
+        found = list(group_files(paths))
+        together = [path for item in found if not isinstance(item, str) for path in item.paths.values()]
+        assert len(together) == len(set(together))
+        assert {item for item in found if isinstance(item, str)}.isdisjoint(together)
 
 
 def test_content_decides_not_the_ending(tmp_path: Path) -> None:

@@ -429,8 +429,8 @@ def _has_channels(file: IO[bytes] | gzip.GzipFile, limit: int) -> bool:
         if not packed and header.get("XTENSION") == "BINTABLE":
             names += [str(value) for key, value in header.items() if key.startswith("TTYPE")]
         elif Hdu(0, name := str(header.get("EXTNAME", "")).strip(), 1, header, {}).kind == "image":
-            sides = [header.get(f"{packed}NAXIS{i + 1}") for i in range(_count(header, f"{packed}NAXIS"))]
-            if len([side for side in sides if side != 1]) > 2:
+            sides = [_count(header, f"{packed}NAXIS{i + 1}") for i in range(_axes(header, packed))]
+            if sum(side > 1 for side in sides) > 2:
                 return True
             if sides:
                 names.append(name)
@@ -451,10 +451,16 @@ def _headers(file: IO[bytes] | gzip.GzipFile, limit: int) -> Iterator[Mapping[st
         at += len(header)
         values, _ = header_of(header)
         yield values
-        sides = [_count(values, f"NAXIS{i + 1}") for i in range(_count(values, "NAXIS"))]
+        sides = [_count(values, f"NAXIS{i + 1}") for i in range(_axes(values))]
         pixels = math.prod(sides) + _count(values, "PCOUNT") if sides else 0
-        size = abs(int(values.get("BITPIX", 8))) // 8 * pixels
+        bits = values.get("BITPIX")
+        size = abs(bits) // 8 * pixels if isinstance(bits, int) else 0
         at += -(-size // _BLOCK) * _BLOCK
+
+
+def _axes(header: Mapping[str, Any], packed: str = "") -> int:
+    # The standard allows 999; a damaged header may claim any number.
+    return min(_count(header, f"{packed}NAXIS"), 999)
 
 
 def _count(header: Mapping[str, Any], key: str) -> int:
