@@ -226,7 +226,8 @@ class Candidates:
 def _companions(sources: Sequence[str], layout: str | None) -> dict[str, Mapping[str, str]]:
     """Files of the candidates whose stamps lie in a file each, by the one that they are named after."""
     from ..readers import load_layout
-    from ..readers.sources import StampFiles, expand, group_files
+    from ..readers.grouping import group_files
+    from ..readers.sources import StampFiles, expand
 
     grouped = group_files(expand(sources), load_layout(layout))
     found = (item for item in grouped if isinstance(item, StampFiles))

@@ -19,8 +19,9 @@ from typing import Any
 
 from ..errors import ReadError, TransientnetError, UsageError
 from ..triplet import Triplet
+from .grouping import group_files
 from .sniff import FORMATS, Loaded, sniff
-from .sources import StampFiles, expand, group_files, stem
+from .sources import StampFiles, expand, stem
 from .surveys import Layout, load_layout
 
 __all__ = [

@@ -22,10 +22,11 @@ from ..triplet import Triplet
 from .arrays import read_planes
 from .candidate import from_images, from_record
 from .fits import load_image
+from .grouping import group_files
 from .image import Image
 from .json import unpacked
 from .sniff import columns, sniff
-from .sources import StampFiles, group_files, stem
+from .sources import StampFiles, stem
 from .surveys import Layout, channel_of, match_channels, match_role, normalise
 
 __all__ = ["path_columns", "read", "read_rows", "read_stamps"]

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from ..errors import ReadError
 from ..triplet import Triplet
 from .candidate import from_images, from_record
+from .grouping import channel_of_file
 from .hdus import Hdu, first_image, hdu_image, header_values, pick, read_hdus
 from .image import Image
 from .sniff import Loaded, open_file
-from .sources import channel_of_file, stem
+from .sources import stem
 from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, gunzip, plain_file
 from .surveys import Layout, channel_of, match_channels
 

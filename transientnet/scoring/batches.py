@@ -106,7 +106,8 @@ def find_inputs(
 ) -> list[Input]:
     """The inputs that paths, globs and folders mean, in order; files of one candidate are one input."""
     from ..readers import load_layout
-    from ..readers.sources import expand, group_files
+    from ..readers.grouping import group_files
+    from ..readers.sources import expand
 
     paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     return list(group_files(expand([os.fspath(path) for path in paths]), load_layout(layout)))
