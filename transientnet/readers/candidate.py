@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..errors import ReadError
 from ..triplet import CHANNELS, Triplet
-from .image import Image, oriented_like
+from .image import SCALES, Image, oriented_like
 from .stamp import decode_image
 from .surveys import Layout, combined, match_channels, match_roles, recognise
 
@@ -23,6 +23,8 @@ _DEPTH = 3
 #: Rows and columns to add before and behind; empty if none.
 _Edges = tuple[()] | tuple[tuple[int, int], tuple[int, int]]
 _MJD = 2400000.5
+#: Logarithm of the ratio of two pixel scales that may be of one camera.
+_SAME_SAMPLING = 0.2
 
 
 def from_images(
@@ -66,16 +68,17 @@ def from_images(
     scalars = scalars or {}
     roles = _Roles(scalars, layout)
     group = roles.text("group")
-    known = layout if layout.name else recognise((*hints, *roles.texts("survey"), group or "", id))
-    survey = known or layout
+    scale = _plausible(roles.number("pixel_scale")) or _first(images, "pixel_scale")
+    survey = layout if layout.name else _survey(roles, hints, (group or "", id), scale) or layout
     if survey is not layout:
         roles = _Roles(scalars, combined(layout, survey))
     meta = {"source": source, **(_meta(roles, survey) if scalars else {})}
     if survey.name:
         meta["survey"] = survey.name
     stamps = {c: None if (i := images.get(c)) is None else oriented_like(i, science.matrix) for c in CHANNELS}
-    scale = roles.number("pixel_scale") or _first(stamps, "pixel_scale")
-    fwhm = roles.number("fwhm") or science.fwhm or _first(stamps, "fwhm")
+    scale = _plausible(roles.number("pixel_scale")) or _first(images, "pixel_scale")
+    # Never the reference's: it was taken in another night.
+    fwhm = roles.number("fwhm") or _first({c: images.get(c) for c in ("science", "difference")}, "fwhm")
     for name, own, usual in (("pixel_scale", scale, survey.pixel_scale), ("fwhm", fwhm, survey.fwhm)):
         if own is not None or usual is not None:
             meta[f"{name}_from"] = "file" if own is not None else "survey"
@@ -100,6 +103,28 @@ def from_images(
         group=group,
         meta=meta,
     )
+
+
+def _survey(
+    roles: _Roles, hints: tuple[str, ...], names: tuple[str, ...], scale: float | None
+) -> Layout | None:
+    """The survey that took the stamps.
+
+    The name of an object tells who discovered it: other telescopes look at it too. So it counts only where
+    nothing names an instrument, and the sampling is not another one.
+    """
+    told = recognise((*hints, *roles.texts("survey")))
+    if told is not None or roles.texts("instrument"):
+        return told
+    named = recognise(names)
+    usual = None if named is None else named.pixel_scale
+    if scale is not None and usual is not None and abs(math.log(scale / usual)) > _SAME_SAMPLING:
+        return None
+    return named
+
+
+def _plausible(scale: float | None) -> float | None:
+    return scale if scale is not None and SCALES[0] < scale < SCALES[1] else None
 
 
 def _padded(image: Image, edges: _Edges | None, shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -286,7 +311,8 @@ def _cut_off(shape: tuple[int, ...], roles: _Roles, survey: Layout) -> _Edges | 
     A stamp smaller than the survey's own, or longer one way than the other, was cut at the edge of the
     chip. The side follows from the position on the chip: nearer to the origin than half a stamp is a cut
     on the low side. Without the survey's size a rectangle may be meant so: then it counts as cut only when
-    position or distance to the edge agree with the missing pixels.
+    position or distance to the edge agree with the missing pixels. As many rows as columns are missing where
+    somebody cropped a stamp about its centre: it counts as cut at a corner only if the distance agrees.
     """
     size = survey.stamp_size or max(shape)
     missing = [size - n for n in shape]
@@ -294,6 +320,7 @@ def _cut_off(shape: tuple[int, ...], roles: _Roles, survey: Layout) -> _Edges | 
         return ()
     half = size // 2
     edge = roles.number("edge_distance")
+    cropped = missing[0] == missing[1]
     padding = []
     for role, lacking in zip(("y", "x"), missing, strict=True):
         position = roles.number(role)
@@ -301,12 +328,13 @@ def _cut_off(shape: tuple[int, ...], roles: _Roles, survey: Layout) -> _Edges | 
             padding.append((0, 0))
             continue
         if position is None:
-            return None
+            return () if cropped and survey.stamp_size else None
         below = half - (round(position) - 1)
+        at_edge = edge is not None and abs(half - edge - lacking) <= 1
         if below > 0 and abs(below - lacking) <= 1:
             padding.append((lacking, 0))
-        elif below <= 0 and (survey.stamp_size or (edge is not None and abs(half - edge - lacking) <= 1)):
+        elif below <= 0 and (at_edge or (survey.stamp_size and not cropped)):
             padding.append((0, lacking))
         else:
-            return None
+            return () if cropped else None
     return (padding[0], padding[1])

@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError
-from ..triplet import Triplet
+from ..triplet import CHANNELS, Triplet
 from .candidate import from_images, from_record
 from .grouping import channel_of_file
 from .hdus import Hdu, first_image, hdu_image, header_values, pick, read_hdus
-from .image import Image
+from .image import SCALE_KEYS, Image, facts
 from .sniff import Loaded, open_file
 from .sources import stem
+from .stacks import ORDER_NAMES, declared_order
 from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, gunzip, plain_file
-from .surveys import Layout, channel_of, match_channels
+from .surveys import Layout, channel_of, match_channels, match_role, normalise
 
 __all__ = ["load_image", "read"]
 
@@ -29,6 +30,10 @@ _SHARED = ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN", "FILTER", "BAND", "MJD", 
 
 
 _NUMBERED = re.compile(r"(.*?)[ _.-]?([0-9]{1,9})")
+
+
+#: The stamps of a candidate, and the keywords of their own HDUs where a file has many candidates.
+_Candidate = tuple[dict[str, Image | None], Mapping[str, Any]]
 
 
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
@@ -48,7 +53,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     if isinstance(found, tuple):
         _refuse_lone(path)
         image, scalars = found
-        candidates: list[dict[str, Image | None]] = [{"science": image}]
+        candidates: list[_Candidate] = [({"science": image}, {})]
     elif images := [hdu for hdu in found if hdu.data is not None and hdu.data.size and hdu.kind == "image"]:
         candidates = _candidates(path, found, images, layout)
         scalars = header_values(found)
@@ -57,10 +62,13 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         return
     if len(candidates) > 1:
         scalars = {key: scalars[key] for key in _SHARED if key in scalars}
-    for i, channels in enumerate(candidates):
+    # What the decoded stamps have told: the WCS goes before these.
+    listed = layout.fields.get("pixel_scale", ())
+    scalars = {key: value for key, value in scalars.items() if key not in SCALE_KEYS or key in listed}
+    for i, (channels, own) in enumerate(candidates):
         name = stem(path) if len(candidates) == 1 else f"{stem(path)}_{i}"
         try:
-            yield from_images(channels, id=name, source=path, layout=layout, scalars=scalars)
+            yield from_images(channels, id=name, source=path, layout=layout, scalars={**scalars, **own})
         except ReadError as error:
             yield Triplet.unreadable(name, path, str(error))
 
@@ -115,9 +123,7 @@ def _refuse_lone(path: str) -> None:
         )
 
 
-def _candidates(
-    path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: Layout
-) -> list[dict[str, Image | None]]:
+def _candidates(path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: Layout) -> list[_Candidate]:
     """Channel to image, for each candidate."""
     names = list(dict.fromkeys(hdu.name for hdu in images))
     numbers = {str(hdu.index): hdu for hdu in images}
@@ -135,7 +141,7 @@ def _candidates(
         if "science" not in channels and len(unnamed) == 1:
             channels["science"] = unnamed
         if any(len(members) > 1 for members in channels.values()):
-            return [_images(hdus, members) for members in _by_version(channels)]
+            return [(_images(hdus, members), _own(members)) for members in _by_version(channels)]
         members = {channel: members[0] for channel, members in channels.items()}
     elif len(images) == 1:
         return _cube(path, images[0], hdus, layout)
@@ -148,7 +154,7 @@ def _candidates(
         )
     if list(members) == ["science"] and members["science"].data is not None:
         return _cube(path, members["science"], hdus, layout)
-    return [_images(hdus, members)]
+    return [(_images(hdus, members), {})]
 
 
 def _numbered(hdu: Hdu) -> Hdu | None:
@@ -168,6 +174,28 @@ def _images(hdus: Sequence[Hdu], members: Mapping[str, Hdu]) -> dict[str, Image 
     }
 
 
+def _own(members: Mapping[str, Hdu]) -> dict[str, Any]:
+    """Keywords of a candidate's own HDUs, the science stamp's first; the structure of the file is none."""
+    own: dict[str, Any] = {}
+    for channel in reversed(CHANNELS):
+        if channel in members:
+            own |= members[channel].header
+    return {key: value for key, value in own.items() if key not in SCALE_KEYS}
+
+
+def _declared(hdu: Hdu) -> list[str] | None:
+    """The order of planes in a cube's header: ``CHANNELS = 'ref,sci,diff'``, or ``PLANE1 = 'ref'``…"""
+    for key, value in hdu.told.items():
+        if isinstance(value, str) and normalise(key) in ORDER_NAMES:
+            return [value]
+        if isinstance(value, str) and key[-1:] == "1" and channel_of(value) is not None:
+            values = [hdu.told.get(f"{key[:-1]}{i + 1}") for i in range(len(CHANNELS))]
+            known = [value for value in values if isinstance(value, str) and channel_of(value) is not None]
+            if len(known) > 1:
+                return known
+    return None
+
+
 def _by_version(channels: Mapping[str, Sequence[Hdu]]) -> Iterator[dict[str, Hdu]]:
     """Candidates of repeated extensions: by EXTVER where it tells them apart, else by their order."""
     if all(len({hdu.version for hdu in members}) == len(members) for members in channels.values()):
@@ -178,28 +206,32 @@ def _by_version(channels: Mapping[str, Sequence[Hdu]]) -> Iterator[dict[str, Hdu
         yield {channel: members[key] for channel, members in keyed.items() if key in members}
 
 
-def _cube(path: str, hdu: Hdu, hdus: Sequence[Hdu], layout: Layout) -> list[dict[str, Image | None]]:
+def _cube(path: str, hdu: Hdu, hdus: Sequence[Hdu], layout: Layout) -> list[_Candidate]:
     """One image HDU: a lone science stamp, a triplet, or a stack of triplets."""
     image = hdu_image(hdu, pick(hdus, "mask"), pick(hdus, "psf"))
     if image is None:
         raise ReadError(f"{path}: no pixels")
-    cube, count = image.data, len(layout.order)
+    order = declared_order(_declared(hdu), layout, path)
+    cube, count = image.data, len(order)
     if cube.ndim == 2:
         _refuse_lone(path)
-        return [{"science": image}]
+        return [({"science": image}, {})]
     if cube.ndim in (3, 4) and cube.shape[-3] != count and cube.shape[-1] == count:
         cube = np.moveaxis(cube, -1, -3)
     if cube.ndim not in (3, 4) or cube.shape[-3] != count:
         raise ReadError(
             f"{path}: an array of shape {cube.shape} is no ({count}, H, W) cube of "
-            f"{', '.join(layout.order)}; give the order of its channels in a layout"
+            f"{', '.join(order)}; give the order of its channels in a layout"
         )
     stack: npt.NDArray[Any] = cube.reshape(-1, *cube.shape[-3:])
     return [
-        {
-            channel: Image(plane, image.pixel_scale, image.fwhm)
-            for channel, plane in zip(layout.order, planes, strict=True)
-        }
+        (
+            {
+                channel: Image(plane, image.pixel_scale, image.fwhm)
+                for channel, plane in zip(order, planes, strict=True)
+            },
+            {},
+        )
         for planes in stack
     ]
 
@@ -216,13 +248,26 @@ def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Trip
             yield from read_rows(_records(path, hdu), channels, path, layout)
             return
         if match_channels([name for name in hdu.rows.names if name not in texts], layout):
-            hints = tuple(
-                str(hdu.header.get(key, "")) for key in ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN")
-            )
+            hints = tuple(str(hdu.told.get(key, "")) for key in ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN"))
+            known = _told_of_all(hdu, layout)
             for i, record in enumerate(_records(path, hdu)):
+                record = {**known, **record}
                 yield from_record(record, id=f"{stem(path)}_{i}", source=path, layout=layout, hints=hints)
             return
     raise ReadError(f"{path}: no image, and no table with a column named like a stamp")
+
+
+def _told_of_all(hdu: Hdu, layout: Layout) -> dict[str, float]:
+    """Sampling and seeing in a table's header, as far as no column has them."""
+    scale, fwhm, _ = facts(hdu.told, hdu.comment)
+    told = {"pixel_scale": scale, "fwhm": fwhm}
+    names = {"pixel_scale": "PIXSCALE", "fwhm": "FWHMPX"}
+    columns = tuple(hdu.rows.names)
+    return {
+        names[role]: value
+        for role, value in told.items()
+        if value is not None and not match_role(columns, role, layout)
+    }
 
 
 def _records(path: str, hdu: Hdu) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -41,7 +41,7 @@ MAX_RATIO = 1000
 
 #: What an HDU is when it is not a stamp, by its name.
 _KINDS = {
-    "mask": re.compile(r"mask|bpm|badpix"),
+    "mask": re.compile(r"mask|msk|bpm|badpix"),
     "psf": re.compile(r"psf"),
     "other": re.compile(
         r"unc|var|err|sigma|noise|rms|weight|wht|wgt|ivar|dq|flag|scorr|snr|score|kernel|exptime"
@@ -53,6 +53,8 @@ _COUNT = re.compile(rb"(NAXIS[0-9 ]{3}|ZNAXIS[0-9 ]{2}|TFIELDS |[PG]COUNT  )= *(
 _NUMBERED = ("NAXIS", "ZNAXIS", "TFIELDS")
 #: Magic, two sides, scale, sum and bit planes.
 _HCOMPRESS_HEADER = 25
+#: Keywords of a primary header that tells nothing: SIMPLE, BITPIX, NAXIS, EXTEND.
+_BARE = 4
 _NAME_KEYS = ("EXTNAME", "HDUNAME", "STAMP_TYPE", "STAMPTYP", "IMTYPE", "IMAGETYP")
 
 
@@ -67,6 +69,19 @@ class Hdu:
     comments: Mapping[str, str]
     data: npt.NDArray[Any] | None = None
     rows: Any = None
+    inherited: Hdu | None = None
+    """A primary HDU without pixels, whose header holds for all others (the standard's INHERIT)."""
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """The header, with what it inherits."""
+        return self.header if self.inherited is None else {**self.inherited.header, **self.header}
+
+    def comment(self, key: str) -> str:
+        """Comment of a keyword that is `told`."""
+        if key in self.header or self.inherited is None:
+            return self.comments.get(key, "")
+        return self.inherited.comments.get(key, "")
 
     @property
     def kind(self) -> str:
@@ -96,18 +111,29 @@ def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
     """
     plain = _plain_hdus(data) if isinstance(data, bytes) else None
     if plain is not None:
-        return plain
+        return _related(plain)
     try:
         with warnings.catch_warnings():
             # astropy warns of every repaired card; a stamp that decodes is good enough.
             warnings.simplefilter("ignore")
-            return list(_hdus(data, limit))
+            return _related(list(_hdus(data, limit)))
     except ReadError:
         raise
     except MemoryError as error:
         raise ReadError("the FITS file asks for more memory than there is") from error
     except Exception as error:  # astropy answers damaged headers with nearly every exception there is
         raise ReadError(f"damaged FITS: {type(error).__name__}: {error}") from error
+
+
+def _related(hdus: list[Hdu]) -> list[Hdu]:
+    """What only all HDUs together tell: headers that are inherited, and names that tell nothing apart."""
+    images = [hdu for hdu in hdus if hdu.data is not None]
+    if len(images) > 1 and len({hdu.name for hdu in images}) == 1 and "EXTNAME" not in images[0].header:
+        hdus = [replace(hdu, name="") if hdu.data is not None else hdu for hdu in hdus]
+    first = hdus[0] if hdus else None
+    if first is None or first.data is not None or len(first.header) <= _BARE:
+        return hdus
+    return [first, *(replace(hdu, inherited=first) for hdu in hdus[1:])]
 
 
 def _plain_hdus(data: bytes) -> list[Hdu] | None:
@@ -267,7 +293,7 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
     """The HDU as an `Image`, None where it holds no pixels."""
     if hdu.data is None or hdu.data.size == 0:
         return None
-    scale, fwhm, matrix = facts(hdu.header, lambda key: hdu.comments[key])
+    scale, fwhm, matrix = facts(hdu.told, hdu.comment)
     if psf is not None and psf.data is not None and fwhm is None:
         fwhm = psf_fwhm(psf.data)
     data = hdu.data

@@ -11,15 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SCALES", "Image", "facts", "oriented_like", "psf_fwhm"]
+__all__ = ["SCALES", "SCALE_KEYS", "Image", "facts", "oriented_like", "psf_fwhm"]
 
 #: Plausible arcsec per pixel of a telescope that takes stamps; beyond it a header is not believed.
-SCALES = (1e-3, 600.0)
+SCALES = (5e-3, 600.0)
 #: Plausible FWHM in pixels.
 _FWHMS = (0.3, 200.0)
 
-_SCALE_KEYS = ("PIXSCALE", "PIXSCAL1", "PIXELSCALE", "PIXELSCL", "PLATESCL", "SECPIX", "SECPIX1", "PSCALE")
+SCALE_KEYS = ("PIXSCALE", "PIXSCAL1", "PIXELSCALE", "PIXELSCL", "PLATESCL", "SECPIX", "SECPIX1", "PSCALE")
+"""Keywords of the pixel scale; a WCS goes before them, which follows binning and resampling."""
 _FWHM_KEYS = ("PSF_FWHM", "PSFFWHM", "FWHM_PX", "FWHMPX", "FWHM_PIX", "MEDFWHM", "FWHMMED", "FWHM", "SEEING")
+#: Units in the words of comments and keywords.
+_ARCSEC = re.compile(r"\barc[ -]?s|\basec\b|\"")
+_PIXELS = re.compile(r"\b(?:px|pxl|pix(?:els?)?)\b")
+#: What a further keyword says of the seeing that is not the seeing of this image.
+_NOT_THE_SEEING = re.compile(r"err|std|rms|sig|dis|ref|te?mp|min|max|num|npix")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,23 +60,43 @@ def facts(
         if not SCALES[0] < scale < SCALES[1]:
             scale = matrix = None
     if scale is None:
-        scale = next((v for key in _SCALE_KEYS if (v := _positive(header, key, *SCALES)) is not None), None)
+        scale = next((v for key in SCALE_KEYS if (v := _sampling(header, key, comment)) is not None), None)
     return scale, _fwhm(header, comment, scale), matrix
 
 
+def _sampling(header: Mapping[str, Any], key: str, comment: Callable[[str], str]) -> float | None:
+    value = _number(header, key, math.nan)
+    value *= 3600 if re.search(r"\bdeg", comment(key).lower()) else 1
+    return value if SCALES[0] < value < SCALES[1] else None
+
+
 def _fwhm(header: Mapping[str, Any], comment: Callable[[str], str], scale: float | None) -> float | None:
-    for key in _FWHM_KEYS:
+    further = [key for key in header if ("FWHM" in key or "SEEING" in key) and key not in _FWHM_KEYS]
+    for key in (*_FWHM_KEYS, *further):
         value = _positive(header, key, 0.0, math.inf)
         if value is None:
             continue
-        unit = comment(key).lower()
-        arcsec = "arcs" in unit or '"' in unit or (key == "SEEING" and "pix" not in unit)
-        if arcsec and scale is None:
+        known = key in _FWHM_KEYS
+        words = comment(key).lower() if known else f"{comment(key)} {_spaced(key)}".lower()
+        arcsec, pixels = _ARCSEC.search(words), _PIXELS.search(words)
+        if not known and ((arcsec or pixels) is None or _NOT_THE_SEEING.search(key.lower())):
             continue
-        pixels = value / scale if arcsec and scale is not None else value
-        if _FWHMS[0] < pixels < _FWHMS[1]:
-            return pixels
+        # Of two units the first one is the value's.
+        in_arcsec = (
+            arcsec.start() < (pixels.start() if pixels else len(words))
+            if arcsec
+            else key == "SEEING" and not pixels
+        )
+        if in_arcsec and scale is None:
+            continue
+        width = value / scale if in_arcsec and scale is not None else value
+        if _FWHMS[0] < width < _FWHMS[1]:
+            return width
     return None
+
+
+def _spaced(key: str) -> str:
+    return re.sub(r"[^A-Z0-9]+", " ", key)
 
 
 def _positive(header: Mapping[str, Any], key: str, low: float, high: float) -> float | None:

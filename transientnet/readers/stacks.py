@@ -30,6 +30,7 @@ __all__ = [
     "STACK_NAMES",
     "Rows",
     "check_dtype",
+    "declared_order",
     "filled",
     "read_stack",
 ]
@@ -224,6 +225,19 @@ def _order(arrays: Mapping[str, Rows], declared: Any, layout: Layout, where: str
         if not keys:
             return tuple(layout.order)
         declared = _whole(arrays[keys[0]]).ravel().tolist()
+    return declared_order(declared, layout, where)
+
+
+def declared_order(declared: Any, layout: Layout, where: str) -> tuple[str, ...]:
+    """Channels in the order that a source declares in words; in the layout's, if it declares none.
+
+    Raises
+    ------
+    ReadError
+        The words are not science, reference and difference.
+    """
+    if declared is None or layout.order != Layout().order:
+        return tuple(layout.order)
     items = [declared] if isinstance(declared, str | bytes) else declared
     texts = [item.decode("ascii", "replace") if isinstance(item, bytes) else str(item) for item in items]
     words = [word for text in texts for word in re.split(r"[\s,;/|]+", text) if word]

@@ -98,9 +98,10 @@ _ROLES: dict[str, tuple[str, ...]] = {
     "edge_distance": ("mindtoedge", "disttoedge", "edgedistance", "edgedist"),
     "x": ("xpos", "x", "ximage", "xwinimage", "xcentroid"),
     "y": ("ypos", "y", "yimage", "ywinimage", "ycentroid"),
-    "pixel_scale": ("pixelscale", "pixscale", "pixscal", "platescale", "secpix", "scale"),
+    "pixel_scale": ("pixelscale", "pixscale", "pixscal", "platescale", "secpix"),
     "fwhm": ("fwhmpx", "fwhmpix", "psffwhmpx", "seeingpx", "seeingpix"),
     "source_fwhm": ("fwhm", "fwhmimage"),
+    "instrument": ("telescop", "telescope", "instrume", "instrument"),
     "survey": ("survey", "publisher", "telescop", "telescope", "instrume", "instrument", "origin", "filter"),
 }
 
