@@ -86,9 +86,9 @@ class Plan:
         Real stamps are drawn by their class's rarity to this power.
     """
 
-    chunks: int = 24
+    chunks: int = 72
     batches: int = 20
-    pretrain_steps: int = 2000
+    pretrain_steps: int = 6000
     pretrain_batch: int = 128
     pretrain_rate: float = 4e-3
     folds: int = 5
