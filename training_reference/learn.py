@@ -92,7 +92,7 @@ class Plan:
     pretrain_batch: int = 128
     pretrain_rate: float = 4e-3
     folds: int = 5
-    seeds: int = 2
+    seeds: int = 4
     steps: int = 400
     real: int = 64
     semi: int = 16
