@@ -23,7 +23,7 @@ pytest.importorskip("onnxscript")
 
 from transientnet.adapt import crossfit  # noqa: E402
 from transientnet.adapt.augment import Augmentation  # noqa: E402
-from transientnet.adapt.crossfit import Survey, cross_fit, make_folds  # noqa: E402
+from transientnet.adapt.crossfit import Survey, _calibrated, _choose, cross_fit, make_folds  # noqa: E402
 from transientnet.adapt.experiment import sentence, significance  # noqa: E402
 from transientnet.adapt.export import export_onnx  # noqa: E402
 from transientnet.adapt.network import NetworkConfig, StampNetwork  # noqa: E402
@@ -166,7 +166,9 @@ def test_figures_come_from_rows_left_out(adapted: AdaptResult) -> None:
     assert cv["new"]["n_groups"] == 12
     assert metrics["labels"]["counts"] == {"bogus": 12, "real": 12}
     chosen = metrics["training"]["candidates"].index(metrics["training"]["chosen"])
-    assert chosen == int(np.argmin(metrics["training"]["left_out_loss"]))
+    losses = metrics["training"]["left_out_loss"]
+    untuned = metrics["training"]["candidates"].index("probe") + 1
+    assert chosen in (int(np.argmin(losses)), int(np.argmin(losses[:untuned])))
     assert [point["labels"] for point in metrics["learning_curve"]][-1] == 16
     assert not metrics["interrupted"]
 
@@ -447,3 +449,19 @@ def test_planted_label_errors_are_doubted() -> None:
     assert len(found) <= 20
     assert doubts[0]["p_likelier"] > doubts[0]["p_label"]
     assert doubtful(p, truth, ["a", "b", "c"]) == [] or len(doubtful(p, truth, ["a", "b", "c"])) < 10
+
+
+@pytest.mark.parametrize(("gain", "wins"), [(0.0, False), (0.02, False), (3.0, True)])
+def test_fine_tuning_is_chosen_only_where_it_is_surely_better(gain: float, wins: bool) -> None:
+    rng = np.random.default_rng(1)
+    count = 60
+    y = torch.arange(count) % 2
+    margin = rng.normal(1.0, 1.0, count) * np.where(y.numpy(), 1, -1)
+    noisy = margin + rng.normal(0, 0.5, count)
+    # Fine-tuning helps all by `gain`, and each one by chance.
+    tuned = margin + gain * np.where(y.numpy(), 1, -1) + rng.normal(0, 0.5, count)
+    joined = [np.stack([-m, m], axis=1).astype(np.float32) / 2 for m in (noisy, tuned)]
+    survey = Survey(torch.zeros(count, 1), y, torch.ones(count), np.arange(count))
+    rows = np.arange(count)
+    calibrations = [_calibrated(logits, survey, rows) for logits in joined]
+    assert (_choose(joined, calibrations, survey, rows, untuned=1) == 1) is wins

@@ -91,10 +91,11 @@ def table(results: dict[str, Any]) -> str:
             lines.append(" | ".join([f"| `{head}`", f"{name}: {part['evidence']}", count, *cells]) + " |")
     binary = results["models"]["realbogus"]
     lines += ["", "Recall of catalogue-matched reals (`realbogus`):", ""]
-    lines += ["| rows | false positive rate | n | recall |", "| --- | --- | --- | --- |"]
+    lines += ["| rows | false positive rate | reals | bogus | recall |", "| --- | --- | --- | --- | --- |"]
     for row in binary["catalogue"]["recall"]:
         recall = _interval(row["recall"], *row["interval"], percent=True)
-        lines.append(f"| {row['rows']} | {row['false_positive_rate']:.0%} | {row['n']} | {recall} |")
+        cells = [row["rows"], f"{row['false_positive_rate']:.0%}", str(row["n"]), str(row["bogus"]), recall]
+        lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Recall per magnitude at 5 % false positives (`realbogus`, training labels):", ""]
     lines += ["| magnitude | n | recall |", "| --- | --- | --- |"]
     for row in binary["brightness"]:

@@ -86,13 +86,13 @@ class Plan:
         Real stamps are drawn by their class's rarity to this power.
     """
 
-    chunks: int = 24
+    chunks: int = 120
     batches: int = 20
-    pretrain_steps: int = 2000
+    pretrain_steps: int = 15000
     pretrain_batch: int = 128
     pretrain_rate: float = 4e-3
     folds: int = 5
-    seeds: int = 2
+    seeds: int = 4
     steps: int = 400
     real: int = 64
     semi: int = 16
@@ -153,14 +153,20 @@ def simulate_chunk(path: Path, index: int, batches: int) -> None:
 
 def load_simulation(paths: list[Path]) -> tuple[np.ndarray, Targets]:
     """Stamps of all chunks and their targets."""
-    tensors: list[np.ndarray] = []
     truth: dict[str, list[np.ndarray]] = {"real": [], "morphology": [], "science": []}
     for path in paths:
         with np.load(path, allow_pickle=False) as chunk:
-            tensors.append(chunk["tensor"])
             for name, parts in truth.items():
                 parts.append(chunk[name])
-    return np.concatenate(tensors), _targets(*(np.concatenate(parts) for parts in truth.values()))
+    # Gigabytes: filled in place, not put together from copies.
+    tensor = np.empty((sum(map(len, truth["real"])), 3, CONTRACT.size, CONTRACT.size), np.float16)
+    at = 0
+    for path in paths:
+        with np.load(path, allow_pickle=False) as chunk:
+            stamps = chunk["tensor"]
+            tensor[at : at + len(stamps)] = stamps
+            at += len(stamps)
+    return tensor, _targets(*(np.concatenate(parts) for parts in truth.values()))
 
 
 def _targets(real: np.ndarray, morphology: np.ndarray, science: np.ndarray) -> Targets:

@@ -140,20 +140,33 @@ def _survey_score(real: np.ndarray, alerts: Alerts, resamples: int) -> dict[str,
 
 
 def _catalogue_recall(real: np.ndarray, alerts: Alerts) -> list[dict[str, Any]]:
-    """Recall of catalogue-matched reals at false positive rates measured on all bogus."""
-    bogus = np.sort(real[alerts.binary == 0])
+    """Recall of catalogue-matched reals at false positive rates measured on the bogus of the same rows.
+
+    Where the packet has one, the survey's own score is judged alike: how much of what is lost lies in
+    the labels.
+    """
+    matched, bogus = alerts.evidence == "catalogue", alerts.binary == 0
+    scored = np.isfinite(alerts.score)
+    judged = {
+        "all": (real, matched, bogus),
+        "not seen as bogus": (real, matched & (alerts.vetted != 0), bogus),
+        "with a survey score": (real, matched & scored, bogus & scored),
+        "the same, judged by the survey's score": (alerts.score, matched & scored, bogus & scored),
+    }
     rows = []
     for rate in (0.01, 0.05):
-        threshold = float(np.quantile(bogus, 1 - rate, method="higher"))
-        matched = alerts.evidence == "catalogue"
-        for name, which in (("all", matched), ("not seen as bogus", matched & (alerts.vetted != 0))):
-            found, n = int((real[which] > threshold).sum()), int(which.sum())
+        for name, (score, reals, others) in judged.items():
+            if not (reals.any() and others.any()):
+                continue
+            threshold = float(np.quantile(score[others], 1 - rate, method="higher"))
+            found, n = int((score[reals] > threshold).sum()), int(reals.sum())
             rows.append(
                 {
                     "rows": name,
                     "false_positive_rate": rate,
                     "threshold": threshold,
                     "n": n,
+                    "bogus": int(others.sum()),
                     "recall": found / n,
                     "interval": list(wilson(found, n)),
                 }

@@ -64,6 +64,9 @@ from .data import MORPHOLOGY, load
 from .install import ROOT, replace_between
 
 ARMS = ("transfer", "probe", "scratch", "zero-shot", "forest", "grey levels", "untrained")
+BASED = ("transfer", "probe", "zero-shot")
+"""Arms that start from the base model."""
+
 METRICS = {
     "auc": "AUC",
     "accuracy": "Accuracy",
@@ -359,24 +362,22 @@ def plan(quick: bool, morphology: bool) -> Iterator[Trial]:
                 yield Trial(arm, size, seed)
 
 
-def _key(trial: Trial, recipe: str) -> str:
-    return f"{trial.arm}/{trial.size}/{trial.seed}/{recipe}"
-
-
-def _recipe(base: str, morphology: bool) -> str:
-    """What a kept trial depends on: the base weights, the choices and the code that trains."""
+def _keys(trials: list[Trial], base: str, morphology: bool) -> dict[Trial, str]:
+    """Names of trials by what they depend on: target, choices, code, and the base if an arm has one."""
     import transientnet.adapt
 
-    digest = hashlib.sha256(resolve(base)[0].read_bytes())
-    digest.update(repr((AdaptConfig(), morphology)).encode())
+    path, record = resolve(base)
+    digest = hashlib.sha256(repr((AdaptConfig(), record.classes, morphology)).encode())
     for file in sorted(Path(transientnet.adapt.__path__[0]).glob("*.py")):
         digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    alone = digest.hexdigest()[:12]
+    digest.update(path.read_bytes())
+    based = digest.hexdigest()[:12]
+    return {t: f"{t.arm}/{t.size}/{t.seed}/{based if t.arm in BASED else alone}" for t in trials}
 
 
 def compare(base: str, options: argparse.Namespace, morphology: bool) -> None:
     """Do the missing trials of one target, and write its table."""
-    recipe = _recipe(base, morphology)
     kept = options.run / "transfer" / "trials.jsonl"
     known: dict[str, dict[str, float]] = {}
     if kept.is_file():
@@ -384,7 +385,8 @@ def compare(base: str, options: argparse.Namespace, morphology: bool) -> None:
             row = json.loads(line)
             known[row["key"]] = row["found"]
     wanted = list(plan(options.quick, morphology))
-    missing = [trial for trial in wanted if _key(trial, recipe) not in known]
+    keys = _keys(wanted, base, morphology)
+    missing = [trial for trial in wanted if keys[trial] not in known]
     with (
         open(kept, "a", encoding="utf-8") as stream,
         ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool,
@@ -393,14 +395,14 @@ def compare(base: str, options: argparse.Namespace, morphology: bool) -> None:
             pool.submit(run_trial, trial, str(options.data), base, morphology): trial for trial in missing
         }
         for done, job in enumerate(as_completed(jobs), 1):
-            key, found = _key(jobs[job], recipe), job.result()
+            key, found = keys[jobs[job]], job.result()
             known[key] = found
             stream.write(json.dumps({"key": key, "found": found}) + "\n")
             stream.flush()
             print(f"{done}/{len(missing)} {key} AUC {found['auc']:.3f}", file=sys.stderr)
 
     record = resolve(base)[1]
-    summary = summarise({trial: known[_key(trial, recipe)] for trial in wanted})
+    summary = summarise({trial: known[keys[trial]] for trial in wanted})
     target = load_target(str(options.data), base, morphology)
     title = f"{record.id} to {target.name}: {', '.join(target.classes)}"
     text = to_markdown(summary, title, target)

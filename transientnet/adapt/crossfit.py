@@ -5,7 +5,8 @@ All folds start from the same base weights, so the mean of their weights is a ne
 network gives honest logits for the rows that it left out. Along the way every fold offers the same
 candidates: the base model as it is, a new head on frozen features, and averaged weights after more
 and more steps. Which of them is shipped is decided for all folds together, by the left-out
-likelihood: with few labels the run stops early, or keeps the base model.
+likelihood: with few labels the run stops early, or leaves the trunk of the base model as it is unless
+fine-tuning is better by more than its standard error.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 
-from ..calibration import fit_calibration
+from ..calibration import apply, fit_calibration
 from ..errors import LabelError
 from .network import StampNetwork
 from .probe import STRENGTHS, choose_strength, features_of, fit_head
@@ -80,6 +81,7 @@ class CrossFit:
     losses : tuple of float
         Calibrated negative log likelihood of each on left-out rows.
     chosen : int
+        The best, or the best without fine-tuning if that cannot be told from it.
     interrupted : bool
     """
 
@@ -192,8 +194,9 @@ def cross_fit(
     order = np.argsort(rows)
     rows = rows[order]
     joined = [torch.cat([o[k] for o in outputs]).numpy()[order] for k in range(len(candidates))]
-    losses = [_loss(logits, survey, rows) for logits in joined]
-    chosen = int(np.argmin(losses))
+    calibrations = [_calibrated(logits, survey, rows) for logits in joined]
+    losses = [float(found["after"]["nll"]) for found in calibrations]
+    chosen = _choose(joined, calibrations, survey, rows, untuned=candidates.index("probe") + 1)
     return CrossFit(
         average([network[chosen] for network in networks]),
         rows,
@@ -219,15 +222,43 @@ def _probe(start: StampNetwork, features: Tensor, survey: Survey, fold: Fold, se
     return network
 
 
-def _loss(logits: npt.NDArray[np.float32], survey: Survey, rows: Index) -> float:
-    found = fit_calibration(
+def _calibrated(logits: npt.NDArray[np.float32], survey: Survey, rows: Index) -> dict[str, Any]:
+    return fit_calibration(
         logits,
         survey.y[rows].numpy(),
         groups=survey.groups[rows],
         weights=survey.weight[rows].numpy(),
         resamples=0,
     )
-    return float(found["after"]["nll"])
+
+
+def _choose(
+    joined: list[npt.NDArray[np.float32]],
+    calibrations: list[dict[str, Any]],
+    survey: Survey,
+    rows: Index,
+    untuned: int,
+) -> int:
+    """The candidate with the least loss; a fine-tuned one only if it is better by a standard error.
+
+    The first `untuned` candidates have the trunk of the base model. A few left-out labels cannot tell
+    which of many candidates is the best, and the least of many noisy losses is too good to be true (the
+    one-standard-error rule of Breiman et al. 1984, over sky objects).
+    """
+    losses = [found["after"]["nll"] for found in calibrations]
+    best, plain = int(np.argmin(losses)), int(np.argmin(losses[:untuned]))
+    if best < untuned:
+        return best
+    y, weight = survey.y[rows].numpy(), survey.weight[rows].numpy()
+
+    def loss(k: int) -> npt.NDArray[np.float64]:
+        given = apply(joined[k], calibrations[k])[np.arange(len(y)), y]
+        return np.asarray(-weight * np.log(np.maximum(given.astype(np.float64), 1e-12)))
+
+    _, group = np.unique(survey.groups[rows], return_inverse=True)
+    gain = np.bincount(group, loss(plain) - loss(best))
+    error = np.sqrt(len(gain)) * gain.std(ddof=1) / weight.sum()
+    return best if losses[plain] - losses[best] > error else plain
 
 
 def fingerprint(*parts: Any) -> str:
