@@ -234,7 +234,8 @@ def test_strangers_get_nothing_from_the_running_server(folder: Path) -> None:
 
         assert status(at.path) == 200
         assert status(f"{at.path}api/table") == 200
-        for path in ("/", "/api/table", "/app.js", f"{at.path[:-2]}x/", "//", f"/x{at.path}"):
+        nearly = at.path[:-2] + ("y/" if at.path.endswith("x/") else "x/")
+        for path in ("/", "/api/table", "/app.js", nearly, "//", f"/x{at.path}"):
             assert status(path) == 403, path
         for path in ("../../etc/passwd", "..%2f..%2fetc%2fpasswd", "link", "s.npz", "my.csv", "%00"):
             assert status(at.path + path) in (403, 404), path

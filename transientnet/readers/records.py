@@ -279,8 +279,8 @@ def _record(steps: list[tuple[str | None, Any]]) -> Read:
 def _leaping(head: Read, rest: Read, tail: Read, lead: bytes) -> Read:
     """Read `head`, and behind what nobody wants `tail`; `rest` does both step by step.
 
-    A record that ends with its data proves the leap right: `tail` must end there too, with no value null,
-    so that neither a history that holds a cutout's first bytes nor an absent cutout can shift the fields.
+    A record that ends with its data proves the leap right: `tail` must end there too, and every cutout must
+    begin as one, so that neither a history that holds such bytes nor an absent cutout shifts the fields.
     """
     leads = re.compile(lead + rb"\Z", re.DOTALL)
 
@@ -293,12 +293,19 @@ def _leaping(head: Read, rest: Read, tail: Read, lead: bytes) -> Read:
                 more, end = tail(data, field.start())
             except DAMAGE:
                 end = -1
-            if end == len(data) and all(value is not None for value in more.values()):
+            if end == len(data) and all(map(_whole, more.values())):
                 return {**found, **more}, end
         more, at = rest(data, at)
         return {**found, **more}, at
 
     return read
+
+
+def _whole(value: Any) -> bool:
+    """Whether a field's value is there, and begins as a cutout if it is bytes."""
+    if isinstance(value, dict):
+        return all(map(_whole, value.values()))
+    return value.startswith(_CUTOUTS) if isinstance(value, bytes) else value is not None
 
 
 def _union(branches: list[Read]) -> Read:
