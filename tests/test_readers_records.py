@@ -11,7 +11,7 @@ from typing import Any
 import fastavro
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from transientnet.errors import ReadError
@@ -108,7 +108,8 @@ def test_any_record_and_any_part_of_it_is_read_as_fastavro_reads_it(data: Any) -
                 read(raw[:cut], 0)
 
 
-CONTENT = st.sampled_from([b"\x1f\x8b\x08", b"SIMPLE  =", b""]).flatmap(
+GZIP = b"\x1f\x8b\x08"
+CONTENT = st.sampled_from([GZIP, b"SIMPLE  =", b""]).flatmap(
     lambda magic: st.binary(max_size=4).map(magic.__add__)
 )
 CUTOUT = {"type": "record", "name": "cutout", "fields": [
@@ -117,6 +118,10 @@ STAMP = st.none() | st.fixed_dictionaries({"fileName": st.text(max_size=3), "sta
 
 
 @settings(max_examples=300, deadline=None)
+@example([], (None, {"fileName": "\x80\U00010000\U00010000", "stampData": GZIP}, None), None, [], True)
+@example(
+    [], (None, {"fileName": "", "stampData": b""}, {"fileName": "", "stampData": GZIP}), "", ["0", ""], False
+)
 @given(
     history=st.lists(CONTENT, max_size=3),
     stamps=st.tuples(STAMP, STAMP, STAMP),

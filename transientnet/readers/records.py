@@ -291,7 +291,7 @@ def _leaping(head: Read, rest: Read, tail: Read, lead: bytes) -> Read:
         if field is not None:
             try:
                 more, end = tail(data, field.start())
-            except DAMAGE:
+            except (*DAMAGE, ReadError):
                 end = -1
             if end == len(data) and all(map(_whole, more.values())):
                 return {**found, **more}, end
