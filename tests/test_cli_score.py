@@ -209,7 +209,7 @@ def test_watching_a_folder_scores_what_arrives(tmp_path: Path) -> None:
     try:
         for name in ("a", "b"):
             np.save(folder / f"{name}.npy", stamps(1, ord(name))[0])
-            patience = time.monotonic() + 60
+            patience = time.monotonic() + 120
             # Rows become visible when they are committed.
             while not out.exists() or f"\n{name}," not in out.read_text():
                 assert time.monotonic() < patience, process.poll()
