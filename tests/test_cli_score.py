@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,6 +220,27 @@ def test_watching_a_folder_scores_what_arrives(tmp_path: Path) -> None:
         process.communicate(timeout=60)
     assert process.returncode == 130
     assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["id", "a", "b"]
+
+
+def test_what_arrives_while_the_first_files_are_scored_is_scored_too(night: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "incoming", tmp_path / "scores.csv"
+    shutil.copytree(night, folder)
+    process = start("--watch", folder, "-o", out)
+    try:
+        patience = time.monotonic() + 120
+        while not out.exists() or out.stat().st_size < 20_000:
+            assert time.monotonic() < patience, process.poll()
+            time.sleep(0.01)
+        np.save(folder / "late.npy", stamps(1, 77)[0])
+        while "\nlate," not in out.read_text():
+            assert time.monotonic() < patience, process.poll()
+            time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    names = [line.split(",")[0] for line in out.read_text().splitlines()]
+    assert len(names) == 1 + 3003 + 1
+    assert len(set(names)) == len(names)
 
 
 def test_gallery_and_explanations_are_drawn_beside_the_table(tmp_path: Path) -> None:

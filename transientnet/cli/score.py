@@ -128,7 +128,14 @@ def score(
             seen = triplets if pictures is None else pictures.tap(triplets)
             run.score(score_triplets(seen, classifier, reading, workers=workers), 0)
         sources = [*(files or []), *([] if watch is None else [str(watch)])]
-        inputs, skip = table.remaining(_listed(sources, find, empty_is_fine=watch is not None))
+        listed = _listed(sources, find, empty_is_fine=watch is not None)
+        later: Iterable[list[Any]] = ()
+        if watch is not None:
+            from ..scoring.watch import arrivals
+
+            # Before the first candidate is scored: what arrives during that must not be missed.
+            later = arrivals(watch, listed, stop, layout)
+        inputs, skip = table.remaining(listed)
         if pictures is not None and files:
             from ..readers import open_triplets
 
@@ -143,12 +150,9 @@ def score(
             parts = score_on_cluster(inputs, client, model, reading, skip=skip)
         run.score(parts, len(inputs))
         table.commit()
-        if watch is not None:
-            from ..scoring.watch import arrivals
-
-            for inputs in arrivals(watch, _listed(sources, find, empty_is_fine=True), stop, layout):
-                run.score(score_inputs(inputs, classifier, reading, workers=workers), len(inputs))
-                table.commit()
+        for inputs in later:
+            run.score(score_inputs(inputs, classifier, reading, workers=workers), len(inputs))
+            table.commit()
         table.finish()
         run.advise(classifier.record)
         run.summarise()

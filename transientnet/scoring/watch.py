@@ -33,12 +33,16 @@ def arrivals(
     ----------
     folder : Path
     known : iterable of Input
-        What was there before, and is not given again.
+        What is scored elsewhere. It is not given again unless it changes after this call, so call this
+        with the listing that is being scored: what arrives meanwhile is then given, and nothing is lost.
     stop : object with a bool ``asked``
     layout : str, optional
         How the files are named.
     """
-    done = {_state(item) for item in known}
+    return _arrivals(folder, {_state(item) for item in known}, stop, layout)
+
+
+def _arrivals(folder: Path, done: set[object], stop: Stop, layout: str | None) -> Iterator[list[Input]]:
     before: set[object] = set()
     while not stop.asked:
         try:
