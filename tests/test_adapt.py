@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +278,13 @@ def test_classes_of_the_surveys_own_and_rows_kept_aside(bases: Any, tmp_path: Pa
     assert guess == ["source", "noise", "dipole"]
 
 
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 def test_ctrl_c_leaves_a_model(survey: Any, bases: Any, tmp_path: Path) -> None:
     labels, cutouts, groups = survey
 
@@ -294,6 +305,26 @@ def test_ctrl_c_leaves_a_model(survey: Any, bases: Any, tmp_path: Path) -> None:
     assert result.metrics["interrupted"]
     # One fold of two was finished: the figures are about the rows that it left out.
     assert result.metrics["cross_validation"]["new"]["n"] == 12
+    assert len(classify(cutouts[:2], model=str(result.model))) == 2
+
+
+def test_ctrl_c_in_the_middle_of_two_folds_leaves_a_model(
+    survey: Any, bases: Any, tmp_path: Path, threads: Callable[[int], None]
+) -> None:
+    labels, cutouts, groups = survey
+
+    def impatient(stage: str, done: int, total: int) -> None:
+        if stage == "training" and done == 11:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threads(2)
+    config = replace(QUICK, steps=100_000, threads=2)
+    result = adapt(
+        labels, cutouts=cutouts, groups=groups, base=bases[2], output=str(tmp_path), config=config,
+        progress=impatient,
+    )  # fmt: skip
+    assert result.interrupted
+    assert result.metrics["training"]["chosen"] in ("base", "probe")
     assert len(classify(cutouts[:2], model=str(result.model))) == 2
 
 
@@ -345,8 +376,46 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(parts: Any, tmp_path: Path) -> None:
+def test_folds_side_by_side_end_as_one_after_another(parts: Any, threads: Callable[[int], None]) -> None:
     start, survey = parts
+    folds = make_folds(survey.y.numpy(), survey.groups, 3, 0)
+    recipe = recipe_for(len(survey), AdaptConfig(steps=5), InputContract())
+    fits, counts = [], []
+    for count in (1, 3):
+        threads(count)
+        seen: list[int] = []
+        fits.append(
+            cross_fit(start, survey, folds, recipe, 0, ready=True, on_step=lambda s=seen: s.append(0))
+        )
+        counts.append(len(seen))
+        assert torch.get_num_threads() == count
+    assert counts == [15, 15]
+    np.testing.assert_array_equal(fits[0].logits, fits[1].logits)
+    assert all(torch.equal(fits[0].weights[name], fits[1].weights[name]) for name in fits[0].weights)
+
+
+def test_an_error_in_one_fold_ends_the_others(parts: Any, threads: Callable[[int], None]) -> None:
+    start, survey = parts
+    folds = make_folds(survey.y.numpy(), survey.groups, 3, 0)
+    recipe = recipe_for(len(survey), AdaptConfig(steps=100_000), InputContract())
+    steps = 0
+
+    def dies() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 12:
+            raise Killed
+
+    threads(2)
+    with pytest.raises(Killed):
+        cross_fit(start, survey, folds, recipe, 0, ready=True, on_step=dies)
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(
+    parts: Any, tmp_path: Path, threads: Callable[[int], None]
+) -> None:
+    start, survey = parts
+    threads(1)
     folds = make_folds(survey.y.numpy(), survey.groups, 3, 0)
     recipe = recipe_for(len(survey), AdaptConfig(steps=5), InputContract())
     whole = cross_fit(start, survey, folds, recipe, 0, ready=True)

@@ -56,7 +56,7 @@ class AdaptConfig:
     seed : int
     device : {"auto", "cpu", "cuda"}
     threads : int, optional
-        Of torch on the CPU; by default as torch chooses.
+        Of the CPU, shared out among the folds; by default one per core.
     name : str, optional
         Of the new model; by default the output folder's.
     version : str

@@ -16,8 +16,10 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -144,7 +146,7 @@ def cross_fit(
     checkpoints : Path, optional
         Folder where each finished fold is kept, so that a killed run goes on from there.
     on_step : callable
-        Called after each step of each fold.
+        Called after each step of each fold, from one thread at a time.
     """
     candidates = ["base"] if ready else []
     features = features_of(start, survey.x)
@@ -159,31 +161,31 @@ def cross_fit(
 
     interrupted = False
     if recipe is not None:
-        finished: list[int] = []
-        try:
-            for number, fold in enumerate(folds):
-                path = checkpoints / f"fold-{number}.npz" if checkpoints else None
-                kept = _read(path) if path else None
-                if kept is None:
-                    network = copy.deepcopy(start)
-                    if not ready:
-                        set_weights(network, networks[number][-1])
-                    part = survey.take(fold.train)
-                    kept = fine_tune(network, part.x, part.y, part.weight, recipe, seed + number, on_step)
-                    if path:
-                        _write(path, kept)
-                else:
-                    for _ in range(recipe.steps):
-                        on_step()
-                network = copy.deepcopy(start)
-                for weights in kept:
-                    set_weights(network, weights)
-                    outputs[number].append(logits_of(network, survey.x[fold.test]))
-                networks[number] += kept
-                finished.append(number)
-        except KeyboardInterrupt:
-            interrupted = True
-        if finished:
+
+        def train(number: int, on_step: Callable[[], None]) -> list[Weights]:
+            path = checkpoints / f"fold-{number}.npz" if checkpoints else None
+            kept = _read(path) if path else None
+            if kept is not None:
+                for _ in range(recipe.steps):
+                    on_step()
+                return kept
+            network = copy.deepcopy(start)
+            if not ready:
+                set_weights(network, networks[number][-1])
+            part = survey.take(folds[number].train)
+            kept = fine_tune(network, part.x, part.y, part.weight, recipe, seed + number, on_step)
+            if path:
+                _write(path, kept)
+            return kept
+
+        done, interrupted = _side_by_side(train, len(folds), next(start.parameters()).device, on_step)
+        network = copy.deepcopy(start)
+        for number, kept in done.items():
+            for weights in kept:
+                set_weights(network, weights)
+                outputs[number].append(logits_of(network, survey.x[folds[number].test]))
+            networks[number] += kept
+        if finished := sorted(done):
             folds = [folds[k] for k in finished]
             networks = [networks[k] for k in finished]
             outputs = [outputs[k] for k in finished]
@@ -206,6 +208,54 @@ def cross_fit(
         chosen,
         interrupted,
     )
+
+
+def _side_by_side(
+    train: Callable[[int, Callable[[], None]], list[Weights]],
+    count: int,
+    device: torch.device,
+    on_step: Callable[[], None],
+) -> tuple[dict[int, list[Weights]], bool]:
+    """What `train` gives for each fold that ended, and whether Ctrl-C came before all had.
+
+    On the CPU the folds share the threads out: a small batch keeps one core busy, not several.
+    """
+    threads = torch.get_num_threads()
+    workers = min(count, threads) if device.type == "cpu" else 1
+    stop, one_at_a_time = Event(), Lock()
+
+    def step() -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        with one_at_a_time:
+            on_step()
+
+    interrupted = False
+    torch.set_num_threads(threads // workers)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            futures = []
+            try:
+                futures += [pool.submit(train, number, step) for number in range(count)]
+                wait(futures, return_when=FIRST_EXCEPTION)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                stop.set()
+                for future in futures:
+                    future.cancel()
+    finally:
+        torch.set_num_threads(threads)
+    done: dict[int, list[Weights]] = {}
+    for number, future in enumerate(futures):
+        if future.cancelled():
+            continue
+        error = future.exception()
+        if error is None:
+            done[number] = future.result()
+        elif not isinstance(error, KeyboardInterrupt):
+            raise error
+    return done, interrupted or len(done) < count
 
 
 def _probe(start: StampNetwork, features: Tensor, survey: Survey, fold: Fold, seed: int) -> StampNetwork:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +26,7 @@ __all__ = ["STRENGTHS", "choose_strength", "features_of", "fit_head", "load_base
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """Pulls towards the head's start among which cross-validation chooses."""
 
-_ITERATIONS = 60
+_SOLVED = {"maxiter": 1000, "gtol": 1e-7, "ftol": 1e-13}
 
 
 def survey_classes(labels: Sequence[str], base: ModelRecord) -> tuple[str, ...]:
@@ -78,24 +80,26 @@ def fit_head(head: nn.Linear, features: Tensor, y: Tensor, weight: Tensor, stren
     The penalty is the squared distance from where the head stands, in units of the features'
     spread, so that the head of a base model is improved and never thrown away.
     """
-    spread = features.double().std(0).clamp_min(1e-3) if len(features) > 1 else torch.ones(features.shape[1])
-    z = features.double() / spread
-    start = head.weight.detach().double().cpu() * spread, head.bias.detach().double().cpu()
-    moved = [torch.zeros_like(start[0], requires_grad=True), torch.zeros_like(start[1], requires_grad=True)]
-    optimizer = torch.optim.LBFGS(moved, max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+    x = features.double().numpy()
+    spread = np.maximum(x.std(0, ddof=1), 1e-3) if len(x) > 1 else np.ones(x.shape[1])
+    z = x / spread
+    slope = head.weight.detach().cpu().double().numpy() * spread
+    offset = head.bias.detach().cpu().double().numpy()
+    truth = np.eye(len(offset))[y.numpy()]
+    share = weight.double().numpy()[:, None] / len(x)
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        output = z @ (start[0] + moved[0]).T + start[1] + moved[1]
-        value = (weight.double() * F.cross_entropy(output, y, reduction="none")).mean()
-        value = value + strength * (moved[0] ** 2).sum() / 2 + 1e-3 * strength * (moved[1] ** 2).sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+    def loss(moved: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        steeper, higher = moved[: slope.size].reshape(slope.shape), moved[slope.size :]
+        logs = log_softmax(z @ (slope + steeper).T + offset + higher, axis=1)
+        excess = share * (np.exp(logs) - truth)
+        value = strength * ((steeper**2).sum() / 2 + 1e-3 * (higher**2).sum()) - (share * truth * logs).sum()
+        gradient = excess.T @ z + strength * steeper, excess.sum(0) + 2e-3 * strength * higher
+        return value, np.concatenate([part.ravel() for part in gradient])
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    found = minimize(loss, np.zeros(slope.size + offset.size), jac=True, method="L-BFGS-B", options=_SOLVED).x
     with torch.no_grad():
-        head.weight.copy_((start[0] + moved[0].detach()) / spread)
-        head.bias.copy_(start[1] + moved[1].detach())
+        head.weight.copy_(torch.from_numpy((slope + found[: slope.size].reshape(slope.shape)) / spread))
+        head.bias.copy_(torch.from_numpy(offset + found[slope.size :]))
 
 
 def choose_strength(
