@@ -33,7 +33,7 @@ def simulate(folder: Path, count: int) -> None:
     for i in range(count):
         images = rng.normal(200, 10, (3, 63, 63))
         images[::2] += rng.uniform(50, 3000) * np.exp(-(x**2 + y**2) / 2.0)
-        header = fits.Header({"CANDID": i, "RA": rng.uniform(0, 360), "DEC": 30.0, "SEEING": 2.1})
+        header = fits.Header({"CANDID": i, "RA": rng.uniform(0, 360), "DEC": 30.0, "SEEING": 0.94})
         hdus = [fits.PrimaryHDU(header=header)]
         for name, image in zip(NAMES, images, strict=True):
             cards = {f"CD{k}_{k}": 0.4 / 3600 for k in (1, 2)} | {"MAGZP": 25.0, "EXPTIME": 60.0}

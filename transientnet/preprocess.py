@@ -294,13 +294,17 @@ def _background_and_noise(image: FloatArray, holes: npt.NDArray[np.bool_]) -> tu
         return _robust(sample.copy() if sample.base is image else sample)
     if whole.any():
         background[whole], noise[whole] = _robust(sample[whole])
-    for row in np.flatnonzero(holes):
-        values = sample[row][np.isfinite(sample[row])]
-        if len(values) < CORE * CORE:
-            values = image[row][np.isfinite(image[row])]
-        if len(values):
-            one, two = _robust(values[None])
-            background[row], noise[row] = one[0], two[0]
+    # Most rows with holes have the same ones: the margin that a small or a shrunk stamp does not cover.
+    alike: dict[bytes, list[int]] = defaultdict(list)
+    for row in np.flatnonzero(holes).tolist():
+        alike[np.isfinite(image[row]).tobytes()].append(row)
+    for rows in alike.values():
+        seen = np.isfinite(sample[rows[0]])
+        values = sample[rows][:, seen]
+        if values.shape[1] < CORE * CORE:
+            values = image[rows][:, np.isfinite(image[rows[0]])]
+        if values.shape[1]:
+            background[rows], noise[rows] = _robust(values)
     return background, noise
 
 
@@ -338,8 +342,12 @@ def _to_grid(stack: FloatArray, factor: float, size: int) -> FloatArray:
         return out
     rows, cols = _resampling_matrix(height, size, factor), _resampling_matrix(width, size, factor)
     missing = np.isnan(stack)
-    shrunk = rows @ np.nan_to_num(stack, nan=0.0) @ cols.T
-    weight = rows @ (~missing).astype(np.float32) @ cols.T
+    if missing.any():
+        shrunk = rows @ np.nan_to_num(stack, nan=0.0) @ cols.T
+        weight = rows @ (~missing).astype(np.float32) @ cols.T
+    else:
+        shrunk = rows @ stack @ cols.T
+        weight = np.outer(rows.sum(axis=1), cols.sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
         # Means over the seen part of each pixel; fluxes per stamp are restored by the normalisation.
         mean: FloatArray = np.where(weight > 0.5, shrunk / weight, np.nan).astype(np.float32)
