@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transientnet import InputContract, QualityFlag, Triplet
+from transientnet.missing import mark_missing
 from transientnet.preprocess import estimate_fwhm, preprocess
 
 CONTRACT = InputContract()
@@ -45,6 +46,74 @@ def triplet(height: int = 63, width: int = 63, fwhm: float | None = 2.4, **kwarg
 
 def run(*triplets: Triplet, contract: InputContract = CONTRACT):
     return preprocess(triplets, contract)
+
+
+# --- what pipelines fill unseen pixels with ----------------------------------------------------------
+
+SLANTED = np.add.outer(0.6 * np.arange(63), np.arange(63)) > 70
+FILLS = [0.0, -999.0, 1e-30, -32768.0, 100.0]
+
+
+@pytest.mark.parametrize("value", FILLS)
+@pytest.mark.parametrize("turns", range(4))
+def test_a_fill_value_beyond_a_slanted_edge_is_missing(value: float, turns: int) -> None:
+    seen, filled = triplet(fwhm=None), triplet(fwhm=None)
+    where = np.rot90(SLANTED, turns)
+    for image, other in zip(seen.stamps, filled.stamps, strict=True):
+        assert image is not None
+        assert other is not None
+        image[where] = np.nan
+        other[where] = value
+    nan, fill = run(seen), run(filled)
+    np.testing.assert_array_equal(fill.tensor, nan.tensor)
+    assert fill.quality[0] & (QualityFlag.MASKED | QualityFlag.PADDED)
+    assert fill.usable[0]
+
+
+@pytest.mark.parametrize("value", [0, -999])
+def test_a_fill_value_of_integers_is_missing(value: int) -> None:
+    counts = [np.rint(200 + 20 * stamp(seed=k, flux=3000 * (k != 1))).astype(np.int16) for k in range(3)]
+    seen = [image.astype(np.float32) for image in counts]
+    for image, other in zip(counts, seen, strict=True):
+        image[SLANTED] = value
+        other[SLANTED] = np.nan
+    nan, fill = run(Triplet(*seen, fwhm=2.4)), run(Triplet(*counts, fwhm=2.4))
+    np.testing.assert_array_equal(fill.tensor, nan.tensor)
+
+
+def test_masked_columns_and_two_fills_are_missing() -> None:
+    one, two = triplet(), triplet()
+    for part, values in ((one, (np.nan, np.nan)), (two, (-999.0, 1.234e-10))):
+        for image in part.stamps:
+            assert image is not None
+            image[:, 10:13] = values[0]
+            image[40:60, 30:60] = values[1]
+    np.testing.assert_array_equal(run(two).tensor, run(one).tensor)
+
+
+@given(
+    st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 5.0, 20.0]),
+    st.sampled_from([0, 20, 200, 5000]),
+    st.integers(0, 2**16),
+    st.sampled_from(["grey", "float", "clipped"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_grey_levels_bright_stars_and_cut_off_noise_are_no_fill(
+    noise: float, flux: int, seed: int, kind: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-31:32, -31:32]
+    star = np.exp(-((x - 31) ** 2 + (y + 31) ** 2) / 60)  # in a corner, saturated
+    image = rng.normal(10, noise, (63, 63)) + flux * (np.exp(-(x**2 + y**2) / 4) + star)
+    if kind == "clipped":
+        image = np.maximum(image - 10, 0)
+    image = np.minimum(image, 255)
+    image = (np.rint(np.maximum(image, 0)) if kind == "grey" else image).astype(np.float32)
+    stack = image[None].copy()
+    stack, padded, masked = mark_missing(stack, np.array([True]))
+    # A stamp without noise is one value up to its border: its margin is the background.
+    assert np.isfinite(stack).all() or noise == 0 or padded.all()
+    assert not masked.any()
 
 
 @given(st.integers(7, 140), st.integers(7, 140), st.sampled_from([2.4, 4.0, 8.0, 14.0]))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .preprocess import SENTINEL
+from .missing import SENTINEL
 from .triplet import Triplet
 
 __all__ = ["brightness"]

@@ -18,14 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .contract import InputContract
+from .missing import SENTINEL, mark_missing
 from .triplet import CHANNELS, QualityFlag, Triplet
 
 __all__ = ["Prepared", "estimate_fwhm", "preprocess"]
 
 FloatArray = npt.NDArray[np.float32]
-
-SENTINEL = 1e30
-"""Absolute values above this are markers for missing pixels, not fluxes."""
 
 MIN_SIDE = 7
 """Stamps with a side shorter than this, at the network's sampling, hold too little to judge."""
@@ -207,7 +205,7 @@ def _normalise(
     # NaN fails both comparisons, so a clean row is proved by two reductions and no temporary.
     clean: npt.NDArray[np.bool_] = np.asarray((highest < SENTINEL) & (lowest > -SENTINEL))
     flags[clean & (highest == lowest)] = QualityFlag.BLANK
-    stack, padded = _mark_missing(stack, clean)
+    stack, padded, masked = mark_missing(stack, clean)
     if stack.dtype == np.float64:
         # Subtract a pedestal before the digits are cut: the lowest pixel, of those that were observed.
         seen = np.where(np.isnan(stack), np.inf, stack).min(axis=(1, 2))
@@ -220,7 +218,7 @@ def _normalise(
     if min(height, width) * factor < size - 0.5:
         _mark(flags, np.ones(n, bool), QualityFlag.PADDED)
     _mark(flags, padded, QualityFlag.PADDED)
-    _mark(flags, ~clean, QualityFlag.MASKED)
+    _mark(flags, masked, QualityFlag.MASKED)
 
     half, core = size // 2, CORE // 2
     centre = missing[:, half - core : half + core + 1, half - core : half + core + 1]
@@ -240,43 +238,6 @@ def _normalise(
 
 def _mark(flags: npt.NDArray[np.uint16], where: npt.NDArray[np.bool_], flag: QualityFlag) -> None:
     flags[where] |= np.uint16(flag)
-
-
-def _mark_missing(
-    stack: npt.NDArray[Any], clean: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Turn sentinels, infinities and constant margins (a survey's own padding) into NaN.
-
-    Also tells which rows had such a margin.
-    """
-    padded = np.zeros(len(stack), bool)
-    margins = np.zeros(len(stack), bool)
-    for line in (stack[:, 0], stack[:, -1], stack[:, :, 0], stack[:, :, -1]):
-        margins |= line.max(axis=1) == line.min(axis=1)
-    if clean.all() and not margins.any():
-        return stack, padded
-    stack = stack.copy()
-    with np.errstate(invalid="ignore"):
-        stack[~clean] = np.where(np.abs(stack[~clean]) < SENTINEL, stack[~clean], np.nan)
-    for row in np.flatnonzero(margins):
-        padded[row] = _blank_margins(stack[row])
-    return stack, padded
-
-
-def _blank_margins(image: npt.NDArray[Any]) -> bool:
-    """Set the constant margins of one image to NaN, in place; True if there were any.
-
-    A margin counts when its lines share one value: at least two lines, or one line of zeros.
-    """
-    found = False
-    for view in (image, image[::-1], image.T, image.T[::-1]):
-        value = view[0, 0]
-        constant = (view == value).all(axis=1)
-        depth = len(view) if constant.all() else int(np.argmin(constant))
-        if depth >= 2 or (depth == 1 and value == 0):
-            view[:depth] = np.nan
-            found = True
-    return found
 
 
 def _background_and_noise(image: FloatArray, holes: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
@@ -415,11 +376,9 @@ def _estimate_fwhm(stack: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         return seeing
     # NaN fails both comparisons.
     clean = (stack.max(axis=(1, 2)) < SENTINEL) & (stack.min(axis=(1, 2)) > -SENTINEL)
-    if not clean.all():
-        with np.errstate(invalid="ignore"):
-            stack = np.where(np.abs(stack) < SENTINEL, stack, np.nan)
+    stack, _, _ = mark_missing(stack, np.asarray(clean))
     image: FloatArray = stack.astype(np.float32, copy=False)
-    background, noise = _background_and_noise(image, ~clean)
+    background, noise = _background_and_noise(image, np.asarray(np.isnan(image).any(axis=(1, 2))))
     noise[~(noise > 0)] = np.nan
     reach = max(_FWHM_STEPS)
     inner = image[:, reach:-reach, reach:-reach]

@@ -41,7 +41,7 @@ class QualityFlag(IntFlag):
     MISSING_REFERENCE = 1 << 6
     #: No difference stamp; handled as the contract declares.
     MISSING_DIFFERENCE = 1 << 7
-    #: Some pixels were NaN, infinite, sentinels or masked, and were filled with the background.
+    #: Some pixels were NaN, infinite, sentinels, a fill value or masked, and became background.
     MASKED = 1 << 8
     #: The stamp does not cover the model's field; the rest was filled with the background.
     PADDED = 1 << 9
