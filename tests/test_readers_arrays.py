@@ -97,6 +97,24 @@ class TestMemory:
             assert triplet.fwhm == 3.5
         assert triplet.id == "k9"
 
+    @pytest.mark.parametrize("position", [(50, 50), (3, 50), (97, 94), (50, -4)])
+    @pytest.mark.parametrize("size", [31, 30])
+    def test_a_cutout_trimmed_at_the_edge_has_its_target_in_the_middle(
+        self, position: tuple[int, int], size: int
+    ) -> None:
+        frame = np.random.default_rng(0).normal(size=(100, 100)).astype(np.float32)
+        trimmed, whole = (
+            next(iter(open_triplets([Cutout2D(frame, position, size, mode=mode)] * 3))).science
+            for mode in ("trim", "partial")
+        )
+        target = np.isfinite(whole)
+        assert abs(trimmed.shape[0] - size) <= 1
+        assert abs(trimmed.shape[1] - size) <= 1
+        if size % 2:
+            np.testing.assert_array_equal(trimmed, whole)
+        else:
+            assert np.isfinite(trimmed).sum() == target.sum()
+
     def test_nddata_cube(self) -> None:
         triplet = next(iter(open_triplets(NDData(STACK[0], mask=STACK[0] > 110))))
         assert np.isnan(triplet.science).sum() == (STACK[0, 0] > 110).sum()

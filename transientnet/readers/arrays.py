@@ -289,6 +289,8 @@ def _image(value: Any) -> Image:
     if len(array.shape) == 2:
         check_dtype(array, "a stamp")
         array = filled(array[0 : array.shape[0]])
+        if (position := getattr(value, "input_position_cutout", None)) is not None:
+            array = _centred(array, position)
     header = getattr(value, "header", None) or getattr(value, "meta", None)
     comments = getattr(header, "comments", {})
     scale, fwhm, matrix = facts(header or {}, lambda key: str(comments[key]) if key in comments else "")
@@ -297,3 +299,16 @@ def _image(value: Any) -> Image:
         matrix = np.asarray(wcs.celestial.pixel_scale_matrix)
         scale = math.sqrt(abs(float(np.linalg.det(matrix)))) * 3600
     return Image(array, scale, fwhm, matrix)
+
+
+def _centred(array: npt.NDArray[Any], position: tuple[float, float]) -> npt.NDArray[Any]:
+    """What `Cutout2D` trimmed at the edge of a frame, with its target (x, y) in the middle again."""
+    edges = []
+    for length, at in zip(array.shape, reversed(position), strict=True):
+        short = round(2 * at) - (length - 1)
+        # Half a pixel is what an even side must be off.
+        edges.append((max(-short, 0), max(short, 0)) if abs(short) > 1 else (0, 0))
+    if not any(map(any, edges)):
+        return array
+    kind = np.result_type(array.dtype.newbyteorder("="), np.float32)
+    return np.pad(array.astype(kind), edges, constant_values=np.nan)
