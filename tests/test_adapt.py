@@ -278,6 +278,17 @@ def test_classes_of_the_surveys_own_and_rows_kept_aside(bases: Any, tmp_path: Pa
     assert guess == ["source", "noise", "dipole"]
 
 
+def test_zeros_and_ones_keep_the_base_model_s_classes(survey: Any, bases: Any, tmp_path: Path) -> None:
+    labels, cutouts, groups = survey
+    result = adapt(
+        [label == "real" for label in labels], cutouts=cutouts, groups=groups, base=bases[2],
+        output=str(tmp_path), config=replace(QUICK, method="probe"),
+    )  # fmt: skip
+    assert result.record.classes == ("bogus", "real")
+    assert "base" in result.metrics["cross_validation"]
+    assert "spelling: taken: 'False' as 'bogus', 'True' as 'real'" in result.metrics["labels"]["notices"]
+
+
 @pytest.fixture
 def threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()

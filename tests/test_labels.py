@@ -133,7 +133,7 @@ def test_names_and_arrays_and_data_frames() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"class": ["a"]}, "no column 'label'; it has class"),
+        ({"class": ["a"]}, "no column 'label', which holds the classes; it has class"),
         ({"label": []}, "no rows"),
         ({"label": ["a", "b"], "split": ["train", "hold"]}, "not 'hold'"),
         ({"label": ["a", "b"], "fwhm": ["2", "-1"]}, "row 2: fwhm is '-1'"),
@@ -229,3 +229,41 @@ def test_similarity_finds_objects_of_a_real_survey(shared_data: Path) -> None:
     same, together = (truth[:, None] == truth) & pairs, (found[:, None] == found) & pairs
     assert (same & together).sum() / together.sum() > 0.8
     assert (same & together).sum() / same.sum() > 0.3
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".txt"])
+def test_tables_with_any_separator(folder: Path, separator: str, ending: str) -> None:
+    path = folder / f"my{ending}"
+    rows = ["path,label,group", "c0.fits,bogus,007", "c1.fits,real,b"]
+    path.write_text("\n".join(row.replace(",", separator) for row in rows))
+    table = read_labels(path)
+    assert table.labels.tolist() == ["bogus", "real"]
+    assert table.groups.tolist() == ["007", "b"]
+    assert all(triplet.error is None for triplet in table.triplets)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (["Real", "BOGUS ", "real"], ["real", "bogus", "real"]),
+        (["1", "0", "1"], ["real", "bogus", "real"]),
+        ([1.0, 0.0, 1.0], ["real", "bogus", "real"]),
+        ([True, False, True], ["real", "bogus", "real"]),
+        (["1", "0", "2"], ["1", "0", "2"]),
+        (["Good", "Junk", "Real"], ["Good", "Junk", "real"]),
+        (["real", "", "bogus"], ["real", "", "bogus"]),
+    ],
+)
+def test_labels_are_taken_in_the_model_s_spelling(written: list[Any], meant: list[str]) -> None:
+    table = read_labels(written, cutouts=np.stack([sky(k) for k in range(3)]))
+    named = table.spelled_as(("bogus", "real"))
+    assert named.labels.tolist() == meant
+    told = kinds(checked(named)).get("spelling", ())
+    assert told == tuple(k for k in range(3) if meant[k] in named.renamed.values())
+    assert checked(named).ok
+
+
+def test_numbers_are_no_classes_of_a_model_with_three() -> None:
+    table = read_labels(["1", "0", "1"], cutouts=np.stack([sky(k) for k in range(3)]))
+    assert table.spelled_as(("hosted", "variable", "orphan")).labels.tolist() == ["1", "0", "1"]

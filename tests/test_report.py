@@ -118,6 +118,15 @@ def test_evaluation_writes_a_page_that_opens_offline(labelled: Path, tmp_path: P
     assert figures["comparisons"][0]["p"] == 1  # a model against itself
 
 
+def test_evaluation_takes_zeros_and_ones(labelled: Path, tmp_path: Path) -> None:
+    table = [label == "real" for label in ["bogus", "real"] * 30]
+    cutouts = np.load(labelled / "stamps.npz")["triplets"]
+    found = measure(table, ["realbogus"], tmp_path / "numbers", cutouts=cutouts, fwhm=2.5)
+    named = measure(labelled / "my.csv", ["realbogus"], tmp_path / "names", cutouts=cutouts, fwhm=2.5)
+    one, other = (next(iter(each.values())) for each in (found, named))
+    assert one["confusion"] == other["confusion"]
+
+
 def test_evaluation_names_a_class_that_the_model_does_not_know(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="bogus"):
         measure(labelled / "my.csv", ["3class"], tmp_path, cutouts=labelled / "stamps.npz")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .contract import InputContract
 from .errors import LabelError
-from .labels import Labels, Text, read_labels
+from .labels import Labels, Text, bare_name, read_labels
 from .preprocess import Prepared, preprocess
 from .registry import resolve
 from .triplet import QualityFlag, Triplet
@@ -139,6 +139,10 @@ def check_labels(labels: Labels, prepared: Prepared) -> LabelCheck:
     report("unusable stamps", rows, text, skippable=True)
     rows = np.flatnonzero(~named).tolist()
     report("no label", rows, f"{len(rows)} rows have no label and are left out", fatal=False)
+    if labels.renamed:
+        text = ", ".join(f"{name!r} as {other!r}" for name, other in labels.renamed.items())
+        rows = np.flatnonzero(np.isin(labels.labels, list(labels.renamed.values()))).tolist()
+        report("spelling", rows, f"taken: {text}", fatal=False)
     for others in _alike_names(labels.classes):
         rows = np.flatnonzero(np.isin(labels.labels, others)).tolist()
         report(
@@ -203,7 +207,7 @@ def _why(quality: int) -> str:
 def _alike_names(classes: Sequence[str]) -> list[list[str]]:
     alike: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        alike["".join(name.casefold().split())].append(name)
+        alike[bare_name(name)].append(name)
     return [others for others in alike.values() if len(others) > 1]
 
 
@@ -291,6 +295,7 @@ def check_table(
     """
     record = resolve(base)[1]
     table = read_labels(labels, cutouts=cutouts, groups=groups, pixel_scale=pixel_scale, fwhm=fwhm)
+    table = table.spelled_as(record.classes)
     return check_labels(table, prepare(table.triplets, record.contract))
 
 

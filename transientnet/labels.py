@@ -14,7 +14,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ import numpy.typing as npt
 from .errors import LabelError, MissingDependencyError, TransientnetError
 from .triplet import CHANNELS, Triplet
 
-__all__ = ["COLUMNS", "SPLITS", "Labels", "read_labels"]
+__all__ = ["COLUMNS", "SPLITS", "Labels", "bare_name", "read_labels"]
 
 COLUMNS = ("path", *CHANNELS, "id", "label", "group", "weight", "split", "pixel_scale", "fwhm")
 """Columns that are read; a table may have others."""
 
 SPLITS = ("train", "validation", "test")
+
+#: Of two classes, which a number or a truth value means.
+_NUMBERS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 Text = npt.NDArray[np.str_]
 Table = dict[str, list[str]]
@@ -55,6 +58,8 @@ class Labels:
         Row number in the table; 1 is the first row below the header.
     where : str
         The table's name, for messages.
+    renamed : dict of str to str
+        Labels of the table that were taken as a class of another spelling.
     """
 
     triplets: tuple[Triplet, ...]
@@ -64,6 +69,7 @@ class Labels:
     split: Text
     rows: npt.NDArray[np.int64]
     where: str = "labels"
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -76,15 +82,29 @@ class Labels:
     def select(self, index: npt.NDArray[Any]) -> Labels:
         """The rows that `index` (integers, or a mask) chooses."""
         chosen = np.arange(len(self))[index]
-        return Labels(
-            tuple(self.triplets[row] for row in chosen),
-            self.labels[chosen],
-            self.groups[chosen],
-            self.weights[chosen],
-            self.split[chosen],
-            self.rows[chosen],
-            self.where,
+        return replace(
+            self,
+            triplets=tuple(self.triplets[row] for row in chosen),
+            labels=self.labels[chosen],
+            groups=self.groups[chosen],
+            weights=self.weights[chosen],
+            split=self.split[chosen],
+            rows=self.rows[chosen],
         )
+
+    def spelled_as(self, classes: Sequence[str]) -> Labels:
+        """The same labels in a model's spelling.
+
+        A label that differs from a class in case or spaces only is that class. Of two classes, 0 or false
+        is the first and 1 or true the second, as the field writes bogus and real. Others stay as they are.
+        """
+        spelling = {bare_name(name): name for name in classes}
+        if len(classes) == 2 and {bare_name(name) for name in self.classes} <= _NUMBERS.keys():
+            spelling |= {word: classes[number] for word, number in _NUMBERS.items()}
+        renamed = {name: spelling.get(bare_name(name), name) for name in self.classes if name not in classes}
+        renamed = {name: other for name, other in renamed.items() if name != other}
+        labels = np.array([renamed.get(label, label) for label in self.labels.tolist()], dtype=str)
+        return replace(self, labels=labels, renamed={**self.renamed, **renamed}) if renamed else self
 
     def named(self, row: int) -> str:
         """How a message speaks of a row: its number, and the candidate's name if it has one."""
@@ -105,8 +125,9 @@ def read_labels(
     Parameters
     ----------
     labels : path, table or sequence of str
-        A ``.csv``, ``.ecsv`` or ``.parquet`` file; an astropy Table, a pandas DataFrame or a mapping
-        of columns; or N class names, for N stamps in `cutouts`.
+        A ``.csv``, ``.tsv`` or ``.txt`` (commas, semicolons or tabs), ``.ecsv`` or ``.parquet`` file; an
+        astropy Table, a pandas DataFrame or a mapping of columns; or N class names, for N stamps in
+        `cutouts`.
     cutouts : path or ndarray, optional
         Any source that `open_triplets` reads, or an array (N, 3, H, W). A folder is also where
         relative paths of the table start; otherwise they start at the table's own folder.
@@ -193,7 +214,9 @@ def _load(labels: Any, cutouts: Any) -> tuple[Table, str, Path]:
         if name.strip().lower() in COLUMNS
     }
     if "label" not in table:
-        raise LabelError(f"{where}: no column 'label'; it has {', '.join(columns) or 'none'}")
+        raise LabelError(
+            f"{where}: no column 'label', which holds the classes; it has {', '.join(columns) or 'none'}"
+        )
     return table, where, folder
 
 
@@ -209,18 +232,23 @@ def _read_file(path: Path) -> dict[str, list[Any]]:
 
             table = AstropyTable.read(path, format="ascii.ecsv")
             return {name: list(table[name]) for name in table.colnames}
-        if ending == ".csv":
+        if ending in (".csv", ".tsv", ".txt"):
             return _read_csv(path)
     except TransientnetError:
         raise
     except Exception as error:  # each reader raises classes of its own
         raise LabelError(f"{path}: not a readable {ending} table ({error})") from error
-    raise LabelError(f"{path}: a label table is a .csv, .ecsv or .parquet file")
+    raise LabelError(f"{path}: a label table is a .csv, .tsv, .txt, .ecsv or .parquet file")
 
 
 def _read_csv(path: Path) -> dict[str, list[Any]]:
+    from .readers.sniff import columns
+
     with open(path, newline="", encoding="utf-8-sig") as stream:
-        lines = (line for line in csv.reader(stream, strict=True) if any(cell.strip() for cell in line))
+        _, separator = columns(stream.readline())
+        stream.seek(0)
+        every = csv.reader(stream, strict=True, delimiter=separator)
+        lines = (line for line in every if any(cell.strip() for cell in line))
         header = [name.strip() for name in next(lines, [])]
         if len(set(header)) != len(header):
             raise LabelError(f"{path}: two columns have the same name")
@@ -240,6 +268,11 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
         names = [name for name in file.schema_arrow.names if name.strip().lower() in COLUMNS]
         found: dict[str, list[Any]] = file.read(columns=names).to_pydict()
     return found
+
+
+def bare_name(name: str) -> str:
+    """A name without what people write differently."""
+    return "".join(name.casefold().split())
 
 
 def _text(value: Any) -> str:

@@ -65,13 +65,14 @@ def measure(
     judged, wrong, orders = {}, {}, {}
     for name in models:
         classifier = load_model(name)
-        unknown = sorted(set(table.classes) - set(classifier.classes))
+        named = table.spelled_as(classifier.classes)
+        unknown = sorted(set(named.classes) - set(classifier.classes))
         if unknown:
             raise LabelError(
                 f"{table.where}: {classifier.record.id} does not know the class {', '.join(unknown)}; "
                 f"it has {', '.join(classifier.classes)}"
             )
-        index = np.array([classifier.classes.index(label) for label in table.labels])
+        index = np.array([classifier.classes.index(label) for label in named.labels])
         probabilities = classifier.predict(table.triplets).probabilities
         key = classifier.record.id
         if key in results:

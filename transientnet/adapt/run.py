@@ -55,6 +55,7 @@ def run(
     path, record = resolve(base)
     tell("reading", 0, 1)
     table = read_labels(labels, cutouts=cutouts, groups=groups, pixel_scale=pixel_scale, fwhm=fwhm)
+    table = table.spelled_as(record.classes)
     everything = prepare(table.triplets, record.contract)
     checked = check_labels(table, everything)
     table = checked.require(skip_bad=config.skip_bad)
