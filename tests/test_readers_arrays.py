@@ -306,6 +306,24 @@ class TestNumpyFiles:
         assert len(triplets) == 927
         assert all(np.isnan(triplet.science).sum() == 40 for triplet in triplets)
 
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_a_candidate_per_array_and_a_stack_per_name(self, tmp_path: Path, packed: bool) -> None:
+        save = np.savez_compressed if packed else np.savez
+        save(tmp_path / "one.npz", **{f"c{i}": triplet for i, triplet in enumerate(STACK)}, pixel_scale=0.4)
+        triplets = list(open_triplets(tmp_path / "one.npz"))
+        assert same(triplets, STACK)
+        assert [triplet.id for triplet in triplets] == ["c0", "c1", "c2", "c3", "c4"]
+        assert {triplet.pixel_scale for triplet in triplets} == {0.4}
+        save(tmp_path / "two.npz", real=STACK[:2], bogus=STACK[2:], real_var=STACK[:2], real_mask=STACK[:2])
+        triplets = list(open_triplets(tmp_path / "two.npz"))
+        assert same(triplets, STACK)
+        assert [triplet.id for triplet in triplets] == ["real_0", "real_1", "bogus_0", "bogus_1", "bogus_2"]
+
+    @pytest.mark.parametrize("name", ["ids", "names", "candids", "Ids", "name", "source_ids"])
+    def test_ids_in_the_plural(self, tmp_path: Path, name: str) -> None:
+        np.savez(tmp_path / "s.npz", x=STACK, **{name: np.array(list("abcde"))})
+        assert [triplet.id for triplet in open_triplets(tmp_path / "s.npz")] == list("abcde")
+
 
 class TestHdf5:
     @pytest.fixture
@@ -332,6 +350,25 @@ class TestHdf5:
             for i, name in enumerate(("SCI", "REF", "DIFF")):
                 file[name] = STACK[:, i]
         assert same(list(open_triplets(path)), STACK)
+
+    def test_stacks_and_columns_in_groups_of_their_own(self, h5py: Any, tmp_path: Path) -> None:
+        with h5py.File(tmp_path / "s.h5", "w") as file:
+            for k, name in enumerate(("science", "reference", "difference")):
+                file[f"{name}/data"] = STACK[:, k]
+            file["meta/ids"] = np.array(list("abcde"), "S")
+            file["meta/fwhm_px"] = np.full(5, 3.5)
+        triplets = list(open_triplets(tmp_path / "s.h5"))
+        assert same(triplets, STACK)
+        assert [triplet.id for triplet in triplets] == list("abcde")
+        assert {triplet.fwhm for triplet in triplets} == {3.5}
+
+    def test_a_data_set_per_candidate(self, h5py: Any, tmp_path: Path) -> None:
+        with h5py.File(tmp_path / "s.h5", "w") as file:
+            for i, triplet in enumerate(STACK):
+                file[f"alerts/c{i}"] = triplet
+        triplets = list(open_triplets(tmp_path / "s.h5"))
+        assert same(triplets, STACK)
+        assert [triplet.id for triplet in triplets] == ["c0", "c1", "c2", "c3", "c4"]
 
     def test_a_group_per_candidate(self, h5py: Any, tmp_path: Path) -> None:
         path = tmp_path / "x.h5"

@@ -12,7 +12,7 @@ from ..errors import MissingDependencyError, ReadError
 from ..triplet import Triplet
 from .sources import stem
 from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, ORDER_NAMES, Rows, read_stack
-from .surveys import Layout, normalise
+from .surveys import Layout, channel_of, normalise
 
 __all__ = ["read"]
 
@@ -21,8 +21,9 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     """Triplets of an HDF5 file.
 
     A group that holds a data set ``(N, 3, H, W)``, or one per channel, is a stack; the data sets beside it
-    are its columns. Where each candidate has a group of its own, the group's name is its id. The order of
-    channels may stand in an attribute ``channels`` of the data set, its group or the file. Attributes such as
+    are its columns. Stacks and columns may lie in a group each: ``science/data``, ``meta/id``. Where each
+    candidate has a group or a data set ``(3, H, W)`` of its own, the name is its id. The order of channels
+    may stand in an attribute ``channels`` of the data set, its group or the file. Attributes such as
     ``pixel_scale`` hold for all that lies below.
 
     Raises
@@ -77,6 +78,11 @@ def _group(
             arrays[name] = _checked(group[name], f"{where}[{name}]")
         elif kind is h5py.Group:
             below.append(name)
+    for name in tuple(below):
+        lifted = _lifted(group[name], f"{where}/{name}")
+        if lifted and not lifted.keys() & arrays.keys():
+            arrays |= lifted
+            below.remove(name)
     told: dict[str, Any] = {**inherited, **_attributes(group)}
     if any(len(rows.shape) >= 2 for rows in arrays.values()):
         columns: dict[str, Rows] = {key: np.asarray(told[key]) for key in told.keys() - arrays.keys()}
@@ -89,6 +95,23 @@ def _group(
             yield from _group(group[name], path, layout, told, (*above, group.id))
         except ReadError as error:
             yield Triplet.unreadable(name, path, str(error))
+
+
+def _lifted(group: Any, where: str) -> dict[str, Rows]:
+    """Arrays that lie a level too deep: ``science/data`` is the stack of a channel, ``meta/id`` a column."""
+    import h5py
+
+    links = [group.get(name, getlink=True) for name in group]
+    kinds = {group.get(name, getclass=True) for name in group}
+    if kinds != {h5py.Dataset} or not all(isinstance(link, h5py.HardLink) for link in links):
+        return {}
+    name = group.name.rpartition("/")[2]
+    deep = [key for key in group if len(group[key].shape) >= 2]
+    if not deep:
+        return {key: _checked(group[key], f"{where}[{key}]") for key in group}
+    if len(deep) == 1 and channel_of(name) and not channel_of(deep[0]):
+        return {name: _checked(group[deep[0]], f"{where}[{deep[0]}]")}
+    return {}
 
 
 def _checked(rows: Any, where: str) -> Rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from ..errors import ReadError
 from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image
-from .surveys import Layout, channel_of, match_channels, match_roles, normalise
+from .surveys import Layout, channel_of, is_companion, match_channels, match_roles, normalise
 
 __all__ = [
     "MAX_COLUMN_BYTES",
@@ -105,8 +105,10 @@ def read_stack(
     Parameters
     ----------
     arrays : mapping of str to Rows
-        Stamps, and what is told about them, by name. Columns have one entry per row or one for all;
-        ``mask`` or ``tick_mask``, of shape (H, W) or (N, H, W), is true where pixels are missing.
+        Stamps, and what is told about them, by name. The stamps are one array of triplets, one array per
+        channel, or several arrays of triplets under names of their own, which become the ids. Columns have
+        one entry per row or one for all; ``mask`` or ``tick_mask``, of shape (H, W) or (N, H, W), is true
+        where pixels are missing.
     layout : Layout
         Names, and the order of channels.
     where : str
@@ -125,8 +127,32 @@ def read_stack(
     ReadError
         No stamps are found, or their shape or dtype is not that of stamps.
     """
-    stamps = _find(arrays, layout, where, _order(arrays, order, layout, where))
-    others = {k: rows for k, rows in arrays.items() if k not in {key for key, _ in stamps.places.values()}}
+    found = _find(arrays, layout, where, _order(arrays, order, layout, where))
+    taken = {key for stamps in found for key, _ in stamps.places.values()}
+    others = {key: rows for key, rows in arrays.items() if key not in taken}
+    if len(found) > 1:
+        # What holds for all of them is needed again, and a packed array can be read once.
+        others = {key: _whole(rows) if _is_small(rows) else rows for key, rows in others.items()}
+    for stamps in found:
+        several = stamps.places["science"][0] if len(found) > 1 else None
+
+        def called(row: int, single: bool = stamps.single, several: str | None = several) -> str:
+            if several is None:
+                return name if single and name else str(start + row)
+            return several if single else f"{several}_{row}"
+
+        yield from _read(arrays, stamps, others, layout, where, source or where, called)
+
+
+def _read(
+    arrays: Mapping[str, Rows],
+    stamps: _Stamps,
+    others: Mapping[str, Rows],
+    layout: Layout,
+    where: str,
+    source: str,
+    called: Callable[[int], str],
+) -> Iterator[Triplet]:
     columns = _columns(others, stamps.n, layout, where)
     mask_key = next((key for key in others if normalise(key) in _MASKS), None)
     mask_label = f"{where}[{mask_key}]"
@@ -141,26 +167,37 @@ def read_stack(
         for i, row in enumerate(range(first, stop)):
             yield from_images(
                 {channel: Image(cube[i]) for channel, cube in cubes.items()},
-                id=name if stamps.single and name else str(start + row),
-                source=source or where,
+                id=called(row),
+                source=source,
                 layout=layout,
                 scalars={key: column[row if len(column) > 1 else 0] for key, column in columns.items()},
             )
 
 
-def _find(arrays: Mapping[str, Rows], layout: Layout, where: str, order: tuple[str, ...]) -> _Stamps:
+def _find(arrays: Mapping[str, Rows], layout: Layout, where: str, order: tuple[str, ...]) -> list[_Stamps]:
     images = [key for key, rows in arrays.items() if len(rows.shape) >= 2 and normalise(key) not in _MASKS]
     named = match_channels(images, layout)
     key = named.get("science")
     if key is not None and (len(named) > 1 or (channel_of(key) and len(arrays[key].shape) < 4)):
-        return _separate(arrays, named, where)
+        return [_separate(arrays, named, where)]
     stacks = [key for alias in STACK_NAMES for key in images if normalise(key) == alias]
-    stacks += [key for key in images if len(arrays[key].shape) >= 3]
-    stacks += [key for key, rows in arrays.items() if rows.dtype.hasobject]
+    if not stacks:
+        deep = [key for key in images if len(arrays[key].shape) >= 3]
+        deep = [k for k in deep if not any(map(is_companion, re.split(r"[\W_]+", k)))] or deep[:1]
+        if several := [key for key in deep if _is_like(arrays[key], arrays[deep[0]], order)]:
+            return [_together(arrays, key, order, where) for key in several]
+        stacks = [*deep, *(key for key, rows in arrays.items() if rows.dtype.hasobject)]
     if not stacks:
         there = ", ".join(f"{key} {rows.shape} {rows.dtype}" for key, rows in arrays.items())
         raise ReadError(f"{where} holds no stamps ({there or 'nothing'}); {_ACCEPTED}")
-    return _together(arrays, stacks[0], order, where)
+    return [_together(arrays, stacks[0], order, where)]
+
+
+def _is_like(rows: Rows, first: Rows, order: tuple[str, ...]) -> bool:
+    """Whether `rows` holds triplets, one or many as `first` does."""
+    axes = rows.shape[-3:]
+    alike = len(rows.shape) == len(first.shape) and rows.dtype.kind == first.dtype.kind
+    return alike and len(rows.shape) in (3, 4) and len(order) in (axes[0], axes[2]) and 0 not in axes
 
 
 def _together(arrays: Mapping[str, Rows], key: str, order: tuple[str, ...], where: str) -> _Stamps:
@@ -250,11 +287,8 @@ def declared_order(declared: Any, layout: Layout, where: str) -> tuple[str, ...]
 def _columns(arrays: Mapping[str, Rows], n: int, layout: Layout, where: str) -> dict[str, list[Any]]:
     """The columns that mean something, as lists of N values or of one value that holds for all rows."""
     fitting = tuple(key for key, rows in arrays.items() if rows.shape in ((n,), (1,), ()))
-    meant = {name for names in match_roles(fitting, layout).values() for name in names}
     columns: dict[str, list[Any]] = {}
-    for key in fitting:
-        if key not in meant:
-            continue
+    for name, key in _meant(fitting, layout).items():
         rows = arrays[key]
         if rows.dtype.hasobject:
             raise ReadError(
@@ -265,11 +299,26 @@ def _columns(arrays: Mapping[str, Rows], n: int, layout: Layout, where: str) -> 
             raise ReadError(
                 f"{where}[{key}] is beyond the limit of {MAX_COLUMN_BYTES // 2**20} MiB for a column"
             )
-        columns[key] = [
+        columns[name] = [
             value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             for value in np.ravel(_whole(rows)).tolist()
         ]
     return columns
+
+
+def _meant(keys: Sequence[str], layout: Layout) -> dict[str, str]:
+    """Those of `keys` that a role goes by, by the name that says so: ``ids`` and ``names`` are `id` too."""
+
+    def known(names: Sequence[str]) -> set[str]:
+        return {name for found in match_roles(tuple(names), layout).values() for name in found}
+
+    meant = {key: key for key in keys if key in known(keys)}
+    for key in keys:
+        one = key.removesuffix("s")
+        one = "id" if normalise(one) == "name" else one
+        if key not in meant and one != key and one not in meant and known([one]):
+            meant[one] = key
+    return meant
 
 
 def _missing(rows: Rows, n: int, single: bool, label: str) -> Callable[[int, int], npt.NDArray[np.bool_]]:
@@ -300,6 +349,11 @@ def filled(block: Any) -> npt.NDArray[Any]:
     if np.ma.isMaskedArray(block):
         return _nan_where(np.ma.getmaskarray(block), np.ma.getdata(block), "the mask")
     return np.asarray(block)
+
+
+def _is_small(rows: Rows) -> bool:
+    size = math.prod(rows.shape) * rows.dtype.itemsize
+    return len(rows.shape) <= 2 and size <= MAX_COLUMN_BYTES and not rows.dtype.hasobject
 
 
 def _whole(rows: Rows) -> npt.NDArray[Any]:
