@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from astropy.io import fits
 from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.table import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,6 +119,57 @@ def test_candidates_numbered_in_their_names(tmp_path: Path) -> None:
     triplets = list(open_triplets(tmp_path / "x.fits"))
     for i, triplet in zip((1, 2, 10), triplets, strict=True):
         equal(triplet, SCI + i, REF + i, DIFF + i)
+
+
+@pytest.mark.parametrize("form", ["SCI_{}", "{}_SCI", "{}.SCI", "SCI-{}"])
+@pytest.mark.parametrize("ids", [("ZTF18abc", "ZTF19xyz"), ("cand_a", "cand_b")])
+def test_candidates_named_beside_their_channels(tmp_path: Path, form: str, ids: tuple[str, str]) -> None:
+    path = tmp_path / "night.fits"
+    planes = {"SCI": SCI, "REF": REF, "DIFF": DIFF}
+    images = [
+        fits.ImageHDU(plane + k, name=form.replace("SCI", channel).format(name))
+        for k, name in enumerate(ids)
+        for channel, plane in planes.items()
+    ]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(path)
+    triplets = list(open_triplets(path))
+    assert [triplet.id for triplet in triplets] == [name.upper() for name in ids]
+    for k, triplet in enumerate(triplets):
+        equal(triplet, SCI + k, REF + k, DIFF + k)
+
+
+def test_a_cube_per_candidate(tmp_path: Path) -> None:
+    cube = np.stack([SCI, REF, DIFF])
+    named = [fits.ImageHDU(cube + k, fits.Header({"RA": 10.0 + k}), name=f"c{k}") for k in range(3)]
+    fits.HDUList([fits.PrimaryHDU(), *named]).writeto(tmp_path / "named.fits")
+    plain = [fits.ImageHDU(cube + k) for k in range(3)]
+    fits.HDUList([fits.PrimaryHDU(), *plain]).writeto(tmp_path / "plain.fits")
+    for name, ids in (("named", ["C0", "C1", "C2"]), ("plain", ["plain_0", "plain_1", "plain_2"])):
+        triplets = list(open_triplets(tmp_path / f"{name}.fits"))
+        assert [triplet.id for triplet in triplets] == ids
+        for k, triplet in enumerate(triplets):
+            equal(triplet, SCI + k, REF + k, DIFF + k)
+
+
+def test_a_stack_per_channel(tmp_path: Path) -> None:
+    planes = {"SCI": SCI, "REF": REF, "DIFF": DIFF}
+    images = [fits.ImageHDU(np.stack([p, p + 1, p + 2]), name=name) for name, p in planes.items()]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "s.fits")
+    triplets = list(open_triplets(tmp_path / "s.fits"))
+    assert len(triplets) == 3
+    for k, triplet in enumerate(triplets):
+        equal(triplet, SCI + k, REF + k, DIFF + k)
+
+
+def test_table_with_one_column_for_all_stamps(tmp_path: Path) -> None:
+    cube = np.stack([SCI, REF, DIFF])
+    table = Table({"candid": ["a", "b"], "cutouts": np.stack([cube, cube + 1]), "pixscale": [0.4, 0.4]})
+    table.write(tmp_path / "t.fits")
+    triplets = list(open_triplets(tmp_path / "t.fits"))
+    assert [triplet.id for triplet in triplets] == ["a", "b"]
+    assert {triplet.pixel_scale for triplet in triplets} == {0.4}
+    for k, triplet in enumerate(triplets):
+        equal(triplet, SCI + k, REF + k, DIFF + k)
 
 
 def test_two_unnamed_images_are_not_guessed(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from .hdus import Hdu, first_image, hdu_image, header_values, pick, read_hdus
 from .image import SCALE_KEYS, Image, facts
 from .sniff import Loaded, open_file
 from .sources import stem
-from .stacks import ORDER_NAMES, declared_order
+from .stacks import ORDER_NAMES, declared_order, read_stack
 from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, gunzip, plain_file
 from .surveys import Layout, channel_of, match_channels, match_role, normalise
 
@@ -30,6 +30,8 @@ _SHARED = ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN", "FILTER", "BAND", "MJD", 
 
 
 _NUMBERED = re.compile(r"(.*?)[ _.-]?([0-9]{1,9})")
+#: ``SCI_ZTF18abc`` and ``ZTF18abc_SCI``: the shortest word at either end.
+_TAGGED = (re.compile(r"(?P<word>.+?)[ _.-](?P<tag>.+)"), re.compile(r"(?P<tag>.+)[ _.-](?P<word>.+?)"))
 
 
 #: The stamps of a candidate, and the keywords of their own HDUs where a file has many candidates.
@@ -39,10 +41,11 @@ _Candidate = tuple[dict[str, Image | None], Mapping[str, Any]]
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
     """Candidates of one FITS file.
 
-    Understood are: extensions named after the channels (several candidates by EXTVER, by a number behind
-    the name, or by repetition); as many unnamed images as the layout has channels, in its order; a cube
-    ``(3, H, W)`` or ``(N, 3, H, W)``; a binary table with a column per stamp, or per file of a stamp, and a
-    row per candidate; one image alone, which is the science stamp.
+    Understood are: extensions named after the channels (several candidates by EXTVER, by what stands beside
+    the channel in the name, by repetition, or as planes ``(N, H, W)``); as many unnamed images as the layout
+    has channels, in its order; cubes ``(3, H, W)`` or ``(N, 3, H, W)``, one or an extension per candidate; a
+    binary table with a column per stamp, for all three, or per file of a stamp, and a row per candidate; one
+    image alone, which is the science stamp.
 
     Raises
     ------
@@ -125,6 +128,8 @@ def _refuse_lone(path: str) -> None:
 
 def _candidates(path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: Layout) -> list[_Candidate]:
     """Channel to image, for each candidate."""
+    if tagged := _by_tag(images):
+        return [(_images(hdus, members), {"id": tag, **_own(members)}) for tag, members in tagged.items()]
     names = list(dict.fromkeys(hdu.name for hdu in images))
     numbers = {str(hdu.index): hdu for hdu in images}
     found = match_channels([*names, *numbers], layout)
@@ -145,6 +150,12 @@ def _candidates(path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: L
         members = {channel: members[0] for channel, members in channels.items()}
     elif len(images) == 1:
         return _cube(path, images[0], hdus, layout)
+    elif all(_is_cube(hdu, len(layout.order)) for hdu in images):
+        return [
+            (channels, {**({"id": hdu.name} if hdu.name else {}), **_own({"science": hdu})})
+            for hdu in images
+            for channels, _ in _cube(path, hdu, hdus, layout)
+        ]
     elif len(images) == len(layout.order) and (len(names) == 1 or len(unnamed) == len(images) - 1):
         members = dict(zip(layout.order, images, strict=True))
     else:
@@ -154,7 +165,48 @@ def _candidates(path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: L
         )
     if list(members) == ["science"] and members["science"].data is not None:
         return _cube(path, members["science"], hdus, layout)
-    return [(_images(hdus, members), {})]
+    return [(channels, {}) for channels in _planes(_images(hdus, members))]
+
+
+def _is_cube(hdu: Hdu, count: int) -> bool:
+    shape = () if hdu.data is None else hdu.data.shape
+    return len(shape) in (3, 4) and count in (shape[-3], shape[-1])
+
+
+def _planes(stamps: dict[str, Image | None]) -> Iterator[dict[str, Image | None]]:
+    """The candidates of a stack ``(N, H, W)`` per channel, or the one candidate of stamps."""
+    shapes = {image.data.shape[:-2] for image in stamps.values() if image is not None}
+    if shapes == {()} or len(shapes) != 1 or len(depth := shapes.pop()) != 1:
+        yield stamps
+        return
+    for i in range(depth[0]):
+        yield {
+            channel: None if image is None else replace(image, data=image.data[i])
+            for channel, image in stamps.items()
+        }
+
+
+def _by_tag(images: Sequence[Hdu]) -> dict[str, dict[str, Hdu]]:
+    """Candidates whose extensions are named by channel and candidate; empty if these are not.
+
+    Numbers are versions: `_numbered` knows them.
+    """
+    for pattern in _TAGGED:
+        tagged: dict[str, dict[str, Hdu]] = {}
+        for hdu in images:
+            parts = pattern.fullmatch(hdu.name)
+            channel = None if parts is None else channel_of(parts["word"])
+            if parts is not None and channel is not None:
+                tagged.setdefault(parts["tag"], {})[channel] = hdu
+        whole = sum(map(len, tagged.values())) == len(images)
+        several = len(tagged) > 1 and not all(tag.isdigit() for tag in tagged)
+        if (
+            whole
+            and several
+            and all("science" in members and len(members) > 1 for members in tagged.values())
+        ):
+            return tagged
+    return {}
 
 
 def _numbered(hdu: Hdu) -> Hdu | None:
@@ -254,6 +306,9 @@ def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Trip
                 record = {**known, **record}
                 yield from_record(record, id=f"{stem(path)}_{i}", source=path, layout=layout, hints=hints)
             return
+        if any(len(hdu.rows.dtype[name].shape) == 3 for name in hdu.rows.names):
+            yield from read_stack(_columns(path, hdu), layout, path)
+            return
     raise ReadError(f"{path}: no image, and no table with a column named like a stamp")
 
 
@@ -272,12 +327,19 @@ def _told_of_all(hdu: Hdu, layout: Layout) -> dict[str, float]:
 
 def _records(path: str, hdu: Hdu) -> Iterator[dict[str, Any]]:
     """Rows of a table as column to value."""
+    columns = _columns(path, hdu)
     try:
-        columns = {name: hdu.rows.field(name) for name in hdu.rows.names}
         for i in range(len(hdu.rows)):
             yield {
                 name: value.item() if isinstance(value := column[i], np.generic) else value
                 for name, column in columns.items()
             }
     except Exception as error:  # astropy converts columns when they are asked for, with errors of any class
+        raise ReadError(f"{path}: damaged table: {type(error).__name__}: {error}") from error
+
+
+def _columns(path: str, hdu: Hdu) -> dict[str, Any]:
+    try:
+        return {name: hdu.rows.field(name) for name in hdu.rows.names}
+    except Exception as error:  # as above
         raise ReadError(f"{path}: damaged table: {type(error).__name__}: {error}") from error
