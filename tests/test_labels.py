@@ -103,6 +103,42 @@ def test_ids_pick_from_any_source(tmp_path: Path, ending: str) -> None:
     assert read.groups.tolist() == ["7", "8", "9"]
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_columns_named_as_in_packets(tmp_path: Path, ending: str) -> None:
+    np.savez(
+        tmp_path / "stamps.npz", triplets=np.stack([sky(n) for n in range(3)]), candid=np.array([70, 71, 72])
+    )
+    table = {
+        "candid": [72, 70],
+        "objectId": ["ZTF18a", "ZTF18b"],
+        "object": ["SN", "star"],
+        "fwhm_px": [3.0, 2.0],
+        "Label": ["real", "bogus"],
+    }
+    path = tmp_path / f"my.{ending}"
+    if ending == "parquet":
+        pa = pytest.importorskip("pyarrow")
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table(table), path)
+    else:
+        Table(table).write(path, format="ascii.csv")
+    read = read_labels(path, cutouts=tmp_path / "stamps.npz")
+    assert [(t.id, t.fwhm) for t in read.triplets] == [("72", 3.0), ("70", 2.0)]
+    assert read.groups.tolist() == ["ZTF18a", "ZTF18b"]
+    np.testing.assert_array_equal(read.triplets[0].science, sky(2)[0])
+
+
+def test_names_for_a_stack_without_any_are_taken_row_by_row(tmp_path: Path) -> None:
+    np.save(tmp_path / "stamps.npy", np.stack([sky(n) for n in range(3)]))
+    rows = [{"id": f"cand{n}", "label": "real"} for n in range(3)]
+    read = read_labels(write_csv(tmp_path / "my.csv", rows), cutouts=tmp_path / "stamps.npy")
+    assert [t.id for t in read.triplets] == ["cand0", "cand1", "cand2"]
+    np.testing.assert_array_equal(read.triplets[1].science, sky(1)[0])
+    fewer = read_labels(write_csv(tmp_path / "less.csv", rows[:2]), cutouts=tmp_path / "stamps.npy")
+    assert all("no candidate is named" in str(t.error) for t in fewer.triplets)
+
+
 def test_a_file_per_channel(tmp_path: Path) -> None:
     triplet = sky(1)
     for name, stamp in zip(("s", "r", "d"), triplet, strict=True):

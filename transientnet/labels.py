@@ -2,9 +2,10 @@
 
 The table says where a row's stamps are in one of four ways: ``path`` (a file with the candidate);
 ``science``, ``reference``, ``difference`` (a file each); ``id`` (the candidate's name in the source
-given as `cutouts`); or none of these, and row i is candidate i of `cutouts`. ``label`` is the class.
-``group`` (sky object), ``weight``, ``split`` (train, validation or test), ``pixel_scale`` and
-``fwhm`` are optional.
+given as `cutouts`); or none of these, and row i is candidate i of `cutouts`, as it also is where
+candidates have no names. ``label`` is the class. ``group`` (sky object), ``weight``, ``split`` (train,
+validation or test), ``pixel_scale`` and ``fwhm`` are optional. Packets' names are understood as well:
+``candid``, ``objectId``, ``fwhm_px``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ COLUMNS = ("path", *CHANNELS, "id", "label", "group", "weight", "split", "pixel_
 """Columns that are read; a table may have others."""
 
 SPLITS = ("train", "validation", "test")
+
+#: Columns that may have a packet's name: candid, objectId, pixscale, fwhm_px.
+_AS_PACKETS_HAVE_THEM = ("id", "group", "pixel_scale", "fwhm")
 
 #: Of two classes, which a number or a truth value means.
 _NUMBERS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
@@ -208,16 +212,26 @@ def _load(labels: Any, cutouts: Any) -> tuple[Table, str, Path]:
     else:
         columns = {"label": list(labels)}
         where, folder = "labels", base or Path()
-    table = {
-        name.strip().lower(): [_text(value) for value in column]
-        for name, column in columns.items()
-        if name.strip().lower() in COLUMNS
-    }
+    table = {column: [_text(value) for value in columns[name]] for column, name in _known(columns).items()}
     if "label" not in table:
         raise LabelError(
             f"{where}: no column 'label', which holds the classes; it has {', '.join(columns) or 'none'}"
         )
     return table, where, folder
+
+
+def _known(names: Iterable[str]) -> dict[str, str]:
+    """Which of a table's `names` are read, by the column of `COLUMNS` that they are."""
+    from .readers.surveys import match_role, normalise
+
+    names = list(names)
+    found = {name.strip().lower(): name for name in names if name.strip().lower() in COLUMNS}
+    # "object" may be a kind as well as a name.
+    others = [name for name in names if name not in found.values() and normalise(name) != "object"]
+    for column in _AS_PACKETS_HAVE_THEM:
+        if column not in found and (called := match_role(others, column)):
+            found[column] = called[0]
+    return found
 
 
 def _read_file(path: Path) -> dict[str, list[Any]]:
@@ -265,7 +279,7 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
     except ImportError as error:
         raise MissingDependencyError.for_extra("parquet", "Reading Parquet") from error
     with pq.ParquetFile(path) as file:
-        names = [name for name in file.schema_arrow.names if name.strip().lower() in COLUMNS]
+        names = list(_known(file.schema_arrow.names).values())
         found: dict[str, list[Any]] = file.read(columns=names).to_pydict()
     return found
 
@@ -339,15 +353,25 @@ def _stamps(table: Table, cutouts: Any, folder: Path, where: str) -> list[Triple
 
 
 def _by_id(ids: Sequence[str], triplets: Iterable[Triplet], source: str) -> list[Triplet]:
-    """Pick candidates by name out of a stream; only those wanted are kept."""
+    """Pick candidates by name out of a stream; or row by row, if they have numbers for names and all fit."""
     wanted = set(ids)
     found: dict[str, Triplet] = {}
     twice: set[str] = set()
-    for triplet in triplets:
+    nameless: list[Triplet] = []
+    for number, triplet in enumerate(triplets):
+        if len(nameless) == number and number < len(ids) and triplet.id == str(number):
+            nameless.append(triplet)
+        else:
+            nameless = []
         if triplet.id in wanted:
             if triplet.id in found:
                 twice.add(triplet.id)
             found[triplet.id] = triplet
+    if not found and len(nameless) == len(ids):
+        return [
+            replace(triplet, id=name) if name and triplet.error is None else triplet
+            for triplet, name in zip(nameless, ids, strict=True)
+        ]
     return [
         Triplet.unreadable(name, source, f"{source}: several candidates are named {name!r}")
         if name in twice
