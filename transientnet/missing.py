@@ -51,12 +51,15 @@ def mark_missing(
     margins = np.zeros(len(stack), bool)
     for line in (stack[:, 0], stack[:, -1], stack[:, :, 0], stack[:, :, -1]):
         margins |= line.max(axis=1) == line.min(axis=1)
+    if masked.any():
+        stack = stack.copy()
+        with np.errstate(invalid="ignore"):
+            stack[masked] = np.where(np.abs(stack[masked]) < SENTINEL, stack[masked], np.nan)
     fills = _may_be_filled(stack)
-    if clean.all() and not margins.any() and not fills.any():
+    if not margins.any() and not fills.any():
         return stack, padded, masked
-    stack = stack.copy()
-    with np.errstate(invalid="ignore"):
-        stack[~clean] = np.where(np.abs(stack[~clean]) < SENTINEL, stack[~clean], np.nan)
+    if not masked.any():
+        stack = stack.copy()
     for row in np.flatnonzero(fills):
         (padded if margins[row] else masked)[row] |= _blank_fills(stack[row])
     for row in np.flatnonzero(margins):
