@@ -128,8 +128,9 @@ def headline(models: dict[str, Any]) -> str:
     three, four = (_interval(**part["metrics"]["balanced_accuracy"], percent=True) for part in (hosts, all4))
     return (
         f"- `realbogus`: AUC {_interval(**eye['metrics']['auc'])} on {eye['n']} ambiguous ZTF alerts "
-        f"that a vision model inspected blind, twice. The survey's own score on the {score['n']} of them that have one: "
-        f"{score['auc']:.4f}; `realbogus` on these: {score['ours']:.4f}.\n"
+        "that a vision model inspected blind, twice. The survey's own score on "
+        f"the {score['n']} of them that have one: {score['auc']:.4f}; `realbogus` on "
+        f"these: {score['ours']:.4f}.\n"
         f"- `3class`: balanced accuracy {three} on {hosts['n']} alerts; `4class`: {four} on {all4['n']}."
     )
 
