@@ -11,6 +11,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
+from transientnet import load_model
 from transientnet.contract import InputContract
 from transientnet.errors import LabelError
 from transientnet.label_checks import LabelCheck, check_labels, prepare
@@ -225,12 +226,43 @@ def test_every_kind_of_trouble_is_found_by_row(folder: Path) -> None:
 
 
 def test_skipping_leaves_out_bad_stamps_and_contradictions_only() -> None:
-    stack = np.stack([sky(0), sky(0), sky(1), np.zeros((3, 63, 63), np.float32), sky(2), sky(2)])
-    check = checked(read_labels(["a", "b", "a", "b", "b", "b"], cutouts=stack, groups=list("xxyzww")))
+    stamps = [sky(0), sky(0), sky(1), np.zeros((3, 63, 63), np.float32), sky(2), sky(2), sky(3), sky(4)]
+    check = checked(read_labels(list("ababbbab"), cutouts=np.stack(stamps), groups=list("xxyzwwvu")))
     with pytest.raises(LabelError, match="skip_bad"):
         check.require()
-    assert check.require(skip_bad=True).rows.tolist() == [3, 5, 6]
+    assert check.require(skip_bad=True).rows.tolist() == [3, 5, 6, 7, 8]
     assert kinds(check)["duplicates"] == (5,)
+
+
+@pytest.mark.parametrize(
+    ("labels", "split", "reason"),
+    [
+        ("aaaa", "....", "is the only class"),
+        ("aaab", "....", "'b' has usable rows of one sky object"),
+        ("aabb", "..tt", "'b' has no usable row to train on"),
+        ("aabb", ".v..", "'b' has no usable row in the split 'validation'"),
+    ],
+)
+def test_a_class_that_cannot_be_judged_is_named(tmp_path: Path, labels: str, split: str, reason: str) -> None:
+    names = {".": "", "t": "test", "v": "validation"}
+    rows = [
+        {"label": label, "split": names[part], "group": n}
+        for n, (label, part) in enumerate(zip(labels, split, strict=True))
+    ]
+    stack = np.stack([sky(n) for n in range(4)])
+    check = checked(read_labels(write_csv(tmp_path / "my.csv", rows), cutouts=stack))
+    assert any("error: too few labels" in line and reason in line for line in check.lines())
+    with pytest.raises(LabelError, match="too few labels"):
+        check.require(skip_bad=True)
+
+
+def test_classes_that_the_base_model_does_not_have_are_named() -> None:
+    stack = np.stack([sky(n) for n in range(4)])
+    record = load_model("realbogus").record
+    labels = read_labels(["real", "rael", "bogus", "bogus"], cutouts=stack).spelled_as(record.classes)
+    check = check_labels(labels, prepare(labels.triplets, CONTRACT), record)
+    assert kinds(check)["new classes"] == (1,)
+    assert "'rael' (1 row" in "\n".join(check.lines())
 
 
 def test_stamps_of_one_field_become_one_object() -> None:
@@ -297,7 +329,6 @@ def test_labels_are_taken_in_the_model_s_spelling(written: list[Any], meant: lis
     assert named.labels.tolist() == meant
     told = kinds(checked(named)).get("spelling", ())
     assert told == tuple(k for k in range(3) if meant[k] in named.renamed.values())
-    assert checked(named).ok
 
 
 def test_numbers_are_no_classes_of_a_model_with_three() -> None:

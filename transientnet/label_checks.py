@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .contract import InputContract
+from .contract import InputContract, ModelRecord
 from .errors import LabelError
 from .labels import Labels, Text, bare_name, read_labels
 from .preprocess import Prepared, preprocess
@@ -80,10 +80,12 @@ class LabelCheck:
     def lines(self) -> list[str]:
         """The report of ``--dry-run``, line by line."""
         n = len(self.labels)
-        found = f"{n} rows, {len(set(self.labels.groups[self.labels.labels != '']))} sky objects"
+        objects = len(set(self.labels.groups[self.labels.labels != ""].tolist()))
+        found = f"{_count(n, 'row')}, {_count(objects, 'sky object')}"
         lines = [f"{self.labels.where}: {found} (groups from the {_GROUPED[self.grouped_by]})"]
         lines += [
-            f"  {name}: {count} rows, {self.objects[name]} objects" for name, count in self.counts.items()
+            f"  {name}: {_count(count, 'row')}, {_count(self.objects[name], 'object')}"
+            for name, count in self.counts.items()
         ]
         for problem in sorted(self.problems, key=lambda problem: not problem.fatal):
             lines.append(f"{'error' if problem.fatal else 'notice'}: {problem.kind}: {problem.message}")
@@ -113,7 +115,7 @@ class LabelCheck:
 _GROUPED = {"table": "table or the stamps' source", "similarity": "likeness of the stamps, where not given"}
 
 
-def check_labels(labels: Labels, prepared: Prepared) -> LabelCheck:
+def check_labels(labels: Labels, prepared: Prepared, base: ModelRecord | None = None) -> LabelCheck:
     """Check a label table row by row.
 
     Parameters
@@ -121,6 +123,8 @@ def check_labels(labels: Labels, prepared: Prepared) -> LabelCheck:
     labels : Labels
     prepared : Prepared
         Its triplets after `preprocess`.
+    base : ModelRecord, optional
+        The model to start from: classes that it does not have are named.
     """
     problems: list[Problem] = []
     named = labels.labels != ""
@@ -178,8 +182,17 @@ def check_labels(labels: Labels, prepared: Prepared) -> LabelCheck:
     )
     report("leakage", rows, f"one sky object is in several splits: {text}")
 
+    new = [name for name in labels.classes if base is not None and name not in base.classes]
+    if base is not None and new:
+        rows = np.flatnonzero(np.isin(labels.labels, new)).tolist()
+        text = f"{', '.join(map(repr, new))} ({_count(len(rows), 'row')}) not among {', '.join(base.classes)}"
+        report("new classes", rows, f"{text} of {base.id}: the model gets a head of your own", fatal=False)
+
     usable = named & prepared.usable & ~unread
     usable[conflicts] = False
+    for name, text in _too_few(labels, usable).items():
+        rows = np.flatnonzero(labels.labels == name).tolist()
+        report("too few labels", rows, f"{name!r} {text}")
     counts = Counter(labels.labels[named].tolist())
     objects = {name: len(set(labels.groups[labels.labels == name].tolist())) for name in counts}
     return LabelCheck(
@@ -190,6 +203,10 @@ def check_labels(labels: Labels, prepared: Prepared) -> LabelCheck:
         tuple(problems),
         usable,
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _listed(items: Iterable[str]) -> str:
@@ -209,6 +226,29 @@ def _alike_names(classes: Sequence[str]) -> list[list[str]]:
     for name in classes:
         alike[bare_name(name)].append(name)
     return [others for others in alike.values() if len(others) > 1]
+
+
+def _too_few(labels: Labels, usable: npt.NDArray[np.bool_]) -> dict[str, str]:
+    """Classes that cannot be trained on some sky objects and judged on others, and why."""
+    classes = labels.classes
+    if len(classes) == 1:
+        return {classes[0]: "is the only class; a classifier needs rows of at least two"}
+    validation = labels.split == "validation"
+    train = (labels.split != "test") & ~validation
+    judged = bool((usable & validation).any())
+    found = {}
+    for name in classes:
+        rows = usable & (labels.labels == name)
+        objects = len(set(labels.groups[rows & train].tolist()))
+        if objects == 0:
+            found[name] = "has no usable row to train on"
+        elif judged and not (rows & validation).any():
+            found[name] = "has no usable row in the split 'validation'; calibration needs every class"
+        elif objects == 1 and not judged:
+            found[name] = (
+                "has usable rows of one sky object; two are needed, to train on one and judge on another"
+            )
+    return found
 
 
 def _leaks(labels: Labels) -> list[int]:
@@ -296,7 +336,7 @@ def check_table(
     record = resolve(base)[1]
     table = read_labels(labels, cutouts=cutouts, groups=groups, pixel_scale=pixel_scale, fwhm=fwhm)
     table = table.spelled_as(record.classes)
-    return check_labels(table, prepare(table.triplets, record.contract))
+    return check_labels(table, prepare(table.triplets, record.contract), record)
 
 
 def prepare(triplets: Sequence[Triplet], contract: InputContract) -> Prepared:

@@ -15,7 +15,7 @@ import torch
 from ..brightness import brightness
 from ..calibration import apply, calibrate
 from ..contract import InputContract, ModelRecord
-from ..errors import LabelError, UsageError
+from ..errors import UsageError
 from ..evaluation import compare, evaluate
 from ..label_checks import check_labels, prepare
 from ..labels import Labels, read_labels
@@ -57,7 +57,7 @@ def run(
     table = read_labels(labels, cutouts=cutouts, groups=groups, pixel_scale=pixel_scale, fwhm=fwhm)
     table = table.spelled_as(record.classes)
     everything = prepare(table.triplets, record.contract)
-    checked = check_labels(table, everything)
+    checked = check_labels(table, everything, record)
     table = checked.require(skip_bad=config.skip_bad)
     use = checked.usable
     prepared = Prepared(everything.tensor[use], everything.quality[use], everything.usable[use])
@@ -206,14 +206,7 @@ def _splits(
     """Rows to learn from, folds over them, and rows kept aside as the table's split says."""
     learn, aside = np.flatnonzero(table.split != "test"), np.flatnonzero(table.split == "test")
     given = table.split[learn] == "validation"
-    absent = set(np.unique(y).tolist()) - set(np.unique(y[learn[~given]]).tolist())
-    if absent:
-        raise LabelError(f"{table.where}: a class has no row to train on, only rows of other splits")
     if given.any():
-        if set(np.unique(y[learn[given]])) != set(np.unique(y)):
-            raise LabelError(
-                f"{table.where}: the split 'validation' lacks a class; calibration needs every class"
-            )
         return learn, [Fold(np.flatnonzero(~given), np.flatnonzero(given))], aside
     return learn, make_folds(y[learn], table.groups[learn], config.folds, config.seed), aside
 
