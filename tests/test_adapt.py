@@ -326,6 +326,8 @@ def test_ctrl_c_in_the_middle_of_two_folds_leaves_a_model(
 
     def impatient(stage: str, done: int, total: int) -> None:
         if stage == "training" and done == 11:
+            # Terminal and launcher may both pass it on.
+            os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
     threads(2)
@@ -336,6 +338,25 @@ def test_ctrl_c_in_the_middle_of_two_folds_leaves_a_model(
     )  # fmt: skip
     assert result.interrupted
     assert result.metrics["training"]["chosen"] in ("base", "probe")
+    assert len(classify(cutouts[:2], model=str(result.model))) == 2
+
+
+@pytest.mark.parametrize("arm_steps", [3, 40])
+def test_ctrl_c_in_the_comparison_leaves_the_model_without_it(
+    survey: Any, bases: Any, tmp_path: Path, arm_steps: int
+) -> None:
+    labels, cutouts, groups = survey
+
+    def impatient(stage: str, done: int, total: int) -> None:
+        if stage == "comparing" and done == arm_steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    result = adapt(
+        labels, cutouts=cutouts, groups=groups, base=bases[2], output=str(tmp_path),
+        config=replace(QUICK, compare_scratch=3), progress=impatient,
+    )  # fmt: skip
+    assert result.interrupted
+    assert "comparison" not in result.metrics
     assert len(classify(cutouts[:2], model=str(result.model))) == 2
 
 

@@ -15,11 +15,13 @@ import copy
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, current_thread, main_thread
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -230,20 +232,14 @@ def _side_by_side(
         with one_at_a_time:
             on_step()
 
-    interrupted = False
     torch.set_num_threads(threads // workers)
     try:
-        with ThreadPoolExecutor(workers) as pool:
-            futures = []
-            try:
-                futures += [pool.submit(train, number, step) for number in range(count)]
-                wait(futures, return_when=FIRST_EXCEPTION)
-            except KeyboardInterrupt:
-                interrupted = True
-            finally:
-                stop.set()
-                for future in futures:
-                    future.cancel()
+        with _ctrl_c_as(stop.set), ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(train, number, step) for number in range(count)]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            stop.set()
+            for future in futures:
+                future.cancel()
     finally:
         torch.set_num_threads(threads)
     done: dict[int, list[Weights]] = {}
@@ -255,7 +251,24 @@ def _side_by_side(
             done[number] = future.result()
         elif not isinstance(error, KeyboardInterrupt):
             raise error
-    return done, interrupted or len(done) < count
+    return done, len(done) < count
+
+
+@contextmanager
+def _ctrl_c_as(call: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C calls `call`, however often it comes; an exception would leave threads behind at their work.
+
+    Signals come to the main thread alone, and not at all to a process that was told to ignore them.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if current_thread() is not main_thread() or usual is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: call())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _probe(start: StampNetwork, features: Tensor, survey: Survey, fold: Fold, seed: int) -> StampNetwork:

@@ -58,6 +58,11 @@ def train_arm(
     StampNetwork
     dict
         Its calibration; empty for scratch, which has no left-out rows to fit one.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On Ctrl-C: what ended early is no contestant.
     """
     recipe = recipe_for(len(survey), config, contract)
     device = next(start.parameters()).device
@@ -68,6 +73,8 @@ def train_arm(
     fit = cross_fit(
         start, survey, parts, recipe if arm == "transfer" else None, seed, ready=ready, on_step=on_step
     )
+    if fit.interrupted:
+        raise KeyboardInterrupt
     network = copy.deepcopy(start)
     set_weights(network, fit.weights)
     rows = fit.rows
