@@ -195,7 +195,10 @@ def test_the_comparison_tests_the_same_splits(adapted: AdaptResult) -> None:
     ],
 )
 def test_the_answer_in_words(transfer: list[float], scratch: list[float], said: str) -> None:
-    assert sentence(significance(transfer, scratch), 3).startswith(said)
+    tests = significance(transfer, scratch)
+    assert sentence(tests, 3, 40).startswith(said)
+    assert "rests on" not in sentence(tests, 3, 40)
+    assert ("rests on 2 test stamps" in sentence(tests, 3, 2)) == ("better" in said)
 
 
 def test_a_seed_decides_the_model_and_the_command_is_the_call(

@@ -29,6 +29,8 @@ _FOLDS = 3
 _SHARE = 0.8
 _TEST_FOLDS = 3
 _SIGNIFICANT = 0.05
+# Test stamps of a class below which the answer hangs on single ones.
+_FEW = 10
 
 
 def train_arm(
@@ -148,7 +150,7 @@ def compare_with_scratch(
         "against_scratch": against["scratch"],
         "against_probe": against["probe"],
         "common_test": compare(mean["transfer"], mean["scratch"], truth, groups=groups),
-        "sentence": sentence(against["scratch"], count),
+        "sentence": sentence(against["scratch"], count, int(np.bincount(truth).min())),
     }
 
 
@@ -192,8 +194,12 @@ def significance(first: Sequence[float], second: Sequence[float]) -> dict[str, A
     return found
 
 
-def sentence(tests: dict[str, Any], seeds: int) -> str:
-    """The comparison's answer, for a reader who wants one."""
+def sentence(tests: dict[str, Any], seeds: int, rarest: int) -> str:
+    """The comparison's answer, for a reader who wants one.
+
+    `rarest` is how many test stamps the smallest class has: seeds share them, so that no interval over
+    seeds tells how much depends on them.
+    """
     welch = tests["welch"]
     points = 100 * welch["difference"]
     half = 100 * (welch["interval"][1] - welch["interval"][0]) / 2
@@ -201,6 +207,9 @@ def sentence(tests: dict[str, Any], seeds: int) -> str:
     told = f"{abs(points):.1f} ± {half:.1f} points of balanced accuracy {how}"
     if not welch["p"] < _SIGNIFICANT:
         return f"no gain that these labels can show: transfer and scratch differ by {told}"
+    few = f"; but it rests on {rarest} test stamps of the rarest class: label more to be sure"
+    doubt = few if rarest < _FEW else ""
     if points > 0:
-        return f"transfer is better than training from scratch by {told}"
-    return f"no gain: training from scratch is better by {told}; with this many labels train from scratch"
+        return f"transfer is better than training from scratch by {told}{doubt}"
+    advice = doubt or "; with this many labels train from scratch"
+    return f"no gain: training from scratch is better by {told}{advice}"
