@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from transientnet import Triplet, load_model
+from transientnet.cli import app
 from transientnet.errors import LabelError, ReadError, UsageError
 from transientnet.measure import measure
 from transientnet.report import GalleryWriter, Report, table
@@ -125,6 +127,21 @@ def test_evaluation_takes_zeros_and_ones(labelled: Path, tmp_path: Path) -> None
     named = measure(labelled / "my.csv", ["realbogus"], tmp_path / "names", cutouts=cutouts, fwhm=2.5)
     one, other = (next(iter(each.values())) for each in (found, named))
     assert one["confusion"] == other["confusion"]
+
+
+def test_evaluation_names_the_rows_that_could_not_be_scored(labelled: Path, tmp_path: Path) -> None:
+    cutouts = np.load(labelled / "stamps.npz")["triplets"]
+    cutouts[4] = 0.0
+    np.save(tmp_path / "stamps.npy", cutouts)
+    told = CliRunner().invoke(
+        app,
+        ["evaluate", "--labels", str(labelled / "my.csv"), "--cutouts", str(tmp_path / "stamps.npy"),
+         "-o", str(tmp_path / "report")],
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    assert "1 of 60 left out: row 5 (4): blank, off chip" in told.stderr
+    figures = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert next(iter(figures["models"].values()))["left_out"] == ["row 5 (4): blank, off chip"]
 
 
 def test_evaluation_names_a_class_that_the_model_does_not_know(labelled: Path, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from .classifier import load_model
 from .errors import LabelError
 from .evaluation import compare, evaluate
 from .labels import read_labels
+from .predictions import Predictions
 from .report import Report, evaluation_sections, mistakes
+from .triplet import QualityFlag
 
 __all__ = ["measure"]
 
@@ -45,7 +47,8 @@ def measure(
     Returns
     -------
     dict
-        Per model what `transientnet.evaluation.evaluate` gives.
+        Per model what `transientnet.evaluation.evaluate` gives, and ``left_out``: rows that could not be
+        scored, and why.
 
     Raises
     ------
@@ -73,7 +76,8 @@ def measure(
                 f"it has {', '.join(classifier.classes)}"
             )
         index = np.array([classifier.classes.index(label) for label in named.labels])
-        probabilities = classifier.predict(table.triplets).probabilities
+        predictions = classifier.predict(table.triplets)
+        probabilities = predictions.probabilities
         key = classifier.record.id
         if key in results:
             key = f"{key} ({name})"
@@ -85,6 +89,10 @@ def measure(
             weights=table.weights,
             brightness=bright,
         )
+        results[key]["left_out"] = [
+            f"{table.named(row)}: {_why(predictions, row)}"
+            for row in np.flatnonzero(np.isnan(probabilities).any(axis=1)).tolist()
+        ]
         judged[key], orders[key] = (probabilities, index), classifier.classes
         wrong[key] = mistakes(table.triplets, probabilities, index, classifier.classes)
     comparisons = {
@@ -108,6 +116,12 @@ def measure(
         json.dumps(_finite(figures), indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )
     return results
+
+
+def _why(predictions: Predictions, row: int) -> str:
+    """Why a candidate has no probability."""
+    flags = QualityFlag.names(int(predictions.quality[row]) & int(QualityFlag.UNUSABLE))
+    return predictions.errors.get(row) or ", ".join(flags).lower().replace("_", " ")
 
 
 def _finite(value: Any) -> Any:

@@ -9,6 +9,8 @@ import typer
 
 __all__ = ["evaluate"]
 
+_LISTED = 3
+
 
 def evaluate(
     labels: Annotated[Path, typer.Option(help="Table of stamps and labels: .csv, .ecsv or .parquet.")],
@@ -35,6 +37,10 @@ def evaluate(
     for name, result in measured.items():
         auc = result["metrics"]["auc"]
         typer.echo(f"{name}\t{auc['value']:.4f}\t{auc['low']:.4f}\t{auc['high']:.4f}")
+        if left := result["left_out"]:
+            more = f"; and {len(left) - _LISTED} more" if len(left) > _LISTED else ""
+            count = f"{len(left)} of {result['n'] + len(left)} left out"
+            typer.echo(f"transientnet: {name}: {count}: {'; '.join(left[:_LISTED])}{more}", err=True)
         if min_auc is not None and not auc["value"] >= min_auc:
             typer.echo(f"transientnet: {name}: AUC {auc['value']:.4f} is below {min_auc:g}", err=True)
             failed = True
