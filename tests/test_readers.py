@@ -74,6 +74,8 @@ def assert_whole(triplet: Triplet) -> None:
         (("x_N.fits", "x_R.fits", "x_D.fits"), "x"),
         (("c7_sci.fits", "c7_tpl.fits", "c7_diff.fits"), "c7"),
         (("sky.05.wrp.fits", "sky.05.stk.fits", "sky.05.diff.fits"), "sky.05"),
+        (("cand0.obj.fits", "cand0.ref.fits", "cand0.sub.fits"), "cand0"),
+        (("new_0042.fits", "old_0042.fits", "sub_0042.fits"), "0042"),
         (("q2_sciimg.fits", "q2_refimg.fits", "q2_scimrefdiffimg.fits"), "q2"),
         (("obj5_sci.fits", "obj5_ref_resampled.fits", "obj5_diff_zogy.fits"), "obj5"),
         (("visit_image_r_3.fits", "template_detector_r_3.fits", "difference_image_r_3.fits"), "r_3"),

@@ -194,6 +194,13 @@ class TestNumpyFiles:
         expected[2, :, 0, 0] = np.nan
         assert same(list(open_triplets(path)), expected)
 
+    @pytest.mark.parametrize("reference", ["old", "tmp", "archive"])
+    def test_npz_reference_by_another_word(self, tmp_path: Path, reference: str) -> None:
+        names = ("new", reference, "sub")
+        np.savez(tmp_path / "n.npz", **{name: STACK[:, k] for k, name in enumerate(names)})
+        for row, triplet in enumerate(open_triplets(tmp_path / "n.npz")):
+            np.testing.assert_array_equal(np.stack(triplet.stamps), STACK[row])
+
     def test_npz_declares_its_channels(self, tmp_path: Path) -> None:
         path = tmp_path / "x.npz"
         np.savez(path, images=STACK, channels=np.array(["difference", "template", "science"]))

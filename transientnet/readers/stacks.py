@@ -188,7 +188,7 @@ def _find(arrays: Mapping[str, Rows], layout: Layout, where: str, order: tuple[s
             return [_together(arrays, key, order, where) for key in several]
         stacks = [*deep, *(key for key, rows in arrays.items() if rows.dtype.hasobject)]
     if not stacks:
-        there = ", ".join(f"{key} {rows.shape} {rows.dtype}" for key, rows in arrays.items())
+        there = ", ".join(f"{key} {rows.shape} {rows.dtype}".strip() for key, rows in arrays.items())
         raise ReadError(f"{where} holds no stamps ({there or 'nothing'}); {_ACCEPTED}")
     return [_together(arrays, stacks[0], order, where)]
 

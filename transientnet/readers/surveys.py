@@ -57,7 +57,8 @@ _WEAK = {"image": "science", "img": "science"}
 #: One letter, as in ``thumbnail_d`` or ZOGY's N, R and D, and words that mean another thing elsewhere: they
 #: count if the three channels are then complete.
 _LAST = re.compile(
-    rf"(?:b?(?:{_PLAIN})+)?(?:(?P<science>[ns]|warp|wrp|input)|(?P<reference>[rt]|stack|stk|coadd)|(?P<difference>d))"
+    rf"(?:b?(?:{_PLAIN})+)?(?:(?P<science>[ns]|warp|wrp|input|obj|current|curr)"
+    r"|(?P<reference>[rt]|stack|stk|coadd|old|tmp|archive|archival)|(?P<difference>d))"
 )
 _BESIDE = (
     "masks?|msk|bpm|badpix(?:els?)?|psfs?|unc(?:ert(?:ainty)?)?|var(?:iance)?|err(?:ors?)?|sigma|noise|rms"
