@@ -120,6 +120,13 @@ def test_evaluation_writes_a_page_that_opens_offline(labelled: Path, tmp_path: P
     assert figures["comparisons"][0]["p"] == 1  # a model against itself
 
 
+def test_evaluation_finds_the_objects_that_no_row_names(labelled: Path, tmp_path: Path) -> None:
+    cutouts = np.repeat(np.load(labelled / "stamps.npz")["triplets"][:20], 3, axis=0)
+    found = measure(["bogus", "real", "real"] * 20, ["realbogus"], tmp_path, cutouts=cutouts, fwhm=2.5)
+    assert next(iter(found.values()))["n_groups"] <= 20
+    assert "likeness of the stamps" in (tmp_path / "report.html").read_text()
+
+
 def test_evaluation_takes_zeros_and_ones(labelled: Path, tmp_path: Path) -> None:
     table = [label == "real" for label in ["bogus", "real"] * 30]
     cutouts = np.load(labelled / "stamps.npz")["triplets"]

@@ -18,7 +18,13 @@ from .preprocess import Prepared, preprocess
 from .registry import resolve
 from .triplet import QualityFlag, Triplet
 
-__all__ = ["LabelCheck", "Problem", "check_labels", "check_table", "prepare", "sky_objects"]
+__all__ = ["GROUPED", "LabelCheck", "Problem", "check_labels", "check_table", "prepare", "sky_objects"]
+
+GROUPED = {
+    "table": "groups from the table or the stamps' source",
+    "similarity": "groups from the likeness of the stamps, where not given",
+}
+"""Where groups come from, in words."""
 
 SIMILARITY = 0.85
 """Correlation of two reference stamps, without their centres, above which they show the same sky.
@@ -82,7 +88,7 @@ class LabelCheck:
         n = len(self.labels)
         objects = len(set(self.labels.groups[self.labels.labels != ""].tolist()))
         found = f"{_count(n, 'row')}, {_count(objects, 'sky object')}"
-        lines = [f"{self.labels.where}: {found} (groups from the {_GROUPED[self.grouped_by]})"]
+        lines = [f"{self.labels.where}: {found} ({GROUPED[self.grouped_by]})"]
         lines += [
             f"  {name}: {_count(count, 'row')}, {_count(self.objects[name], 'object')}"
             for name, count in self.counts.items()
@@ -110,9 +116,6 @@ class LabelCheck:
             hint = "; or leave such rows out with skip_bad" if any(p.skippable for p in fatal) else ""
             raise LabelError(f"{self.labels.where}: {text}. Mend the table{hint}")
         return self.labels.select(self.usable)
-
-
-_GROUPED = {"table": "table or the stamps' source", "similarity": "likeness of the stamps, where not given"}
 
 
 def check_labels(labels: Labels, prepared: Prepared, base: ModelRecord | None = None) -> LabelCheck:

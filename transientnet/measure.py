@@ -16,6 +16,7 @@ from .brightness import brightness
 from .classifier import load_model
 from .errors import LabelError
 from .evaluation import compare, evaluate
+from .label_checks import GROUPED, prepare, sky_objects
 from .labels import read_labels
 from .predictions import Predictions
 from .report import Report, evaluation_sections, mistakes
@@ -38,7 +39,8 @@ def measure(
     Parameters
     ----------
     labels, cutouts, pixel_scale, fwhm
-        As in `transientnet.labels.read_labels`.
+        As in `transientnet.labels.read_labels`. Rows that name no sky object are put together as `adapt`
+        does it, by the likeness of their stamps: intervals resample whole objects.
     models : sequence of str
         Names or paths; they are compared pairwise where their classes are the same.
     output : path
@@ -62,12 +64,14 @@ def measure(
         raise LabelError(
             f"{table.where}: an evaluation needs labels of two classes, not {len(table.classes)}"
         )
-    groups = np.where(table.groups != "", table.groups, np.char.add("row ", table.rows.astype(str)))
+    classifiers = [load_model(name) for name in models]
+    groups, guessed = table.groups, bool((table.groups == "").any())
+    if guessed:
+        _, groups, _ = sky_objects(table, prepare(table.triplets, classifiers[0].contract))
     kind, bright = brightness(table.triplets)
     results: dict[str, dict[str, Any]] = {}
     judged, wrong, orders = {}, {}, {}
-    for name in models:
-        classifier = load_model(name)
+    for name, classifier in zip(models, classifiers, strict=True):
         named = table.spelled_as(classifier.classes)
         unknown = sorted(set(named.classes) - set(classifier.classes))
         if unknown:
@@ -100,7 +104,8 @@ def measure(
         for first, second in combinations(results, 2)
         if orders[first] == orders[second]
     }
-    lead = f"{len(table)} labelled candidates of {table.where}, {len(np.unique(groups))} sky objects."
+    lead = f"{len(table)} labelled candidates of {table.where}, {len(np.unique(groups))} sky objects"
+    lead += f" ({GROUPED['similarity']})." if guessed else "."
     report = Report(f"Evaluation of {', '.join(results)}", lead)
     report.add_sections(evaluation_sections(results, comparisons=comparisons, wrong=wrong, brightness=kind))
     folder = Path(output)
