@@ -19,8 +19,8 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from transientnet.readers.cutouts import write_fits, write_npz
-from transientnet.readers.frames import cut_triplets, open_frame
+from transientnet.cutting.cutouts import write_fits, write_npz
+from transientnet.cutting.frames import cut_triplets, open_frame
 
 
 def grid(side: int, scale: float, angle: float, shift: float) -> WCS:

@@ -255,9 +255,10 @@ def _edit_card(data: bytearray, rng: random.Random) -> None:
 
 def read(path: str, name: str) -> list[str]:
     """Read a file as the seed of that name is meant to be read; what came of it."""
-    from transientnet.readers import load_layout, open_triplets
-    from transientnet.readers.catalog import read_catalog
-    from transientnet.readers.frames import cut_triplets
+    from transientnet.cutting.catalog import read_catalog
+    from transientnet.cutting.frames import cut_triplets
+    from transientnet.readers.open import open_triplets
+    from transientnet.readers.surveys import load_layout
 
     if name.startswith("catalog."):
         read_catalog(path)

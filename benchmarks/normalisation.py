@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from transientnet import QualityFlag, Triplet, load_model
-from transientnet.classifier import Classifier
-from transientnet.evaluation import roc_auc
-from transientnet.stats import bootstrap
+from transientnet.evaluation.metrics import roc_auc
+from transientnet.evaluation.statistics import bootstrap
+from transientnet.models.classifier import Classifier
 
 FWHM_PER_SIGMA = 2.3548
 DECAM_SCALE, ZTF_SCALE = 0.263, 1.01

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from transientnet import Classifier, Triplet, load_model, open_triplets
-from transientnet.evaluation import roc_auc
-from transientnet.outliers import fit_reference, input_statistics, ood_score
-from transientnet.preprocess import preprocess
-from transientnet.stats import bootstrap
+from transientnet.evaluation.metrics import roc_auc
+from transientnet.evaluation.statistics import bootstrap
+from transientnet.models.outliers import fit_reference, input_statistics, ood_score
+from transientnet.prepare.preprocess import preprocess
 
 PER_CORRUPTION = 400
 Stamps = list[np.ndarray]

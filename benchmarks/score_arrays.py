@@ -17,8 +17,8 @@ import numpy as np
 from night import median, timed
 
 from transientnet import Triplet, classify, load_model
-from transientnet.classifier import Classifier
-from transientnet.preprocess import preprocess
+from transientnet.models.classifier import Classifier
+from transientnet.prepare.preprocess import preprocess
 
 SIDE = 63
 

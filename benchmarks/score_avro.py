@@ -27,9 +27,9 @@ from astropy.io import fits
 from night import Run, links, median, score, timed
 
 from transientnet import load_model
-from transientnet.classifier import Classifier
-from transientnet.preprocess import preprocess
-from transientnet.readers import open_triplets
+from transientnet.models.classifier import Classifier
+from transientnet.prepare.preprocess import preprocess
+from transientnet.readers.open import open_triplets
 from transientnet.readers.stamp import gunzip
 from transientnet.scoring.engine import cores
 

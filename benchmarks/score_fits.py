@@ -20,7 +20,7 @@ from astropy.io import fits
 from night import links, median, score, timed
 
 from transientnet import load_model
-from transientnet.classifier import Classifier
+from transientnet.models.classifier import Classifier
 from transientnet.scoring.engine import cores
 
 NAMES = ("SCI", "REF", "DIFF")

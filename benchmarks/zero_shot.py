@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from transientnet import Triplet, load_model
-from transientnet.evaluation import evaluate, roc_auc
-from transientnet.stats import bootstrap
+from transientnet.evaluation.metrics import evaluate, roc_auc
+from transientnet.evaluation.statistics import bootstrap
 
 FWHM_PER_SIGMA = 2.3548
 

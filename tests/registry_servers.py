@@ -232,11 +232,11 @@ def model_folder(folder: Path, *, name: str = "nightly", version: str = "1.0.0",
     """A folder as `adapt` leaves it: the bundled network under a name of its own, with vectors and card."""
     import onnx
 
-    from transientnet import registry
-    from transientnet.adapt.export import METADATA_KEY
-    from transientnet.cards import write_card
-    from transientnet.classifier import load_model
-    from transientnet.vectors import write_test_vectors
+    from transientnet.models.cards import write_card
+    from transientnet.models.classifier import load_model
+    from transientnet.models.registry import resolve as registry
+    from transientnet.models.vectors import write_test_vectors
+    from transientnet.transfer.export import METADATA_KEY
 
     folder.mkdir(parents=True)
     path, record = registry.resolve("realbogus")

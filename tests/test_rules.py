@@ -16,15 +16,15 @@ from astropy.io import fits
 from typer.testing import CliRunner
 
 from transientnet import InputContract, QualityFlag, Triplet, classify, load_model, open_triplets
-from transientnet.classifier import Classifier
 from transientnet.cli import app
 from transientnet.errors import ContractError, ModelIntegrityError, ModelUnavailableError, TransientnetError
-from transientnet.evaluation import evaluate
-from transientnet.preprocess import preprocess
+from transientnet.evaluation.metrics import evaluate
+from transientnet.models.classifier import Classifier
+from transientnet.models.registry.manifest import Manifest, bundled_folder
+from transientnet.models.registry.resolve import local_models, resolve, verified_files
+from transientnet.models.vectors import run_test_vectors
+from transientnet.prepare.preprocess import preprocess
 from transientnet.readers import stamp as stamp_reader
-from transientnet.registry import bundled_folder, local_models, resolve, verified_files
-from transientnet.registry.manifest import Manifest
-from transientnet.vectors import run_test_vectors
 
 ROOT = Path(__file__).resolve().parent.parent
 CENTRE = InputContract().size // 2
@@ -198,7 +198,7 @@ def test_rule_8_a_path_in_a_manifest_cannot_leave_its_folder(name: str) -> None:
 
 def test_rule_9_splits_never_cut_through_an_object() -> None:
     pytest.importorskip("torch")
-    from transientnet.adapt.crossfit import make_folds
+    from transientnet.transfer.crossfit import make_folds
 
     groups = np.random.default_rng(1).integers(0, 60, 300)
     for fold in make_folds(groups % 2, groups, 5, 0):
@@ -223,7 +223,7 @@ def test_rule_9_the_report_shows_n_intervals_and_recall_by_brightness() -> None:
 
 
 def test_rule_10_one_preprocess_feeds_the_network_everywhere() -> None:
-    for folder in ("training_reference", "transientnet/adapt"):
+    for folder in ("training_reference", "transientnet/transfer"):
         texts = [path.read_text(encoding="utf-8") for path in (ROOT / folder).rglob("*.py")]
         assert any("preprocess import " in text for text in texts), folder
         assert not any("arcsinh" in text for text in texts), folder

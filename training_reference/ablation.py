@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transientnet.adapt.augment import Augmentation
-from transientnet.adapt.network import StampNetwork
-from transientnet.adapt.training import fast_math
-from transientnet.evaluation import balanced_accuracy, confusion_matrix, roc_auc
-from transientnet.preprocess import preprocess
+from transientnet.evaluation.metrics import balanced_accuracy, confusion_matrix, roc_auc
+from transientnet.prepare.preprocess import preprocess
+from transientnet.transfer.augment import Augmentation
+from transientnet.transfer.network import StampNetwork
+from transientnet.transfer.training import fast_math
 from transientnet.triplet import Triplet
 
 from . import learn

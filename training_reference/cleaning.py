@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transientnet.contract import InputContract
-from transientnet.preprocess import preprocess
+from transientnet.prepare.contract import InputContract
+from transientnet.prepare.preprocess import preprocess
 from transientnet.triplet import Triplet
 
 __all__ = ["Counterpart", "clean", "counterparts"]

@@ -33,8 +33,8 @@ from typing import Any
 
 import numpy as np
 
-from transientnet.contract import InputContract
-from transientnet.preprocess import preprocess
+from transientnet.prepare.contract import InputContract
+from transientnet.prepare.preprocess import preprocess
 from transientnet.triplet import Triplet
 
 from .cleaning import clean, counterparts

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transientnet.adapt.augment import Augmentation
-from transientnet.adapt.network import NetworkConfig, StampNetwork
-from transientnet.adapt.training import Weights, average, fast_math, get_weights, set_weights
-from transientnet.contract import InputContract
-from transientnet.preprocess import preprocess
+from transientnet.prepare.contract import InputContract
+from transientnet.prepare.preprocess import preprocess
+from transientnet.transfer.augment import Augmentation
+from transientnet.transfer.network import NetworkConfig, StampNetwork
+from transientnet.transfer.training import Weights, average, fast_math, get_weights, set_weights
 from transientnet.triplet import Triplet
 
 from .data import MORPHOLOGY, SCIENCE, Alerts, normalised

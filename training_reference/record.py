@@ -12,20 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from transientnet import calibration
-from transientnet.adapt.export import OPSET, export_onnx
-from transientnet.adapt.network import StampNetwork
-from transientnet.cards import write_card
-from transientnet.classifier import Classifier
-from transientnet.contract import ModelRecord, Source
-from transientnet.evaluation import evaluate, roc_auc
-from transientnet.outliers import fit_reference
-from transientnet.preprocess import preprocess
-from transientnet.registry.manifest import manifest_row, write_registry
-from transientnet.stats import wilson
-from transientnet.thumbnails import encode_png, strip
+from transientnet.drawing.stamps import encode_png, strip
+from transientnet.evaluation import calibration
+from transientnet.evaluation.metrics import evaluate, roc_auc
+from transientnet.evaluation.statistics import wilson
+from transientnet.models.cards import write_card
+from transientnet.models.classifier import Classifier
+from transientnet.models.outliers import fit_reference
+from transientnet.models.record import ModelRecord, Source
+from transientnet.models.registry.manifest import manifest_row, write_registry
+from transientnet.models.vectors import write_test_vectors
+from transientnet.prepare.preprocess import preprocess
+from transientnet.transfer.export import OPSET, export_onnx
+from transientnet.transfer.network import StampNetwork
 from transientnet.triplet import Triplet
-from transientnet.vectors import write_test_vectors
 
 from .data import ZTF_FWHM, Alerts
 from .learn import CONTRACT, HEADS, real_targets

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training_reference.simulator import detector
-from transientnet.preprocess import estimate_fwhm
+from transientnet.prepare.preprocess import estimate_fwhm
 
 __all__ = ["BOGUS", "REAL", "SemiSynthesizer"]
 

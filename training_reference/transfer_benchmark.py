@@ -46,8 +46,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transientnet.adapt.config import AdaptConfig
-from transientnet.evaluation import (
+from transientnet.evaluation.metrics import (
     accuracy,
     balanced_accuracy,
     confusion_matrix,
@@ -55,9 +54,10 @@ from transientnet.evaluation import (
     matthews,
     roc_auc,
 )
-from transientnet.label_checks import prepare
-from transientnet.registry import resolve
-from transientnet.stats import cohen_d, t_test
+from transientnet.evaluation.statistics import cohen_d, t_test
+from transientnet.labels.checks import prepare
+from transientnet.models.registry.resolve import resolve
+from transientnet.transfer.config import AdaptConfig
 from transientnet.triplet import Triplet
 
 from .data import MORPHOLOGY, load
@@ -217,12 +217,12 @@ def _trees(trial: Trial, target: Target, learn: np.ndarray, test: np.ndarray) ->
 def _network(trial: Trial, target: Target, base: str, learn: np.ndarray, test: np.ndarray) -> np.ndarray:
     import torch
 
-    from transientnet.adapt.crossfit import Survey
-    from transientnet.adapt.experiment import train_arm
-    from transientnet.adapt.probe import load_base
-    from transientnet.adapt.recipe import class_weights
-    from transientnet.adapt.training import logits_of
-    from transientnet.calibration import apply
+    from transientnet.models.calibration import apply
+    from transientnet.transfer.crossfit import Survey
+    from transientnet.transfer.experiment import train_arm
+    from transientnet.transfer.probe import load_base
+    from transientnet.transfer.recipe import class_weights
+    from transientnet.transfer.training import logits_of
 
     torch.set_num_threads(1)
     config = AdaptConfig(seed=trial.seed, device="cpu")
@@ -338,7 +338,7 @@ def base_without_2018(run: Path, data: Path, name: str) -> Path:
     folder = run / "transfer"
     path = folder / f"{name}-without-2018.onnx"
     if not path.is_file():
-        from transientnet.adapt.export import export_onnx
+        from transientnet.transfer.export import export_onnx
 
         alerts = load(data / "ztf")
         nights = (alerts.jd >= YEAR_2018[0]) & (alerts.jd < YEAR_2018[1])
@@ -364,11 +364,11 @@ def plan(quick: bool, morphology: bool) -> Iterator[Trial]:
 
 def _keys(trials: list[Trial], base: str, morphology: bool) -> dict[Trial, str]:
     """Names of trials by what they depend on: target, choices, code, and the base if an arm has one."""
-    import transientnet.adapt
+    import transientnet.transfer
 
     path, record = resolve(base)
     digest = hashlib.sha256(repr((AdaptConfig(), record.classes, morphology)).encode())
-    for file in sorted(Path(transientnet.adapt.__path__[0]).glob("*.py")):
+    for file in sorted(Path(transientnet.transfer.__path__[0]).glob("*.py")):
         digest.update(file.read_bytes())
     alone = digest.hexdigest()[:12]
     digest.update(path.read_bytes())

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _LAZY = {
-    "AdaptConfig": "adapt",
-    "AdaptResult": "adapt",
-    "Classifier": "classifier",
-    "InputContract": "contract",
-    "ModelRecord": "contract",
-    "Predictions": "predictions",
+    "AdaptConfig": "transfer.config",
+    "AdaptResult": "transfer.config",
+    "Classifier": "models.classifier",
+    "InputContract": "prepare.contract",
+    "ModelRecord": "models.record",
+    "Predictions": "results.predictions",
     "QualityFlag": "triplet",
     "TransientnetError": "errors",
     "Triplet": "triplet",
-    "adapt": "adapt",
-    "classify": "scoring",
-    "list_models": "registry",
-    "load_model": "classifier",
-    "open_triplets": "readers",
+    "adapt": "transfer.adapt",
+    "classify": "scoring.classify",
+    "list_models": "models.registry.resolve",
+    "load_model": "models.classifier",
+    "open_triplets": "readers.open",
 }
 
 __all__ = [
@@ -43,13 +43,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .classifier import Classifier, load_model
-    from .contract import InputContract, ModelRecord
     from .errors import TransientnetError
-    from .predictions import Predictions
-    from .readers import open_triplets
-    from .registry import list_models
-    from .scoring import classify
+    from .models.classifier import Classifier, load_model
+    from .models.record import ModelRecord
+    from .models.registry.resolve import list_models
+    from .prepare.contract import InputContract
+    from .readers.open import open_triplets
+    from .results.predictions import Predictions
+    from .scoring.classify import classify
     from .triplet import QualityFlag, Triplet
 
 

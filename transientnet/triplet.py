@@ -117,14 +117,14 @@ class Triplet:
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """The three stamps with zscale, origin at the lower left, as a matplotlib figure."""
-        from .plotting import plot_triplet
+        from .drawing.figures import plot_triplet
 
         return plot_triplet(self, path)
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        from .thumbnails import data_uri, strip
+        from .drawing.stamps import data_uri, strip
 
         name = escape(self.id, quote=True)
         return f'<img src="{data_uri(strip(self))}" alt="stamps of {name}" width="386"><br>{name}'

@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from transientnet import Predictions, QualityFlag, Triplet, load_model, open_triplets
-from transientnet.thumbnails import strip
+from transientnet.drawing.stamps import strip
 
 DOCS = Path(__file__).resolve().parent.parent
 COLUMNS = 3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..adapt import AdaptResult, Progress
+    from ..transfer.config import AdaptResult, Progress
 
 __all__ = ["adapt"]
 
@@ -55,8 +55,8 @@ def adapt(
     licence: Annotated[str, typer.Option(help="Licence of the new model, for its card.")] = "",
 ) -> None:
     """Adapt a model to your own labels: cross-validated, calibrated, with a report."""
-    from ..adapt import AdaptConfig
-    from ..adapt import adapt as run
+    from ..transfer.adapt import adapt as run
+    from ..transfer.config import AdaptConfig
 
     config = AdaptConfig(
         method=method,
@@ -89,7 +89,7 @@ def adapt(
 
 
 def _check(labels: Path, given: dict[str, Any]) -> None:
-    from ..label_checks import check_table
+    from ..labels.checks import check_table
 
     checked = check_table(labels, **given)
     for line in checked.lines():

@@ -40,9 +40,9 @@ def cut(
     fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the header does not tell.")] = None,
 ) -> None:
     """Cut triplets of stamps around the positions of a catalogue."""
+    from ..cutting.cutouts import write_fits, write_npz
+    from ..cutting.frames import cut_triplets, open_frame
     from ..errors import EmptyInputError, UsageError
-    from ..readers.cutouts import write_fits, write_npz
-    from ..readers.frames import cut_triplets, open_frame
     from ..triplet import Triplet
 
     stack = output.suffix.lower() == ".npz"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from ..registry.cache import Cache
+    from ..models.registry.cache import Cache
 
 __all__ = ["doctor"]
 
@@ -87,8 +87,8 @@ def _places() -> Iterator[tuple[bool, str]]:
     import tempfile
 
     from ..errors import TransientnetError
-    from ..registry.cache import Cache
-    from ..registry.fetch import disk_errors
+    from ..models.registry.cache import Cache
+    from ..models.registry.fetch import disk_errors
     from ..settings import get_settings
 
     settings = get_settings()
@@ -113,8 +113,8 @@ def _places() -> Iterator[tuple[bool, str]]:
 
 def _registry_state(cache: Cache, registry: str, offline: bool) -> str:
     """Whether a registry answers, and with which models."""
-    from ..registry.fetch import Location
-    from ..registry.manifest import Manifest
+    from ..models.registry.fetch import Location
+    from ..models.registry.manifest import Manifest
 
     location = Location.parse(registry)
     if location.kind == "folder":
@@ -129,10 +129,11 @@ def _registry_state(cache: Cache, registry: str, offline: bool) -> str:
 
 
 def _models() -> Iterator[tuple[bool, str]]:
-    from ..classifier import Classifier
     from ..errors import TransientnetError
-    from ..registry import bundled_folder, local_models, verified_files
-    from ..vectors import run_test_vectors
+    from ..models.classifier import Classifier
+    from ..models.registry.manifest import bundled_folder
+    from ..models.registry.resolve import local_models, verified_files
+    from ..models.vectors import run_test_vectors
 
     try:
         models = local_models()

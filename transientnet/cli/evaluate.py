@@ -28,7 +28,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure models on labelled candidates: one report.html that opens offline, and metrics.json."""
-    from ..measure import measure
+    from ..evaluation.evaluate import measure
 
     measured = measure(
         labels, model or ["realbogus"], output, cutouts=cutouts, pixel_scale=pixel_scale, fwhm=fwhm

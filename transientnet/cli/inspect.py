@@ -27,7 +27,7 @@ def inspect(
 ) -> None:
     """Show survey, format, stamps, pixel scale and FWHM of every candidate, and what is missing."""
     from ..errors import EmptyInputError
-    from ..readers import open_triplets
+    from ..readers.open import open_triplets
 
     triplets = open_triplets(files, layout=layout, pixel_scale=pixel_scale, fwhm=fwhm)
     readable = False
@@ -49,7 +49,7 @@ def _describe(triplet: Triplet) -> dict[str, Any]:
     import numpy as np
 
     from ..errors import ReadError
-    from ..preprocess import estimate_fwhm
+    from ..prepare.preprocess import estimate_fwhm
     from ..readers.sniff import sniff
     from ..triplet import CHANNELS
 

@@ -36,7 +36,7 @@ def label(
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
     from ..errors import UsageError
-    from ..label import serve
+    from ..label_page.serve import serve
 
     try:
         training = shlex.split(train_options)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..registry import Found
+    from ..models.registry.resolve import Found
 
 __all__ = ["app"]
 
@@ -23,7 +23,7 @@ Offline = Annotated[bool | None, typer.Option("--offline", help="Open no socket.
 @app.command("list")
 def list_(offline: Offline = None) -> None:
     """List every model that can be named: bundled, cached, and in TRANSIENTNET_REGISTRY."""
-    from ..registry import list_models
+    from ..models.registry.resolve import list_models
 
     for record in list_models(offline=offline):
         typer.echo("\t".join([record.id, record.status, ", ".join(record.classes), record.description]))
@@ -32,7 +32,7 @@ def list_(offline: Offline = None) -> None:
 @app.command()
 def show(name: Name, offline: Offline = None) -> None:
     """Show a model's record as JSON."""
-    from ..registry import find
+    from ..models.registry.resolve import find
 
     typer.echo(json.dumps(find(name, offline=offline).record.to_dict(), indent=2, ensure_ascii=False))
 
@@ -40,7 +40,7 @@ def show(name: Name, offline: Offline = None) -> None:
 @app.command()
 def path(name: Name, offline: Offline = None) -> None:
     """Print the path of a model's verified weight file; fetch it if need be."""
-    from ..registry import resolve
+    from ..models.registry.resolve import resolve
 
     typer.echo(resolve(name, offline=offline)[0])
 
@@ -55,7 +55,7 @@ def pull(
 ) -> None:
     """Ask the registries anew and bring models and their test vectors to the cache."""
     from ..errors import UsageError
-    from ..registry import list_models, pull
+    from ..models.registry.resolve import list_models, pull
     from ..settings import get_settings
 
     wanted = [*(names or []), *(get_settings().registries if every else ())]
@@ -73,7 +73,7 @@ def pull(
 
 
 def _as_address(registry: str) -> str:
-    from ..registry.fetch import Location
+    from ..models.registry.fetch import Location
 
     return str(Location.parse(registry))
 
@@ -84,7 +84,7 @@ def verify(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Recompute hashes and run the test vectors here; exit 1 if anything deviates."""
-    from ..registry import find, local_models
+    from ..models.registry.resolve import find, local_models
 
     found = [find(name, offline=True) for name in names] if names else local_models()
     failed = sum([not _verify(one, device) for one in found])
@@ -94,10 +94,10 @@ def verify(
 
 def _verify(found: Found, device: str) -> bool:
     """Print one line on one model; False if it is not what its record says."""
-    from ..classifier import Classifier
     from ..errors import TransientnetError
-    from ..registry import verified_files
-    from ..vectors import run_test_vectors
+    from ..models.classifier import Classifier
+    from ..models.registry.resolve import verified_files
+    from ..models.vectors import run_test_vectors
 
     record = found.record
     try:
@@ -123,7 +123,7 @@ def _verify(found: Found, device: str) -> bool:
 @app.command()
 def remove(names: Annotated[list[str], typer.Argument(help="Names or addresses of fetched models.")]) -> None:
     """Delete fetched models from the cache."""
-    from ..registry import remove
+    from ..models.registry.resolve import remove
 
     for name in names:
         for file in remove(name):
@@ -138,7 +138,7 @@ def publish(
     keep_default: Annotated[bool, typer.Option(help="Leave the registry's default versions.")] = False,
 ) -> None:
     """Add a model to a registry that other machines then use by name."""
-    from ..registry import publish
+    from ..models.registry.publish import publish
 
     address, records = publish(model_dir, to, private=private, keep_defaults=keep_default)
     for record in records:

@@ -27,10 +27,10 @@ def monitor(
     ] = 0.2,
 ) -> None:
     """Compare a night's scores, flags and stamps with what is expected; exit with 1 past the limit."""
-    from .. import monitor as room
     from ..errors import UsageError
-    from ..readers import open_triplets
-    from ..registry import resolve
+    from ..evaluation import drift as room
+    from ..models.registry.resolve import resolve
+    from ..readers.open import open_triplets
 
     night = room.read_scores(scores)
     name = model or night.model

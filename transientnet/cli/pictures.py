@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from ..classifier import Classifier
-    from ..predictions import Predictions
+    from ..models.classifier import Classifier
+    from ..results.predictions import Predictions
     from ..triplet import Triplet
 
 __all__ = ["Pictures"]
@@ -30,7 +30,7 @@ class Pictures:
     """
 
     def __init__(self, classifier: Classifier, gallery: Path | None, explain: Path | None) -> None:
-        from ..report.gallery import GalleryWriter
+        from ..drawing.gallery import GalleryWriter
 
         self._classifier, self._explain = classifier, explain
         self._waiting: deque[Triplet] = deque()

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..classifier import Classifier
-    from ..contract import ModelRecord
-    from ..predictions import Predictions
-    from ..scoring import Part
+    from ..models.classifier import Classifier
+    from ..models.record import ModelRecord
+    from ..results.predictions import Predictions
+    from ..scoring.batches import Part
     from ..triplet import QualityFlag
     from .pictures import Pictures
 
@@ -80,11 +80,12 @@ def score(
     difference: Annotated[Path | None, typer.Option(help="Difference frame, with --catalog.")] = None,
 ) -> None:
     """Score candidates and write one row each: id, source, label, p_<class>…, quality, model."""
-    from ..classifier import load_model
     from ..errors import EmptyInputError, UsageError
-    from ..scoring import Reading, find_inputs, score_inputs, score_triplets
+    from ..models.classifier import load_model
+    from ..results.writers import check_format
+    from ..scoring.batches import Reading, find_inputs
+    from ..scoring.classify import score_inputs, score_triplets
     from ..scoring.engine import hold_memory
-    from ..writers import check_format
 
     hold_memory()
 
@@ -120,7 +121,7 @@ def score(
             pictures = stack.enter_context(Pictures(classifier, gallery, explain))
         run = _Run(table, on_bad == "raise", stop, pictures)
         if catalog is not None:
-            from ..readers.frames import cut_triplets
+            from ..cutting.frames import cut_triplets
 
             triplets = cut_triplets(
                 science, reference, difference, catalog, pixel_scale=pixel_scale, fwhm=fwhm
@@ -137,14 +138,14 @@ def score(
             later = arrivals(watch, listed, stop, layout)
         inputs, skip = table.remaining(listed)
         if pictures is not None and files:
-            from ..readers import open_triplets
+            from ..readers.open import open_triplets
 
             opened = open_triplets(files, layout=layout, pixel_scale=pixel_scale, fwhm=fwhm)
             parts = score_triplets(pictures.tap(opened), classifier, reading, workers=workers)
         elif dask is None:
             parts = score_inputs(inputs, classifier, reading, workers=workers, skip=skip)
         else:
-            from ..distributed import connect, score_on_cluster
+            from ..scoring.cluster import connect, score_on_cluster
 
             client = stack.enter_context(connect(dask))
             parts = score_on_cluster(inputs, client, model, reading, skip=skip)
@@ -225,7 +226,7 @@ class _Run:
 
     def score(self, parts: Iterable[Part], inputs: int) -> None:
         """Take parts until they end or Ctrl-C is pressed."""
-        from ..scoring import raise_bad
+        from ..scoring.classify import raise_bad
         from ..triplet import QualityFlag
 
         with _progress(inputs) as advance:
@@ -298,7 +299,7 @@ class _Table:
 
     def append(self, part: Part) -> Predictions:
         """Take the rows of a part; gives them as they stand in the table."""
-        from ..writers import Writer
+        from ..results.writers import Writer
 
         predictions = self._decide(part.predictions)
         if not sys.stdout.isatty():
@@ -385,7 +386,7 @@ def _decide(
     from dataclasses import replace
 
     if sets is not None:
-        from ..calibration import prediction_sets
+        from ..models.calibration import prediction_sets
 
         members = prediction_sets(predictions.probabilities, conformal, sets)
         predictions = replace(predictions, sets=members)

@@ -32,11 +32,11 @@ def stream(
     offline: Annotated[bool, typer.Option("--offline", help="Fetch no model over the network.")] = False,
 ) -> None:
     """Score alert packets from Kafka, at least once: offsets are committed after the scores are written."""
-    from ..classifier import load_model
     from ..errors import UsageError
-    from ..scoring import Reading
-    from ..stream import consume, producer_of
-    from ..writers import writer_for
+    from ..models.classifier import load_model
+    from ..results.writers import writer_for
+    from ..scoring.batches import Reading
+    from ..scoring.kafka import consume, producer_of
 
     if output is not None and output.suffix.lower() not in (".csv", ".jsonl"):
         raise UsageError(f"{output}: a stream is appended to a .csv or a .jsonl")

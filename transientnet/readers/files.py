@@ -125,7 +125,7 @@ def _csv(path: str, layout: Layout) -> Iterator[Triplet]:
 
 
 def _described(path: str, layout: Layout) -> Iterator[Triplet]:
-    from .catalog import read_table
+    from ..cutting.catalog import read_table
 
     table = read_table(Path(path))
     channels = _require(table.colnames, layout, path)

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..classifier import BATCH_SIZE, Classifier
 from ..errors import TransientnetError, UsageError
-from ..predictions import Predictions
-from ..readers import Loaded, StampFiles, open_found, open_triplets
+from ..models.classifier import BATCH_SIZE, Classifier
+from ..readers.open import open_found, open_triplets
+from ..readers.sniff import Loaded
+from ..readers.sources import StampFiles
 from ..readers.stamp import inflate_engine
+from ..results.predictions import Predictions
 from ..triplet import Triplet
 
 __all__ = [
@@ -105,9 +107,9 @@ def find_inputs(
     layout: str | None = None,
 ) -> list[Input]:
     """The inputs that paths, globs and folders mean, in order; files of one candidate are one input."""
-    from ..readers import load_layout
     from ..readers.grouping import group_files
     from ..readers.sources import expand
+    from ..readers.surveys import load_layout
 
     paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     return list(group_files(expand([os.fspath(path) for path in paths]), load_layout(layout)))

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from ..errors import UsageError
-from ..predictions import Predictions
-from ..writers import writer_for
+from ..results.predictions import Predictions
+from ..results.writers import writer_for
 from .batches import Input, Part, content_id
 
 __all__ = ["ScoreFile"]

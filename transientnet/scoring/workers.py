@@ -21,12 +21,11 @@ from typing import IO, Any
 import numpy as np
 
 from .. import errors
-from ..classifier import Classifier
-from ..contract import ModelRecord
 from ..errors import TransientnetError
-from ..predictions import Predictions
-from ..readers import StampFiles
-from ..readers.sources import stem
+from ..models.classifier import Classifier
+from ..models.record import ModelRecord
+from ..readers.sources import StampFiles, stem
+from ..results.predictions import Predictions
 from ..triplet import QualityFlag
 from .batches import Input, Mark, Part, Reading, Unit, batches, content_id, paths_of, read, score
 from .engine import hold_memory

@@ -1,0 +1,143 @@
+"""Pages that people open, in a real browser: contact sheet, report and documentation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browsing import DESKTOP, PHONE, ROOT, chromium, environment, grave, open_page, stamps
+
+from transientnet import Predictions, QualityFlag, Triplet
+from transientnet.drawing.gallery import GalleryWriter
+from transientnet.evaluation.evaluate import measure
+
+SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+N = 3000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery of several thousand candidates; the number in a name is its place by probability."""
+    path = tmp_path_factory.mktemp("sheet") / "night.html"
+    images = stamps(30, size=63)
+    p = np.linspace(1, 0, N, dtype=np.float32)
+    triplets = [Triplet(*images[k % 30], id=f"c{k}") for k in range(N)]
+    predictions = Predictions(
+        np.array([t.id for t in triplets]),
+        ("bogus", "real"),
+        np.stack([1 - p, p], axis=1),
+        np.where(np.arange(N) % 7, 0, QualityFlag.MISSING_REFERENCE).astype(np.uint16),
+        "realbogus@0.1.0",
+        np.full(N, "night.avro"),
+        {},
+    )
+    with GalleryWriter(path, predictions.classes) as gallery:
+        gallery.add(triplets, predictions)
+    return path
+
+
+@SIZES
+def test_the_contact_sheet_scrolls_and_obeys_the_keyboard(
+    browser: Any, sheet: Path, size: tuple[int, int]
+) -> None:
+    page = open_page(browser, size, sheet.as_uri())
+    assert page.text_content("#count").startswith(f"{N} of {N}")
+    assert grave(page) == []
+    frames = page.evaluate("""async () => {
+      const took = []; let last = performance.now();
+      for (let k = 0; k < 40; k++) {
+        scrollTo(0, (k * 7919) % document.body.scrollHeight);
+        await new Promise(requestAnimationFrame);
+        took.push(performance.now() - last); last = performance.now();
+      }
+      return took;
+    }""")
+    assert max(frames) < 1000
+    assert page.locator("figure").count() < 150
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_function("() => document.querySelector('figure b')?.textContent === 'c0'")
+    page.focus("figure:first-child")
+    at = "document.activeElement.querySelector('b')?.textContent"
+    for key, name in (("ArrowRight", "c1"), ("End", f"c{N - 1}"), ("ArrowLeft", f"c{N - 2}"), ("Home", "c0")):
+        page.keyboard.press(key)
+        assert page.evaluate(at) == name
+    page.select_option("#flag", label="missing reference")
+    assert page.text_content("#count").startswith(f"{-(-N // 7)} of {N}")
+    page.fill("#find", "c21")
+    page.wait_for_function("() => document.querySelector('figure b').textContent === 'c21'")
+    assert page.problems == []
+    assert [r for r in page.requests if not r.startswith(("file:", "data:"))] == []
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    triplets = stamps(40)
+    # Nothing to see in some of those that are called real.
+    triplets[1::4] = np.random.default_rng(5).normal(100, 5, triplets[1::4].shape)
+    np.savez(folder / "s.npz", triplets=triplets)
+    rows = "".join(f"{['bogus', 'real'][k % 2]}\n" for k in range(40))
+    (folder / "my.csv").write_text("label\n" + rows)
+    measure(folder / "my.csv", ["realbogus", "realbogus"], folder, cutouts=folder / "s.npz", fwhm=4.7)
+    return folder / "report.html"
+
+
+@SIZES
+def test_the_report_is_for_everybody(browser: Any, report: Path, size: tuple[int, int]) -> None:
+    page = open_page(browser, size, report.as_uri())
+    assert grave(page) == []
+    smallest = page.evaluate("""Math.min(...[...document.querySelectorAll('.chart text')].map(
+      e => parseFloat(getComputedStyle(e).fontSize) * e.ownerSVGElement.getScreenCTM().a))""")
+    assert smallest >= 11
+    for kind in ("False positives", "False negatives"):
+        assert kind in page.inner_text("main")
+    assert [r for r in page.requests if not r.startswith(("file:", "data:"))] == []
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the built documentation."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+    server.server_close()
+
+
+@SIZES
+@pytest.mark.parametrize(
+    "place", ["", "tutorials/your-survey/", "tutorials/notebook/", "benchmarks/", "model-cards/realbogus/"]
+)
+def test_the_documentation_is_for_everybody(
+    browser: Any, site: str, place: str, size: tuple[int, int]
+) -> None:
+    page = open_page(browser, size, site + place)
+    page.wait_for_timeout(200)
+    assert grave(page) == []
+    assert [r for r in page.requests if not r.startswith((site, "data:", "blob:"))] == []
+    page.close()

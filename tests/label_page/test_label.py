@@ -1,0 +1,248 @@
+"""The labelling page: what reaches the disk, and who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browsing import save
+
+from transientnet import load_model
+from transientnet.errors import EmptyInputError, LabelError, ReadError, UsageError
+from transientnet.label_page.app import make_app
+from transientnet.label_page.candidates import Candidates, Judgement
+from transientnet.label_page.journal import Answer, Journal, cohen_kappa
+from transientnet.label_page.queue import RANDOM, teaching_order
+from transientnet.label_page.session import Session, class_keys
+from transientnet.label_page.training import Training
+
+TOKEN = "secret"
+ROW = {"files": {"path": "s.npz"}, "id": "7", "group": "", "pixel_scale": None, "fwhm": None}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Candidates]:
+    folder = tmp_path_factory.mktemp("candidates")
+    save(folder)
+    found = Candidates([str(folder / "s.npz")], folder, load_model("realbogus", threads=1), {})
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def session(candidates: Candidates, tmp_path: Path) -> Iterator[Session]:
+    journal = Journal(tmp_path / "my.csv")
+    yield Session(candidates, journal, ["bogus", "real"], 0.2)
+    journal.close()
+
+
+def rows(table: Path) -> list[dict[str, str]]:
+    with open(table, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_an_answer_is_on_disk_at_once_and_survives_a_torn_line(folder: Path) -> None:
+    journal = Journal(folder / "a.csv")
+    journal.record("ana", "s.npz\n7", Answer("label", "real", "", "t1", "random", False, ROW))
+    saved = journal.path.read_bytes()
+    journal._file.close()  # as a killed process leaves it: the table was never written
+    journal.path.write_bytes(saved + b'{"event": "answer", "labe')
+    again = Journal(folder / "a.csv")
+    assert again.labels() == {"s.npz\n7": "real"}
+    again.record("ana", "s.npz\n8", Answer("unsure", "", "odd", "t2", "uncertain", True, ROW | {"id": "8"}))
+    again.close()
+    assert [(r["id"], r["label"], r["chosen"], r["model_seen"]) for r in rows(folder / "a.csv")] == [
+        ("7", "real", "random", "no"),
+        ("8", "", "uncertain", "yes"),
+    ]
+
+
+def test_a_damaged_journal_or_a_foreign_table_is_not_overwritten(folder: Path) -> None:
+    (folder / "own.csv").write_text("path,label\nx,real\n")
+    with pytest.raises(LabelError, match="made otherwise"):
+        Journal(folder / "own.csv")
+    (folder / "b.journal.jsonl").write_text("not json\n")
+    with pytest.raises(ReadError, match="line 1"):
+        Journal(folder / "b.csv")
+
+
+def test_one_journal_has_one_writer(folder: Path) -> None:
+    journal = Journal(folder / "a.csv")
+    with pytest.raises(LabelError, match="another"):
+        Journal(folder / "a.csv")
+    journal.close()
+
+
+def test_two_labellers_who_disagree_leave_the_label_empty(session: Session) -> None:
+    row = session.order[0]
+    session.answer("ana", row, "label", "real", "")
+    session.answer("bob", row, "label", "bogus", "a ghost")
+    session.journal.write_table()
+    (written,) = rows(session.journal.table)
+    assert written["label"] == ""
+    assert written["answers"] == "ana: real; bob: bogus"
+    assert written["note"] == "a ghost"
+    assert session.disputed() == [row]
+    assert session.undo("bob") == row
+    assert session.journal.labels() == {session.candidates.items[row].key: "real"}
+
+
+def test_kappa_of_a_worked_example() -> None:
+    # Cohen's usual example: 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no gives 0.40.
+    pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
+    assert cohen_kappa(pairs) == pytest.approx(0.4)
+    assert cohen_kappa([("y", "y")]) is None
+    assert cohen_kappa([]) is None
+
+
+def test_random_ones_are_asked_of_everybody_and_others_of_one(session: Session) -> None:
+    for _ in range(12):
+        row = session.upcoming("ana")[0]
+        session.answer("ana", row, "label", "real", "")
+    done = {session.candidates.index[key] for key in session.journal.answers["ana"]}
+    at = session.upcoming("ana")[0]
+    for_bob = list(session._queue("bob"))
+    assert {row for row in done if session.chosen[row] == RANDOM} <= set(for_bob)
+    assert not {row for row in done if session.chosen[row] != RANDOM} & set(for_bob)
+    assert session.chosen[at] == RANDOM or at not in for_bob
+
+
+def test_skipped_candidates_come_again_at_the_end(session: Session) -> None:
+    first = session.upcoming("ana")[0]
+    session.answer("ana", first, "skip", "", "")
+    assert session.upcoming("ana")[0] != first
+    assert list(session._queue("ana"))[-1] == first
+
+
+def test_uncertain_first_then_unlike(session: Session) -> None:
+    items = session.candidates.items
+    p = np.full((30, 2), [0.99, 0.01], np.float32)
+    p[7] = p[8] = p[9] = 0.5
+    features = np.zeros((30, 4), np.float32)
+    features[9] = 10.0
+    order = teaching_order(items, Judgement("m", ("a", "b"), p, features), 0.0)
+    assert sorted(order) == list(range(30))
+    assert set(order[:16]) >= {7, 8, 9}
+    assert order.index(9) <= 1
+
+
+def test_the_random_share_does_not_depend_on_the_company(session: Session) -> None:
+    order = session.order
+    random = [row for row in order if session.chosen[row] == RANDOM]
+    fewer = teaching_order(session.candidates.items[:20], session.judgement, 0.2)
+    assert [row for row in random if row < 20] == [row for row in fewer if session.chosen[row] == RANDOM]
+
+
+def test_class_keys_do_not_collide_with_commands() -> None:
+    assert class_keys(["real", "bogus"]) == ["r", "b"]
+    keys = [k for k in class_keys(["supernova", "star", "sn", "asteroid"]) if k]
+    assert len(set(keys)) == len(keys)
+    assert not set(keys) & set("cgmnsuxz")
+
+
+def test_nothing_readable_is_an_error(folder: Path) -> None:
+    (folder / "empty.fits").write_bytes(b"")
+    with pytest.raises(EmptyInputError, match="empty"):
+        Candidates([str(folder / "empty.fits")], folder, load_model("realbogus", threads=1), {})
+
+
+def test_unknown_answers_are_refused(session: Session) -> None:
+    with pytest.raises(UsageError):
+        session.answer("ana", 0, "label", "unicorn", "")
+    with pytest.raises(UsageError):
+        session.answer("ana", 0, "kind", "", "")
+
+
+# --- the server ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(session: Session) -> Iterator[Any]:
+    httpx = pytest.importorskip("httpx")
+    import anyio.from_thread
+
+    training = Training(session.journal.table, "realbogus", session.journal.table.parent / "model")
+    app = make_app(session, training, TOKEN, "my.csv")
+    transport = httpx.ASGITransport(app)
+
+    def call(method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> Any:
+        async def one() -> Any:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8765") as http:
+                return await http.request(method, path, headers=headers, **more)
+
+        with anyio.from_thread.start_blocking_portal() as portal:
+            return portal.call(one)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/", {}),
+        ("/app.js", {}),
+        ("/wrong/api/table", {}),
+        (f"/{TOKEN}/api/table", {"host": "evil.example:8765"}),
+        (f"/{TOKEN}/api/table", {"origin": "http://evil.example"}),
+        (f"/{TOKEN}/api/table", {"origin": "http://localhost:9999"}),
+        (f"/{TOKEN}/api/table", {"origin": "null"}),
+        (f"/{TOKEN}/api/table", {"sec-fetch-site": "cross-site"}),
+    ],
+)
+def test_strangers_are_refused(client: Any, path: str, headers: dict[str, str]) -> None:
+    assert client("GET", path, headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path", ["../app.py", "..%2fapp.py", "%2e%2e/app.py", "..\\app.py", "%2fetc%2fpasswd", "app.py"]
+)
+def test_only_the_page_s_own_files_are_served(client: Any, path: str) -> None:
+    assert client("GET", f"/{TOKEN}/{path}").status_code in (403, 404)
+
+
+def test_the_page_allows_nothing_but_itself(client: Any) -> None:
+    answer = client("GET", f"/{TOKEN}/")
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in answer.text.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("value", [-1, 30, "x", "../s.npz", None])
+def test_a_candidate_is_a_number(client: Any, value: Any) -> None:
+    body = {"labeller": "ana", "row": value, "kind": "label", "label": "real"}
+    assert client("POST", f"/{TOKEN}/api/answer", json=body).status_code == 400
+    assert client("GET", f"/{TOKEN}/api/stamps?rows={value}").status_code == 400
+
+
+def test_answering_over_http_saves_first(client: Any, session: Session) -> None:
+    row = session.upcoming("ana")[0]
+    body = {"labeller": "ana", "row": row, "kind": "label", "label": "real", "note": "fine"}
+    state = client("POST", f"/{TOKEN}/api/answer", json=body).json()
+    assert row not in state["next"]
+    assert state["progress"]["counts"] == {"bogus": 0, "real": 1}
+    assert b'"fine"' in session.journal.path.read_bytes()
+    assert client("POST", f"/{TOKEN}/api/answer", content="x").status_code == 400
+    assert client("POST", f"/{TOKEN}/api/answer", json={"labeller": "a" * 20_000}).status_code == 400
+
+
+def test_a_training_that_cannot_be_done_says_why(session: Session, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    session.answer("ana", session.order[0], "label", "real", "")
+    session.journal.write_table()
+    training = Training(session.journal.table, "no-such-model", tmp_path / "model")
+    assert asyncio.run(training.run()) is None
+    assert training.status()["state"] == "failed"
+    assert any("no-such-model" in line for line in training.status()["lines"])

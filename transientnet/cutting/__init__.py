@@ -1,0 +1,1 @@
+"""Full frames and a catalogue in, triplets out."""

@@ -1,0 +1,475 @@
+"""Figures of merit from probabilities and labels: weighted, by group, each with n and an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .statistics import bootstrap, mcnemar, wilson
+
+__all__ = [
+    "accuracy",
+    "average_precision",
+    "balanced_accuracy",
+    "calibration_error",
+    "compare",
+    "confusion_matrix",
+    "evaluate",
+    "false_negative_rate",
+    "matthews",
+    "pr_curve",
+    "recall_by",
+    "reliability",
+    "roc_auc",
+    "roc_curve",
+]
+
+FloatArray = npt.NDArray[np.float64]
+Weights = npt.NDArray[np.float64] | None
+
+CURVE_POINTS = 101
+"""Length of the grids on which the curves' bootstrap bands stand."""
+
+FALSE_POSITIVE_RATES = (0.01, 0.05)
+"""Rates at which thresholds and recalls are told."""
+
+BRIGHTNESS_BINS = 6
+
+
+def _counts(
+    scores: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Weighted positives and negatives at or above each distinct score, highest first."""
+    s = np.asarray(scores, np.float64)
+    y = np.asarray(positive, bool)
+    w = np.ones(len(s)) if weights is None else np.asarray(weights, np.float64)
+    order = np.argsort(-s, kind="stable")
+    s, y, w = s[order], y[order], w[order]
+    last = np.append(np.flatnonzero(np.diff(s)), len(s) - 1) if len(s) else np.zeros(0, int)
+    return np.cumsum(w * y)[last], np.cumsum(w * ~y)[last], s[last]
+
+
+def roc_curve(
+    scores: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike | None = None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Receiver operating characteristic.
+
+    Parameters
+    ----------
+    scores : array_like, shape (N,)
+        Higher is more positive.
+    positive : array_like of bool, shape (N,)
+    weights : array_like, shape (N,), optional
+
+    Returns
+    -------
+    fpr, tpr, thresholds : ndarray
+        From (0, 0) at an infinite threshold to (1, 1); NaN where a class is absent.
+    """
+    hits, alarms, thresholds = _counts(scores, positive, weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tpr = np.concatenate([[0.0], hits / (hits[-1] if len(hits) else 0.0)])
+        fpr = np.concatenate([[0.0], alarms / (alarms[-1] if len(alarms) else 0.0)])
+    return fpr, tpr, np.concatenate([[np.inf], thresholds])
+
+
+def pr_curve(
+    scores: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike | None = None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Recall, precision and thresholds, recall rising."""
+    hits, alarms, thresholds = _counts(scores, positive, weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return hits / (hits[-1] if len(hits) else 0.0), hits / (hits + alarms), thresholds
+
+
+def roc_auc(scores: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> float:
+    """Area under the ROC curve; NaN where a class is absent."""
+    fpr, tpr, _ = roc_curve(scores, positive, weights)
+    return float((np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2).sum()) if len(fpr) > 1 else float("nan")
+
+
+def average_precision(
+    scores: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike | None = None
+) -> float:
+    """Mean precision over recall; NaN without a positive."""
+    recall, precision, _ = pr_curve(scores, positive, weights)
+    if not len(recall):
+        return float("nan")
+    return float((np.diff(recall, prepend=0.0) * np.nan_to_num(precision)).sum())
+
+
+def false_negative_rate(
+    scores: npt.ArrayLike, positive: npt.ArrayLike, fpr: float, weights: npt.ArrayLike | None = None
+) -> float:
+    """Positives lost at the loosest threshold with at most `fpr` false positives."""
+    alarm, recall, _ = roc_curve(scores, positive, weights)
+    if np.isnan(alarm[-1]) or np.isnan(recall[-1]):
+        return float("nan")
+    return float(1.0 - recall[alarm <= fpr + 1e-12].max())
+
+
+def confusion_matrix(
+    labels: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int, weights: npt.ArrayLike | None = None
+) -> FloatArray:
+    """Weighted counts (K, K): rows are the true classes, columns the predicted ones."""
+    cells = np.asarray(labels, int) * n_classes + np.asarray(predicted, int)
+    counts = np.bincount(cells, None if weights is None else np.asarray(weights, np.float64), n_classes**2)
+    return counts.reshape(n_classes, n_classes).astype(np.float64)
+
+
+def accuracy(matrix: FloatArray) -> float:
+    """Fraction on the diagonal of a confusion matrix."""
+    total = matrix.sum()
+    return float(np.trace(matrix) / total) if total else float("nan")
+
+
+def balanced_accuracy(matrix: FloatArray) -> float:
+    """Mean recall over the classes that occur."""
+    totals = matrix.sum(axis=1)
+    there = totals > 0
+    return float((np.diag(matrix)[there] / totals[there]).mean()) if there.any() else float("nan")
+
+
+def matthews(matrix: FloatArray) -> float:
+    """Matthews correlation coefficient, for any number of classes (Gorodkin 2004); 0 if undefined."""
+    true, predicted, n = matrix.sum(axis=1), matrix.sum(axis=0), matrix.sum()
+    spread = (n**2 - (predicted**2).sum()) * (n**2 - (true**2).sum())
+    if spread <= 0:
+        return 0.0
+    return float((np.trace(matrix) * n - true @ predicted) / np.sqrt(spread))
+
+
+def reliability(
+    probability: npt.ArrayLike, happened: npt.ArrayLike, bins: int = 10, weights: npt.ArrayLike | None = None
+) -> list[dict[str, float]]:
+    """Stated against observed frequency in bins of equal mass, with Wilson intervals.
+
+    Parameters
+    ----------
+    probability : array_like, shape (N,)
+        Of the event.
+    happened : array_like of bool, shape (N,)
+
+    Returns
+    -------
+    list of dict
+        ``probability`` (mean stated), ``frequency``, ``low``, ``high``, ``n``, ``weight`` per bin.
+    """
+    p, y = np.asarray(probability, np.float64), np.asarray(happened, np.float64)
+    w = np.ones(len(p)) if weights is None else np.asarray(weights, np.float64)
+    order = np.argsort(p, kind="stable")
+    rows = []
+    for part in np.array_split(order, min(bins, len(p)) or 1):
+        weight = w[part].sum()
+        if weight <= 0:
+            continue
+        frequency = float((w[part] * y[part]).sum() / weight)
+        # Unequal weights carry less than their number (Kish 1965).
+        effective = weight**2 / (w[part] ** 2).sum()
+        low, high = wilson(frequency * effective, effective)
+        rows.append(
+            {
+                "probability": float((w[part] * p[part]).sum() / weight),
+                "frequency": frequency,
+                "low": low,
+                "high": high,
+                "n": len(part),
+                "weight": float(weight),
+            }
+        )
+    return rows
+
+
+def calibration_error(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15, weights: npt.ArrayLike | None = None
+) -> float:
+    """Expected calibration error: mean gap between stated and observed frequency.
+
+    Bins hold equal mass. What chance alone adds to each squared gap is subtracted (Brocker 2012),
+    or a perfect model would seem worse the fewer stamps it is tested on.
+
+    Parameters
+    ----------
+    probabilities : array_like, shape (N, K)
+        Judged by the second class where K = 2, by the most probable one otherwise (Guo et al. 2017).
+    labels : array_like of int, shape (N,)
+    """
+    p, y = np.asarray(probabilities, np.float64), np.asarray(labels, int)
+    if not len(p):
+        return float("nan")
+    w = np.ones(len(p)) if weights is None else np.asarray(weights, np.float64)
+    best = p.argmax(axis=1)
+    stated, happened = (p[:, 1], y == 1) if p.shape[1] == 2 else (p.max(axis=1), best == y)
+    order = np.argsort(stated, kind="stable")
+    total = 0.0
+    for part in np.array_split(order, min(bins, len(p))):
+        weight = w[part].sum()
+        if weight <= 0:
+            continue
+        frequency = w[part] @ happened[part] / weight
+        gap = frequency - w[part] @ stated[part] / weight
+        effective = weight**2 / (w[part] ** 2).sum()
+        chance = frequency * (1 - frequency) / max(effective - 1, 1)
+        total += weight * np.sqrt(max(gap**2 - chance, 0.0))
+    return float(total / w.sum()) if w.sum() > 0 else float("nan")
+
+
+def recall_by(
+    values: npt.ArrayLike, found: npt.ArrayLike, edges: Sequence[float] | None = None
+) -> list[dict[str, float]]:
+    """Recall in bins of brightness, with Wilson intervals.
+
+    Parameters
+    ----------
+    values : array_like, shape (N,)
+        Magnitude or signal-to-noise of the positives; NaN rows are left out.
+    found : array_like of bool, shape (N,)
+    edges : sequence of float, optional
+        Bin edges; by default quantiles, so that every bin holds alike many.
+
+    Returns
+    -------
+    list of dict
+        ``from``, ``to``, ``recall``, ``low``, ``high``, ``n`` per bin that holds anything.
+    """
+    v, f = np.asarray(values, np.float64), np.asarray(found, bool)
+    known = np.isfinite(v)
+    v, f = v[known], f[known]
+    if not len(v):
+        return []
+    if edges is None:
+        # Bins of fewer than ten say little.
+        bins = max(1, min(BRIGHTNESS_BINS, len(v) // 10))
+        edges = np.unique(np.quantile(v, np.linspace(0, 1, bins + 1))).tolist()
+        edges = edges if len(edges) > 1 else [edges[0], edges[0]]
+    rows = []
+    for k, (low, high) in enumerate(pairwise(edges)):
+        inside = (v >= low) & ((v < high) | ((k == len(edges) - 2) & (v <= high)))
+        n, hits = int(inside.sum()), int(f[inside].sum())
+        if n:
+            interval = wilson(hits, n)
+            rows.append(
+                {"from": low, "to": high, "recall": hits / n, "low": interval[0], "high": interval[1], "n": n}
+            )
+    return rows
+
+
+def evaluate(
+    probabilities: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    classes: Sequence[str],
+    *,
+    groups: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
+    brightness: npt.ArrayLike | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure one model on labelled candidates.
+
+    Parameters
+    ----------
+    probabilities : array_like, shape (N, K)
+        Rows with NaN are counted as ``unusable`` and left out of the rest.
+    labels : array_like of int, shape (N,)
+        Index of the true class.
+    classes : sequence of str, length K
+        Of two classes the last is the positive one; of more, each in turn against the rest.
+    groups : array_like, shape (N,), optional
+        Sky objects, resampled whole.
+    weights : array_like, shape (N,), optional
+    brightness : array_like, shape (N,), optional
+        Magnitude or signal-to-noise of each candidate, NaN where unknown.
+
+    Returns
+    -------
+    dict
+        Plain JSON types: ``n``, ``n_groups``, ``counts``, ``unusable``, ``metrics`` (each
+        ``value``, ``low``, ``high``), ``confusion``, and per positive class ``curves``: ROC and
+        precision–recall on a grid with bands, ``auc``, ``average_precision``, ``thresholds``,
+        ``reliability``, ``recall_by_brightness``.
+    """
+    p, y = np.asarray(probabilities, np.float64), np.asarray(labels, int)
+    usable = np.isfinite(p).all(axis=1)
+    g = np.arange(len(y)) if groups is None else np.asarray(groups)
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    b = None if brightness is None else np.asarray(brightness, np.float64)[usable]
+    unusable = int((~usable).sum())
+    p, y, g, w = p[usable], y[usable], g[usable], w[usable]
+    k = len(classes)
+    predicted = p.argmax(axis=1) if len(p) else np.zeros(0, int)
+    positives = [k - 1] if k == 2 else list(range(k))
+
+    def headline(weight: FloatArray) -> list[float]:
+        matrix = confusion_matrix(y, predicted, k, weight)
+        aucs = [roc_auc(p[:, c], y == c, weight) for c in positives]
+        precisions = [average_precision(p[:, c], y == c, weight) for c in positives]
+        known = np.isfinite(aucs)
+        values = [
+            float(np.mean(np.array(aucs)[known])) if known.any() else float("nan"),
+            float(np.mean(np.array(precisions)[known])) if known.any() else float("nan"),
+            accuracy(matrix),
+            balanced_accuracy(matrix),
+            matthews(matrix),
+            calibration_error(p, y, weights=weight),
+        ]
+        if k == 2:
+            values += [false_negative_rate(p[:, 1], y == 1, rate, weight) for rate in FALSE_POSITIVE_RATES]
+        return values
+
+    names = ["auc", "average_precision", "accuracy", "balanced_accuracy", "mcc", "calibration_error"]
+    if k == 2:
+        names += [f"false_negative_rate_at_{rate:g}" for rate in FALSE_POSITIVE_RATES]
+    values = headline(w)
+    low, high = np.broadcast_to(
+        np.asarray(bootstrap(headline, g, len(y), weights=w, resamples=resamples, seed=seed)).reshape(2, -1),
+        (2, len(names)),
+    )
+    return {
+        "n": len(y),
+        "n_groups": len(np.unique(g)),
+        "unusable": unusable,
+        "classes": list(classes),
+        "counts": {name: int((y == c).sum()) for c, name in enumerate(classes)},
+        "metrics": {
+            name: {"value": values[i], "low": float(low[i]), "high": float(high[i])}
+            for i, name in enumerate(names)
+        },
+        "confusion": confusion_matrix(y, predicted, k, w).tolist(),
+        "curves": {
+            classes[c]: _one_class(p[:, c], y == c, g, w, b, resamples=resamples, seed=seed)
+            for c in positives
+            if 0 < (y == c).sum() < len(y)
+        },
+    }
+
+
+def _one_class(
+    scores: FloatArray,
+    positive: npt.NDArray[np.bool_],
+    groups: npt.NDArray[Any],
+    weights: FloatArray,
+    brightness: FloatArray | None,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    grid = np.linspace(0, 1, CURVE_POINTS)
+
+    def curves(weight: FloatArray) -> FloatArray:
+        fpr, tpr, _ = roc_curve(scores, positive, weight)
+        recall, precision, _ = pr_curve(scores, positive, weight)
+        if np.isnan(tpr[-1]) or np.isnan(fpr[-1]):
+            return np.full(2 * CURVE_POINTS + 2, np.nan)
+        # Both are step functions: the best recall within a rate, the first precision that reaches a recall.
+        roc = tpr[np.searchsorted(fpr, grid + 1e-12, side="right") - 1]
+        at = np.minimum(np.searchsorted(recall, grid - 1e-12), len(precision) - 1)
+        area = roc_auc(scores, positive, weight), average_precision(scores, positive, weight)
+        return np.concatenate([roc, precision[at], area])
+
+    value = curves(weights)
+    band = bootstrap(
+        curves, groups, len(scores), weights=weights, resamples=max(100, resamples // 4), seed=seed
+    )
+    low, high = (np.broadcast_to(side, value.shape) for side in band)
+    roc, pr = slice(0, CURVE_POINTS), slice(CURVE_POINTS, 2 * CURVE_POINTS)
+
+    def figure(at: int) -> dict[str, float]:
+        return {"value": float(value[at]), "low": float(low[at]), "high": float(high[at])}
+
+    fpr, tpr, cuts = roc_curve(scores, positive, weights)
+    thresholds = []
+    for rate in FALSE_POSITIVE_RATES:
+        at = np.flatnonzero(fpr <= rate + 1e-12)[-1]
+        cut = float(min(cuts[at], 1.0))
+        hits = positive & (scores >= cuts[at])
+        interval = wilson(int(hits.sum()), int(positive.sum()))
+        thresholds.append(
+            {
+                "false_positive_rate": rate,
+                "threshold": cut,
+                "recall": float(tpr[at]),
+                "low": interval[0],
+                "high": interval[1],
+                "recall_by_brightness": []
+                if brightness is None
+                else recall_by(brightness[positive], scores[positive] >= cuts[at]),
+            }
+        )
+    return {
+        "n_positive": int(positive.sum()),
+        "n_negative": int((~positive).sum()),
+        "auc": figure(-2),
+        "average_precision": figure(-1),
+        "roc": {
+            "fpr": grid.tolist(),
+            "tpr": value[roc].tolist(),
+            "low": low[roc].tolist(),
+            "high": high[roc].tolist(),
+        },
+        "pr": {
+            "recall": grid.tolist(),
+            "precision": value[pr].tolist(),
+            "low": low[pr].tolist(),
+            "high": high[pr].tolist(),
+        },
+        "thresholds": thresholds,
+        "reliability": reliability(scores, positive, weights=weights),
+    }
+
+
+def compare(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    groups: npt.ArrayLike | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Two models on the same candidates: McNemar's test and paired bootstrap differences.
+
+    Parameters
+    ----------
+    first, second : array_like, shape (N, K)
+        Probabilities over the same classes; rows that either cannot use are left out.
+    labels : array_like of int, shape (N,)
+
+    Returns
+    -------
+    dict
+        ``n``, ``only_first_right``, ``only_second_right``, ``p`` (McNemar, exact), and first less
+        second in ``accuracy`` and ``auc``, each with ``value``, ``low``, ``high``.
+    """
+    a, b, y = np.asarray(first, np.float64), np.asarray(second, np.float64), np.asarray(labels, int)
+    usable = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
+    a, b, y = a[usable], b[usable], y[usable]
+    g = None if groups is None else np.asarray(groups)[usable]
+    right_a, right_b = a.argmax(axis=1) == y, b.argmax(axis=1) == y
+    positives = [1] if a.shape[1] == 2 else range(a.shape[1])
+
+    def differences(w: FloatArray) -> list[float]:
+        aucs = [roc_auc(a[:, c], y == c, w) - roc_auc(b[:, c], y == c, w) for c in positives]
+        known = np.isfinite(aucs)
+        area = float(np.mean(np.array(aucs)[known])) if known.any() else float("nan")
+        return [float(w @ (right_a.astype(float) - right_b) / w.sum()), area]
+
+    only_first, only_second, p = mcnemar(right_a, right_b)
+    value = differences(np.ones(len(y)))
+    low, high = np.broadcast_to(
+        np.asarray(bootstrap(differences, g, len(y), resamples=resamples, seed=seed)).reshape(2, -1), (2, 2)
+    )
+    return {
+        "n": len(y),
+        "only_first_right": only_first,
+        "only_second_right": only_second,
+        "p": p,
+        **{
+            name: {"value": value[i], "low": float(low[i]), "high": float(high[i])}
+            for i, name in enumerate(("accuracy", "auc"))
+        },
+    }

@@ -1,0 +1,145 @@
+"""Start the labelling page and keep it running until it is interrupted."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import MissingDependencyError, UsageError
+from ..models.classifier import Classifier, load_model
+from .candidates import Candidates
+from .journal import Journal
+from .session import Session
+from .training import Training
+
+__all__ = ["serve"]
+
+USUAL_PORT = 8765
+
+
+def serve(
+    sources: Sequence[str],
+    table: Path,
+    *,
+    model: str = "realbogus",
+    classes: Sequence[str] | None = None,
+    random_share: float = 0.2,
+    port: int | None = None,
+    train_options: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Serve the labelling page on the loopback interface; returns when it is interrupted.
+
+    Parameters
+    ----------
+    sources : sequence of str
+        Files, globs or folders with candidates.
+    table : Path
+        Label table to write (``.csv``); a journal is kept beside it, and continued if it is there.
+    model : str
+        Orders the candidates, and gives its opinion when asked; base of a training from the page.
+    classes : sequence of str, optional
+        The model's classes if not given.
+    random_share : float
+        Part of the queue that is drawn at random.
+    port : int, optional
+        8765, or another that is free, if not given.
+    train_options : sequence of str
+        Options of ``transientnet adapt`` for a training from the page.
+    options : mapping, optional
+        ``layout``, ``pixel_scale``, ``fwhm`` for `open_triplets`.
+    say, progress : callable
+        Get the lines to show, and the number of candidates read.
+
+    Raises
+    ------
+    UsageError
+        A class, the share or the port makes no sense, or the port is taken.
+    LabelError
+        The table was made otherwise, or another page is writing it.
+    EmptyInputError
+        None of the candidates could be read.
+    MissingDependencyError
+        Without the ``label`` extra.
+    """
+    try:
+        import uvicorn
+
+        from .app import make_app
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("label", "The labelling page") from error
+
+    if table.suffix.lower() != ".csv":
+        raise UsageError(f"{table}: the label table must be a .csv file")
+    if not 0 <= random_share <= 1:
+        raise UsageError(f"the random share is {random_share}: it must be between 0 and 1")
+    classifier = load_model(model)
+    names = _class_names(classes, classifier)
+    with ExitStack() as open_things:
+        listener = open_things.enter_context(_listen(port))
+        journal = open_things.enter_context(closing(Journal(table)))
+        candidates = open_things.enter_context(
+            closing(Candidates(sources, table.parent, classifier, options or {}, progress))
+        )
+        session = Session(candidates, journal, names, random_share)
+        training = Training(table, model, table.with_name(f"{table.stem}-model"), train_options)
+        token = secrets.token_urlsafe(24)
+        app = make_app(session, training, token, table.name)
+        for line in [*candidates.unreadable, *_warnings(candidates)]:
+            say(line)
+        say(_welcome(listener, token, len(candidates), table))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=2)
+        )
+        # Ctrl-C is the usual way to end it: everything is saved.
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    say(f"{len([label for label in journal.labels().values() if label])} labels in {table}")
+
+
+def _class_names(classes: Sequence[str] | None, classifier: Classifier) -> list[str]:
+    names = [name.strip() for name in (classifier.classes if classes is None else classes)]
+    if len(names) < 2 or len(names) > 9 or not all(names) or len({n.lower() for n in names}) < len(names):
+        raise UsageError(f"classes must be 2 to 9 different names, not {', '.join(names) or 'none'}")
+    return names
+
+
+def _listen(port: int | None) -> socket.socket:
+    """A listening socket on the loopback interface."""
+    for number in (USUAL_PORT, 0) if port is None else (port,):
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", number))
+            listener.listen()
+            return listener
+        except (OSError, OverflowError) as error:
+            listener.close()
+            problem = error
+    raise UsageError(f"port {port} cannot be used ({problem}): name another with --port")
+
+
+def _warnings(candidates: Candidates) -> list[str]:
+    twice = candidates.ambiguous()
+    if not twice:
+        return []
+    return [
+        f"{len(twice)} ids occur several times in one file (first: {twice[0]}): labels cannot tell them apart"
+    ]
+
+
+def _welcome(listener: socket.socket, token: str, count: int, table: Path) -> str:
+    port = listener.getsockname()[1]
+    tunnel = f"ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}"
+    return (
+        f"{count} candidates; answers go to {table}\n"
+        f"Open http://127.0.0.1:{port}/{token}/\n"
+        f"From another machine: {tunnel}, then the same address\n"
+        "Ctrl-C ends it; every answer is saved at once"
+    )

@@ -1,0 +1,1 @@
+"""Label tables: read, checked, and put together by sky object."""

@@ -1,0 +1,116 @@
+"""Where a model looks: what happens to a probability when a patch of the stamps is hidden."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ReadError
+from ..prepare.preprocess import preprocess
+from ..triplet import CHANNELS, QualityFlag, Triplet
+
+if TYPE_CHECKING:
+    from .classifier import Classifier
+
+__all__ = ["Explanation", "explain"]
+
+PATCH = 9
+"""Side of the hidden patch in pixels of the network's tensor."""
+
+STEP = 3
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """How the probability of one class rests on the parts of the stamps.
+
+    Attributes
+    ----------
+    triplet : Triplet
+    label : str
+        The class explained: the most probable one, unless another was asked for.
+    probability : float
+        Of that class, nothing hidden.
+    importance : ndarray of float32, shape (S, S)
+        Probability lost when a patch around the pixel is hidden in all three stamps; negative where
+        hiding it speaks for the class.
+    channels : ndarray of float32, shape (3, S, S)
+        The same, the patch hidden in one stamp alone.
+    tensor : ndarray of float32, shape (3, S, S)
+        The stamps as the network sees them.
+    model : str
+    """
+
+    triplet: Triplet
+    label: str
+    probability: float
+    importance: npt.NDArray[np.float32]
+    channels: npt.NDArray[np.float32]
+    tensor: npt.NDArray[np.float32]
+    model: str
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """The three stamps beside the occlusion map, as a matplotlib figure; saved where `path` is given."""
+        from ..drawing.figures import plot_explanation
+
+        return plot_explanation(self, path)
+
+
+def explain(classifier: Classifier, triplet: Triplet, label: str | None = None) -> Explanation:
+    """Occlusion map (Zeiler & Fergus 2014), from the ONNX file alone.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    triplet : Triplet
+    label : str, optional
+        Class to explain.
+
+    Raises
+    ------
+    ReadError
+        If the triplet cannot be scored.
+    """
+    tensor, quality, usable = preprocess([triplet], classifier.contract)
+    if not usable[0]:
+        names = " ".join(QualityFlag.names(int(quality[0]))).lower()
+        raise ReadError(f"{triplet.source or triplet.id or 'the triplet'} cannot be explained: {names}")
+    whole = classifier.probabilities(classifier.run(tensor)[0])[0]
+    index = classifier.classes.index(label) if label is not None else int(whole.argmax())
+    size = tensor.shape[-1]
+    starts = _starts(size)
+    places = [(c, y, x) for c in range(-1, len(CHANNELS)) for y in starts for x in starts]
+    lost = np.zeros((1 + len(CHANNELS), size, size), np.float64)
+    count = np.zeros_like(lost)
+    for first in range(0, len(places), _BATCH):
+        part = places[first : first + _BATCH]
+        hidden = np.repeat(tensor, len(part), axis=0)
+        for row, (channel, y, x) in enumerate(part):
+            # Zero is the background level; the first round hides it in all stamps.
+            hidden[row, slice(None) if channel < 0 else channel, y : y + PATCH, x : x + PATCH] = 0.0
+        p = classifier.probabilities(classifier.run(hidden)[0])[:, index]
+        for (channel, y, x), value in zip(part, p, strict=True):
+            lost[channel + 1, y : y + PATCH, x : x + PATCH] += float(whole[index] - value)
+            count[channel + 1, y : y + PATCH, x : x + PATCH] += 1
+    maps = (lost / count).astype(np.float32)
+    return Explanation(
+        triplet,
+        classifier.classes[index],
+        float(whole[index]),
+        maps[0],
+        maps[1:],
+        tensor[0],
+        classifier.record.id,
+    )
+
+
+def _starts(size: int) -> list[int]:
+    """Patch positions that cover the field, the same from either end."""
+    last = size - PATCH
+    near = range(0, last // 2 + 1, STEP)
+    return sorted({*near, *(last - start for start in near)})

@@ -1,0 +1,1 @@
+"""What scoring gives: predictions, the score table written, and read back."""

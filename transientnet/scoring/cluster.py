@@ -1,0 +1,207 @@
+"""Scoring on a cluster: Dask, and Spark's ``mapInArrow``, over the functions that one machine uses.
+
+A worker process loads the model once and scores with one thread; more cores are more workers. Files are
+opened where they are scored, so paths must mean the same on every machine, and so must the path of a
+model that is a file.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingDependencyError, UsageError
+from ..models.classifier import Classifier, load_model
+from ..readers.candidate import from_record
+from ..readers.open import decode_packet
+from ..readers.surveys import load_layout
+from ..results.predictions import Predictions
+from ..triplet import Triplet
+from .batches import Input, Part, Reading, Unit, batches, find_inputs, score, units
+from .engine import in_order
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+__all__ = ["connect", "score_arrow", "score_arrow_batches", "score_dask", "score_on_cluster", "score_packets"]
+
+#: Inputs per task: some tenths of a second of work.
+_TASK_INPUTS = 256
+
+
+@lru_cache(maxsize=4)
+def _model(name: str) -> Classifier:
+    """The model of this worker process."""
+    return load_model(name, device="cpu", threads=1)
+
+
+def score_arrow(
+    batch: pyarrow.RecordBatch,
+    *,
+    model: str = "realbogus",
+    layout: str | None = None,
+    pixel_scale: float | None = None,
+    fwhm: float | None = None,
+) -> pyarrow.RecordBatch:
+    """Score the rows of a record batch: the function under every engine that speaks Arrow.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch
+        A candidate per row: columns (or structs) named like stamps that hold FITS bytes or lists of
+        pixels, as brokers write them; or one binary column of whole Avro packets. Other columns give id,
+        seeing and pixel scale.
+    model, layout, pixel_scale, fwhm
+        As in `classify` and `open_triplets`.
+
+    Returns
+    -------
+    pyarrow.RecordBatch
+        The score table's columns, a row per candidate in the same order; no rows for no rows.
+    """
+    reading = Reading(layout, pixel_scale, fwhm)
+    return score_packets(_packets(batch), model, reading).to_arrow()
+
+
+def score_arrow_batches(
+    batches: Iterable[pyarrow.RecordBatch], **options: Any
+) -> Iterator[pyarrow.RecordBatch]:
+    """`score_arrow` over an iterator: ``df.mapInArrow(partial(score_arrow_batches, model=…), schema)``."""
+    for batch in batches:
+        yield score_arrow(batch, **options)
+
+
+def score_dask(
+    source: Any,
+    *,
+    client: Any = None,
+    model: str = "realbogus",
+    layout: str | None = None,
+    pixel_scale: float | None = None,
+    fwhm: float | None = None,
+) -> Any:
+    """Score on a Dask cluster, lazily.
+
+    Parameters
+    ----------
+    source : dask.dataframe.DataFrame, dask.bag.Bag, path, list of paths, glob or directory
+        A data frame with a column per stamp; a bag of packets, as bytes or as decoded records; or files
+        as `classify` takes them, such as the partitions of a Parquet or HATS catalogue.
+    client : distributed.Client, optional
+        Tells how many tasks to make of files.
+    model, layout, pixel_scale, fwhm
+        As in `classify` and `open_triplets`.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        The score table. Partitions and rows keep the order of the source; nothing is scored yet.
+    """
+    try:
+        bags: Any = importlib.import_module("dask.bag")
+        frames: Any = importlib.import_module("dask.dataframe")
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("dask", "score_dask()") from error
+    reading = Reading(layout, pixel_scale, fwhm)
+    meta = Predictions.concatenate([], _model(model).classes, _model(model).record.id).to_pandas()
+    if isinstance(source, frames.DataFrame):
+        return source.map_partitions(_score_frame, model, reading, meta=meta)
+    if isinstance(source, bags.Bag):
+        parts = source.map_partitions(_score_bag, model, reading).to_delayed()
+        return frames.from_delayed(parts, meta=meta, verify_meta=False)
+    tasks = list(units(find_inputs(source, layout), _per_task(client)))
+    if not tasks:
+        raise UsageError("there is nothing to score")
+    return frames.from_map(_score_files, tasks, model=model, reading=reading, meta=meta)
+
+
+def connect(address: str) -> Any:
+    """A client of the scheduler at `address`.
+
+    Raises
+    ------
+    MissingDependencyError
+        Without the ``dask`` extra.
+    UsageError
+        No scheduler answers there.
+    """
+    try:
+        distributed: Any = importlib.import_module("distributed")
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("dask", "Scoring on a cluster") from error
+    try:
+        return distributed.Client(address, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no Dask scheduler answers at {address}: {error}") from error
+
+
+def score_on_cluster(
+    inputs: Sequence[Input], client: Any, model: str, reading: Reading, *, skip: int = 0
+) -> Iterator[Part]:
+    """As `scoring.score_inputs`, on a Dask cluster: parts in order, a bounded number of tasks at a time."""
+
+    def work(unit: Unit) -> list[Part]:
+        # Scored again where a worker died, so the task must not be remembered by its arguments.
+        future = client.submit(_parts, unit, model, reading, pure=False)
+        parts: list[Part] = future.result()
+        return parts
+
+    threads = max(2, sum(client.nthreads().values()))
+    return in_order(work, units(inputs, _TASK_INPUTS, skip), threads)
+
+
+def _per_task(client: Any) -> int:
+    return _TASK_INPUTS if client is None else max(1, _TASK_INPUTS // max(1, len(client.nthreads())))
+
+
+def _parts(unit: Unit, model: str, reading: Reading) -> list[Part]:
+    classifier = _model(model)
+    return [score(classifier, batch) for batch in batches(unit.inputs, reading, skip=unit.skip)]
+
+
+def _score_files(unit: Unit, model: str, reading: Reading) -> pandas.DataFrame:
+    classifier = _model(model)
+    found = [score(classifier, b).predictions for b in batches(unit.inputs, reading, identify=False)]
+    return Predictions.concatenate(found, classifier.classes, classifier.record.id).to_pandas()
+
+
+def _score_frame(frame: pandas.DataFrame, model: str, reading: Reading) -> pandas.DataFrame:
+    scores = score_packets(frame.to_dict("records"), model, reading).to_pandas()
+    return scores.set_index(frame.index)
+
+
+def _score_bag(packets: Iterable[Any], model: str, reading: Reading) -> pandas.DataFrame:
+    return score_packets(packets, model, reading).to_pandas()
+
+
+def _packets(batch: pyarrow.RecordBatch) -> list[Any]:
+    """Packets in a batch's only binary column, else its rows as records."""
+    import pyarrow as pa
+
+    kinds = batch.schema.types
+    if len(kinds) == 1 and (pa.types.is_binary(kinds[0]) or pa.types.is_large_binary(kinds[0])):
+        packets: list[Any] = batch.column(0).to_pylist()
+    else:
+        packets = batch.to_pylist()
+    return packets
+
+
+def _decoded(packets: Iterable[Any], reading: Reading) -> Iterator[Triplet]:
+    layout = load_layout(reading.layout)
+    for number, packet in enumerate(packets):
+        if isinstance(packet, (bytes, bytearray, memoryview)):
+            yield from decode_packet(bytes(packet), str(number), layout)
+        elif isinstance(packet, Mapping):
+            yield from_record(packet, id=str(number), source="", layout=layout)
+        else:
+            yield Triplet.unreadable(str(number), "", f"a packet is bytes or a record, not {type(packet)}")
+
+
+def score_packets(packets: Iterable[Any], model: str, reading: Reading) -> Predictions:
+    """Score packets in memory, as bytes or as decoded records; one may hold several candidates."""
+    classifier = _model(model)
+    parts = list(classifier.stream(reading.open(_decoded(packets, reading))))
+    return Predictions.concatenate(parts, classifier.classes, classifier.record.id)

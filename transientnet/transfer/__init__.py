@@ -1,0 +1,1 @@
+"""Transfer onto a survey's own labels: the only room that imports torch."""
