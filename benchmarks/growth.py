@@ -16,7 +16,7 @@ from pathlib import Path
 
 from night import Run, links, score
 
-from transientnet.scoring.engine import cores
+from transientnet.settings import cores
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from night import links, many_alerts, score
 
-from transientnet.scoring.engine import cores
+from transientnet.settings import cores
 
 #: Limits in MB.
 PARENT, WORKER = 600, 400

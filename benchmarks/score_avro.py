@@ -31,7 +31,7 @@ from transientnet.models.classifier import Classifier
 from transientnet.prepare.preprocess import preprocess
 from transientnet.readers.open import open_triplets
 from transientnet.readers.stamp import gunzip
-from transientnet.scoring.engine import cores
+from transientnet.settings import cores
 
 CUTOUTS = ("cutoutScience", "cutoutTemplate", "cutoutDifference")
 #: Alerts of one slice of habit and floor.

@@ -21,7 +21,7 @@ from night import links, median, score, timed
 
 from transientnet import load_model
 from transientnet.models.classifier import Classifier
-from transientnet.scoring.engine import cores
+from transientnet.settings import cores
 
 NAMES = ("SCI", "REF", "DIFF")
 SLICE = 192

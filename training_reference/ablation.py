@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from transientnet.evaluation.metrics import balanced_accuracy, confusion_matrix, roc_auc
 from transientnet.prepare.preprocess import preprocess
+from transientnet.settings import cores
 from transientnet.transfer.augment import Augmentation
 from transientnet.transfer.network import StampNetwork
 from transientnet.transfer.training import fast_math
@@ -298,9 +299,7 @@ def ablate(run: Path, data: Path, decam: Path | None, folds: int, workers: int |
     foreign, real = _decam(decam) if decam else (np.zeros((0,)), np.zeros(0, bool))
     held = grouped_folds(alerts, plan.folds, log["seed"])[:folds]
     os.environ["OMP_NUM_THREADS"] = "1"
-    pool = ProcessPoolExecutor(
-        workers or len(os.sched_getaffinity(0)), mp_context=multiprocessing.get_context("spawn")
-    )
+    pool = ProcessPoolExecutor(workers or cores(), mp_context=multiprocessing.get_context("spawn"))
     with pool:
         jobs = [
             pool.submit(_job, key, k, rows, run, alerts, plan, foreign)

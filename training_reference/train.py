@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from transientnet import __version__
+from transientnet.settings import cores
 
 from . import learn
 from .data import MORPHOLOGY, Alerts, load, normalised
@@ -66,7 +67,7 @@ def train(
     log = _Log(work, {"plan": _plan(plan), "seed": seed, "data_sha256": alerts.digest})
     log.say(f"{len(alerts)} alerts of {len(np.unique(alerts.groups))} objects, data {alerts.digest[:12]}")
 
-    pool_size = workers or len(os.sched_getaffinity(0))
+    pool_size = workers or cores()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the workers, which inherit it
     chunks = [work / f"simulated-{index:03d}.npz" for index in range(plan.chunks)]
     pretrained = work / "pretrained.npz"
@@ -140,7 +141,7 @@ def _pretrain(path: Path, chunks: list[Path], plan: Plan, seed: int) -> None:
     import torch
 
     # The only job of its stage: it may have the whole machine.
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     learn.pretrain(path, chunks, plan, seed, lambda line: print(line, flush=True))
 
 

@@ -1,4 +1,4 @@
-"""The only reader of the environment: every variable that changes behaviour stands here."""
+"""The only reader of the environment: variables that change behaviour, and what the machine grants."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Settings", "get_settings"]
+__all__ = ["Settings", "cores", "get_settings"]
 
 
 def _truthy(value: str | None) -> bool:
@@ -45,3 +45,15 @@ def get_settings() -> Settings:
         registries=tuple(env.get("TRANSIENTNET_REGISTRY", "").replace(",", " ").split()),
         offline=_truthy(env.get("TRANSIENTNET_OFFLINE")) or _truthy(env.get("HF_HUB_OFFLINE")),
     )
+
+
+def cores() -> int:
+    """Cores that this process may use: what scheduler and container grant, not what is built in."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):
+        # No such file, or "max": no limit.
+        return count

@@ -79,8 +79,9 @@ def _version(package: str) -> str:
 def _cores() -> Iterator[tuple[bool, str]]:
     import os
 
-    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield True, f"cores: {os.cpu_count()} in the machine, {granted} granted to this process"
+    from ..settings import cores
+
+    yield True, f"cores: {os.cpu_count()} in the machine, {cores()} granted to this process"
 
 
 def _places() -> Iterator[tuple[bool, str]]:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import EmptyInputError, MissingDependencyError, ReadError, UsageError
+from ..files.compressed import gunzip
 from ..readers.hdus import check_counts
-from ..readers.stamp import MAX_FILE_BYTES, gunzip
+from ..readers.stamp import MAX_FILE_BYTES
 from ..readers.surveys import GENERIC, Layout, match_role, normalise
 
 __all__ = ["Catalog", "read_catalog", "read_table"]

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError, UsageError
+from ..files.compressed import gunzip
 from ..readers.hdus import check_counts, check_size, check_tiles
 from ..readers.image import SCALES, facts
-from ..readers.stamp import gunzip
 from ..readers.surveys import match_channels
 from ..triplet import Triplet
 from .catalog import read_catalog

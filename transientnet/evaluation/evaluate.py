@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Sequence
 from itertools import combinations
@@ -15,6 +13,8 @@ import numpy as np
 from ..drawing.document import Report
 from ..drawing.sections import evaluation_sections, mistakes
 from ..errors import LabelError
+from ..files.atomic import write_atomically
+from ..files.strict_json import dump_json
 from ..labels.checks import GROUPED, prepare, sky_objects
 from ..labels.table import read_labels
 from ..models.classifier import load_model
@@ -118,9 +118,7 @@ def measure(
             {"first": first, "second": second, **result} for (first, second), result in comparisons.items()
         ],
     }
-    (folder / "metrics.json").write_text(
-        json.dumps(_finite(figures), indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    write_atomically(folder / "metrics.json", dump_json(figures) + "\n")
     return results
 
 
@@ -128,12 +126,3 @@ def _why(predictions: Predictions, row: int) -> str:
     """Why a candidate has no probability."""
     flags = QualityFlag.names(int(predictions.quality[row]) & int(QualityFlag.UNUSABLE))
     return predictions.errors.get(row) or ", ".join(flags).lower().replace("_", " ")
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured is null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

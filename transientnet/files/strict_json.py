@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ContractError
 
-__all__ = ["fields_of", "parse_json", "plain"]
+__all__ = ["dump_json", "fields_of", "parse_json", "plain"]
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -50,3 +51,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def dump_json(value: Any, indent: int | None = 1) -> str:
+    """JSON of plain types, arrays' scalars and dataclasses; a number that is not finite becomes null."""
+    return json.dumps(_finite(plain(value)), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

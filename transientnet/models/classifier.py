@@ -14,6 +14,7 @@ from ..errors import ContractError, ModelIntegrityError, UsageError
 from ..prepare.contract import InputContract
 from ..prepare.preprocess import preprocess
 from ..results.predictions import Predictions
+from ..settings import cores
 from ..triplet import QualityFlag, Triplet
 from .calibration import apply
 from .outliers import out_of_distribution
@@ -147,17 +148,13 @@ def _as_triplets(array: npt.NDArray[Any]) -> list[Triplet]:
 
 
 def _open_session(path: Path, device: str, threads: int | None) -> Any:
-    import os
-
     import onnxruntime as ort
 
     if device not in ("auto", *_PROVIDERS):
         raise UsageError(f"device must be auto, cpu or cuda, not {device!r}")
     options = ort.SessionOptions()
     # onnxruntime counts the machine's cores, not the ones that a container or scheduler granted.
-    options.intra_op_num_threads = (
-        threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    )
+    options.intra_op_num_threads = threads or cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     available = ort.get_available_providers()

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError
+from ..files.compressed import gunzip
 from ..triplet import CHANNELS, Triplet
 from .candidate import from_images, from_record
 from .grouping import channel_of_file
@@ -20,7 +21,7 @@ from .image import SCALE_KEYS, Image, facts
 from .sniff import Loaded, open_file
 from .sources import stem
 from .stacks import ORDER_NAMES, declared_order, read_stack
-from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, gunzip, plain_file
+from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, plain_file
 from .surveys import Layout, channel_of, match_channels, match_role, normalise
 
 __all__ = ["load_image", "read"]

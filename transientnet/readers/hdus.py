@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError
+from ..files.compressed import gunzip
 from .image import Image, facts, psf_fwhm
-from .stamp import MAX_STAMP_BYTES, gunzip, header_of, plain_hdu
+from .stamp import MAX_STAMP_BYTES, header_of, plain_hdu
 from .surveys import channel_of
 
 __all__ = [

@@ -7,10 +7,8 @@ unusual (scaling, blanks, extensions, compression, a short buffer) goes through 
 
 from __future__ import annotations
 
-import importlib
 import io
 import math
-import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
@@ -20,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError
+from ..files.compressed import GZIP, gunzip
 from .image import Image, card_value, facts
 
 __all__ = [
@@ -27,9 +26,7 @@ __all__ = [
     "MAX_STAMP_BYTES",
     "decode_image",
     "decode_stamp",
-    "gunzip",
     "header_of",
-    "inflate_engine",
     "plain_file",
     "plain_hdu",
 ]
@@ -39,7 +36,6 @@ MAX_STAMP_BYTES = 64 * 2**20
 MAX_FILE_BYTES = 2 * 2**30
 """Most that one compressed file may hold after decompression."""
 
-_GZIP = b"\x1f\x8b"
 _BLOCK = 2880
 _CARD = 80
 _END = b"END" + b" " * 77
@@ -74,7 +70,7 @@ def decode_stamp(data: bytes) -> npt.NDArray[Any]:
 
 def decode_image(data: bytes) -> Image:
     """As `decode_stamp`, with the pixel scale, FWHM and orientation that the header or PSF tells."""
-    if data[:2] == _GZIP:
+    if data[:2] == GZIP:
         data = gunzip(data, MAX_STAMP_BYTES)
     if len(data) > MAX_STAMP_BYTES:
         raise ReadError(f"a cutout of {len(data)} bytes is beyond the limit of {MAX_STAMP_BYTES}")
@@ -88,36 +84,6 @@ def decode_image(data: bytes) -> Image:
     from . import hdus
 
     return hdus.first_image(hdus.read_hdus(data, MAX_STAMP_BYTES))
-
-
-def gunzip(data: bytes, limit: int) -> bytes:
-    """Decompress gzip members, at most `limit` bytes of them."""
-    engine = inflate_engine()
-    parts: list[bytes] = []
-    left = limit
-    while data[:2] == _GZIP:
-        stream = engine.decompressobj(wbits=31)
-        try:
-            part = stream.decompress(data, left + 1)
-        except engine.error as error:
-            raise ReadError(f"damaged gzip: {error}") from error
-        left -= len(part)
-        if left < 0:
-            raise ReadError(f"decompresses to more than the limit of {limit} bytes")
-        if not stream.eof:
-            raise ReadError("truncated gzip")
-        parts.append(part)
-        data = stream.unused_data
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-@lru_cache(maxsize=1)
-def inflate_engine() -> Any:
-    """isal's zlib where it is installed: twice as fast, ten times in checksums."""
-    try:
-        return importlib.import_module("isal.isal_zlib")
-    except ImportError:
-        return zlib
 
 
 def plain_image(data: bytes) -> Image | None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import TransientnetError, UsageError
+from ..files.compressed import inflate_engine
 from ..models.classifier import BATCH_SIZE, Classifier
 from ..readers.open import open_found, open_triplets
 from ..readers.sniff import Loaded
 from ..readers.sources import StampFiles
-from ..readers.stamp import inflate_engine
 from ..results.predictions import Predictions
 from ..triplet import Triplet
 

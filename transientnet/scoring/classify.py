@@ -11,9 +11,10 @@ from typing import Any
 from ..errors import ReadError, UsageError
 from ..models.classifier import BATCH_SIZE, Classifier, load_model
 from ..results.predictions import Predictions
+from ..settings import cores
 from ..triplet import Triplet
 from .batches import Batch, Input, Part, Reading, batches, find_inputs, score, units
-from .engine import cores, in_order
+from .engine import in_order
 from .workers import Workers
 
 __all__ = ["Part", "Reading", "classify", "find_inputs", "raise_bad", "score_inputs", "score_triplets"]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any, TypeVar
 
-__all__ = ["cores", "hold_memory", "in_order"]
+__all__ = ["hold_memory", "in_order"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,17 +25,6 @@ _HELD = 32 * 2**20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 #: Seconds after which a thread that waits looks whether the run has ended.
 _PATIENCE = 0.2
-
-
-def cores() -> int:
-    """Cores that this process may use: what the scheduler and the container grant, not what is built in."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(count, int(quota) // int(period)))
-    except (OSError, ValueError):
-        # No such file, or "max": no limit.
-        return count
 
 
 def hold_memory() -> None:

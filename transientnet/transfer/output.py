@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,12 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..files.atomic import write_atomically
+from ..files.strict_json import dump_json
 from ..labels.table import Labels
 from ..models.cards import CARD_NAME, write_card
 from ..models.classifier import Classifier
 from ..models.outliers import fit_reference
 from ..models.record import ModelRecord
-from ..models.registry.manifest import MANIFEST_NAME, manifest_row, write_atomically, write_registry
+from ..models.registry.manifest import MANIFEST_NAME, manifest_row, write_registry
 from ..models.vectors import write_test_vectors
 from ..prepare.contract import InputContract
 from ..prepare.preprocess import Prepared
@@ -110,8 +111,7 @@ def write_folder(folder: Path, outcome: Outcome) -> ModelRecord:
     # A folder holds one run's model: an older manifest would speak of bytes that are gone.
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
     write_registry(folder, [row])
-    text = json.dumps(_without_nan({**metrics, "parity": parity}), indent=1) + "\n"
-    write_atomically(folder / "metrics.json", text.encode())
+    write_atomically(folder / "metrics.json", dump_json({**metrics, "parity": parity}) + "\n")
     write_report(folder / "report.html", row, outcome)
     return row
 
@@ -139,14 +139,3 @@ def _shown(outcome: Outcome) -> list[Triplet]:
     return [
         replace(outcome.table.triplets[row], id=str(k), group=None, meta={}) for k, row in enumerate(rows)
     ]
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON knows no NaN: null."""
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ContractError, ModelIntegrityError, ModelUnavailableError
+from ...files.atomic import write_atomically
 from ...files.strict_json import parse_json
 from ..record import ModelRecord, Source
 from .fetch import Location, disk_errors, fetch, fetch_source
-from .manifest import MAX_MANIFEST_BYTES, Manifest, check_bytes, check_model, write_atomically
+from .manifest import MAX_MANIFEST_BYTES, Manifest, check_bytes, check_model
 from .safety import read_bounded
 
 __all__ = ["Cache", "Entry"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ...errors import ContractError, ModelIntegrityError, ModelUnavailableError
+from ...files.atomic import write_atomically
 from ...files.strict_json import parse_json
 from ..record import ModelRecord, Source
 from .safety import MAX_ONNX_BYTES, onnx_metadata, read_bounded
@@ -28,7 +29,6 @@ __all__ = [
     "manifest_row",
     "read_metadata",
     "split_reference",
-    "write_atomically",
     "write_registry",
 ]
 
@@ -319,19 +319,6 @@ def write_registry(
     before = Manifest.read(target) if target.is_file() else Manifest()
     write_atomically(target, before.with_records(records, keep_defaults=keep_defaults).dumps().encode())
     return target
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, also for readers on other machines."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 _REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)?(?:@(?P<version>\d+(?:\.\d+){0,2}))?")

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...errors import ModelIntegrityError, ModelUnavailableError, UsageError
+from ...files.atomic import write_atomically
 from ...settings import get_settings
 from ..record import ModelRecord, Source
 from .fetch import Location, disk_errors
-from .manifest import MANIFEST_NAME, Manifest, check_bytes, check_model, write_atomically, write_registry
+from .manifest import MANIFEST_NAME, Manifest, check_bytes, check_model, write_registry
 
 __all__ = ["publish"]
 
