@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,21 +40,62 @@ def get_settings() -> Settings:
     env = os.environ
     cache = env.get("TRANSIENTNET_CACHE")
     if not cache:
-        cache = os.path.join(env.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "transientnet")
+        cache = os.path.join(env.get("XDG_CACHE_HOME") or "~/.cache", "transientnet")
     return Settings(
-        cache_dir=Path(cache).expanduser(),
+        # os.path's leaves "~" where there is no home; Path's would raise.
+        cache_dir=Path(os.path.expanduser(cache)),
         registries=tuple(env.get("TRANSIENTNET_REGISTRY", "").replace(",", " ").split()),
         offline=_truthy(env.get("TRANSIENTNET_OFFLINE")) or _truthy(env.get("HF_HUB_OFFLINE")),
     )
 
 
-def cores() -> int:
-    """Cores that this process may use: what scheduler and container grant, not what is built in."""
+def cores(hierarchy: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """Cores that this process may use: what scheduler and container grant, not what is built in.
+
+    Parameters
+    ----------
+    hierarchy : Path
+        Where Linux mounts its control groups, of version 1 or 2; absent on other systems.
+    membership : Path
+        The groups that this process belongs to.
+
+    Returns
+    -------
+    int
+        At least 1; a quota of 2.5 cores counts as 3, one of 2.4 as 2.
+    """
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quotas = (_quota(folder) for folder in _control_groups(hierarchy, membership))
+    return max(1, min([count, *(int(quota + 0.5) for quota in quotas if quota is not None)]))
+
+
+def _control_groups(hierarchy: Path, membership: Path) -> Iterator[Path]:
+    """Folders whose quota binds the process: its own group and every one above it."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(count, int(quota) // int(period)))
-    except (OSError, ValueError):
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    # In a container the path may be the host's: the mounted root is then the group itself.
+    yield from {hierarchy, hierarchy / "cpu", hierarchy / "cpu,cpuacct"}
+    for line in lines:
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for mount in (controllers, "cpu") if controllers else ("",):
+            yield from ((hierarchy / mount).joinpath(*parts[:n]) for n in range(1, len(parts) + 1))
+
+
+def _quota(group: Path) -> float | None:
+    """Cores that one control group grants; None where it sets no limit."""
+    try:
+        if (group / "cpu.max").is_file():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        cores = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
         # No such file, or "max": no limit.
-        return count
+        return None
+    return cores if cores > 0 else None
