@@ -79,7 +79,7 @@ def _control_groups(hierarchy: Path, membership: Path) -> Iterator[Path]:
     # In a container the path may be the host's: the mounted root is then the group itself.
     yield from {hierarchy, hierarchy / "cpu", hierarchy / "cpu,cpuacct"}
     for line in lines:
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
         parts = [part for part in path.split("/") if part not in ("", "..")]

@@ -27,7 +27,7 @@ class QualityFlag(IntFlag):
     OK = 0
     #: The file or packet could not be decoded; the message is in ``Triplet.error``.
     UNREADABLE = 1 << 0
-    #: A stamp that the model requires is blank: constant, or without one finite pixel.
+    #: A stamp that the model requires is blank: without noise, or without one finite pixel.
     BLANK = 1 << 1
     #: Too few pixels for the model's field.
     TOO_SMALL = 1 << 2
@@ -35,7 +35,7 @@ class QualityFlag(IntFlag):
     OFF_CHIP = 1 << 3
     #: A stamp that the model's contract cannot do without is absent.
     MISSING_REQUIRED = 1 << 4
-    #: Scoring failed, for instance because the worker process died on this stamp twice.
+    #: Scoring failed: the network gave no finite number, or the worker process died on this stamp twice.
     FAILED = 1 << 5
     #: No reference stamp; handled as the contract declares.
     MISSING_REFERENCE = 1 << 6

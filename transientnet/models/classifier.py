@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,10 @@ from ..results.predictions import Predictions
 from ..settings import cores
 from ..triplet import QualityFlag, Triplet
 from .calibration import apply
+from .explain import Explanation, explain
 from .outliers import out_of_distribution
 from .record import ModelRecord
 from .registry.resolve import resolve
-
-if TYPE_CHECKING:
-    from .explain import Explanation
 
 __all__ = ["BATCH_SIZE", "Classifier", "load_model"]
 
@@ -40,33 +38,102 @@ def load_model(
     Parameters
     ----------
     name_or_path : str or Path
-        ``realbogus``, ``3class@1``, a path to an ``.onnx``, ``hf://org/repo[@revision]`` or
-        ``https://…/weights_manifest.json#name``.
+        ``realbogus``, ``3class@1``, a path to an ``.onnx`` or to a folder that holds a manifest,
+        ``hf://org/repo[@revision]``, ``https://…/weights_manifest.json`` or ``doi:10.…``; folders and
+        addresses take ``#name[@version]`` where they hold more than one model.
     offline : bool, optional
-        Open no socket; by default as the environment says.
+        Open no connection; by default as ``TRANSIENTNET_OFFLINE`` and ``HF_HUB_OFFLINE`` ask for.
     device : {"auto", "cpu", "cuda"}
+        ``auto`` takes a GPU where onnxruntime has one.
     threads : int, optional
-        Threads of onnxruntime; by default the cores this process may use.
+        Threads of onnxruntime; by default the cores that this process may use.
+
+    Returns
+    -------
+    Classifier
 
     Raises
     ------
-    ModelNotFoundError, ModelUnavailableError, ModelIntegrityError, ContractError
+    UsageError
+        If `device` does not exist here, or an address is malformed.
+    ModelNotFoundError
+        If no model has that name or version.
+    ModelUnavailableError
+        If the model could not be fetched, or `offline` forbids it.
+    ModelIntegrityError
+        If a file is not the one that its manifest pins.
+    ContractError
+        If the network contradicts its record.
+
+    Examples
+    --------
+    >>> from transientnet import load_model
+    >>> model = load_model("realbogus", threads=1)
+    >>> model.classes
+    ('bogus', 'real')
     """
     path, record = resolve(name_or_path, offline=offline)
     return Classifier(path, record, device=device, threads=threads)
 
 
 class Classifier:
-    """A network with its contract and calibration. Made by `load_model`."""
+    """A network with its contract and calibration; `load_model` makes one.
+
+    Parameters
+    ----------
+    path : Path
+        A verified weight file.
+    record : ModelRecord
+        What its manifest and its metadata say of it.
+    device : {"auto", "cpu", "cuda"}
+    threads : int, optional
+        Threads of onnxruntime; by default the cores that this process may use.
+
+    Raises
+    ------
+    UsageError
+        If `device` does not exist here.
+    ModelIntegrityError
+        If onnxruntime cannot load the file.
+    ContractError
+        If the network's inputs, outputs, classes or statistics contradict the record.
+
+    Examples
+    --------
+    A star that was not there before, and a stamp without anything:
+
+    >>> import numpy as np
+    >>> from transientnet import load_model
+    >>> model = load_model("realbogus", threads=1)
+    >>> y, x = np.indices((63, 63)) - 31
+    >>> sky = np.random.default_rng(0).normal(100, 5, (2, 63, 63))
+    >>> star = 500 * np.exp(-(x**2 + y**2) / 4)
+    >>> new = np.stack([sky[0] + star, sky[1], sky[0] - sky[1] + star])
+    >>> night = model.predict(np.stack([new, np.zeros((3, 63, 63))]))
+    >>> night.labels.tolist()
+    ['real', '']
+    >>> bool(np.isnan(night.probabilities[1]).all())
+    True
+    """
 
     def __init__(self, path: Path, record: ModelRecord, *, device: str = "auto", threads: int | None = None):
         self.path = path
         self.record = record
         self._session = _open_session(path, device, threads)
-        outputs = [output.name for output in self._session.get_outputs()]
-        if "logits" not in outputs or [i.name for i in self._session.get_inputs()] != ["triplet"]:
-            raise ContractError(f"{path}: the network must take 'triplet' and give 'logits', not {outputs}")
-        self._outputs = ["logits", "features"] if "features" in outputs else ["logits"]
+        takes = {each.name: each.type for each in self._session.get_inputs()}
+        gives = {each.name: each.type for each in self._session.get_outputs()}
+        if set(takes) != {"triplet"} or "logits" not in gives:
+            raise ContractError(
+                f"{path}: the network must take 'triplet' and give 'logits'; it takes "
+                f"{', '.join(takes) or 'nothing'} and gives {', '.join(gives) or 'nothing'}"
+            )
+        self._outputs = [name for name in ("logits", "features") if name in gives]
+        for name, kind in [*takes.items(), *((name, gives[name]) for name in self._outputs)]:
+            if kind != "tensor(float)":
+                raise ContractError(f"{path}: {name!r} must be a tensor(float), not a {kind}")
+        # A file may leave shapes open, or declare what is not true: two rows show it, before a night does.
+        size = self.contract.size
+        self._judge(np.zeros((2, 3, size, size), np.float32), np.zeros(2, np.uint16))
 
     def __repr__(self) -> str:
         return f"<Classifier {self.record.id} on {self.device}: {', '.join(self.classes)}>"
@@ -78,7 +145,7 @@ class Classifier:
 
     @property
     def contract(self) -> InputContract:
-        """What the model wants."""
+        """How triplets must look when they enter the network."""
         return self.record.contract
 
     @property
@@ -88,18 +155,67 @@ class Classifier:
         return next((name for name, value in _PROVIDERS.items() if value == provider), provider)
 
     def run(self, tensor: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-        """Raw logits (N, K) and, where the model gives them, features (N, F) of a prepared tensor."""
-        results: list[npt.NDArray[np.float32]] = self._session.run(self._outputs, {"triplet": tensor})
+        """The network's raw answers.
+
+        Parameters
+        ----------
+        tensor : ndarray of float32, shape (N, 3, S, S)
+            From `preprocess`.
+
+        Returns
+        -------
+        list of ndarray of float32
+            Logits (N, K) and, where the model gives them, features (N, F).
+
+        Raises
+        ------
+        ContractError
+            If the network does not take or give what its record promises.
+        """
+        n = len(tensor)
+        try:
+            results: list[npt.NDArray[np.float32]] = self._session.run(self._outputs, {"triplet": tensor})
+        except Exception as error:  # onnxruntime raises bare classes of its own
+            reason = str(error).splitlines()[0]
+            raise ContractError(
+                f"{self.path}: the network does not run on {n} stamps of {tensor.shape[-1]} pixels ({reason})"
+            ) from error
+        expected = [(n, len(self.classes)), (n, *results[-1].shape[1:2])][: len(results)]
+        for name, result, shape in zip(self._outputs, results, expected, strict=True):
+            if result.shape != shape or result.dtype != np.float32:
+                raise ContractError(
+                    f"{self.path}: {name!r} is of shape {result.shape} and type {result.dtype}, but {n} "
+                    f"stamps and the classes {', '.join(self.classes)} make it {shape} and float32"
+                )
         return results
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Calibrated probabilities of logits."""
+        """Calibrated probabilities (N, K) of logits (N, K)."""
         return apply(logits, self.record.calibration)
 
     def predict(
         self, triplets: Sequence[Triplet] | npt.NDArray[Any], *, batch_size: int = BATCH_SIZE
     ) -> Predictions:
-        """Score triplets, or an array (3, H, W) or (N, 3, H, W); order is kept."""
+        """Score candidates in memory; order is kept.
+
+        Parameters
+        ----------
+        triplets : sequence of Triplet, or ndarray
+            An array has the shape (3, H, W) or (N, 3, H, W), the stamps in the order science,
+            reference, difference.
+        batch_size : int
+            Candidates per run of the network.
+
+        Returns
+        -------
+        Predictions
+            A row per candidate; what cannot be scored has NaN probabilities and says why in `quality`.
+
+        Raises
+        ------
+        UsageError
+            If the array has another shape, or `batch_size` is below 1.
+        """
         if isinstance(triplets, np.ndarray):
             triplets = _as_triplets(triplets)
         return Predictions.concatenate(
@@ -107,7 +223,23 @@ class Classifier:
         )
 
     def stream(self, triplets: Iterable[Triplet], *, batch_size: int = BATCH_SIZE) -> Iterator[Predictions]:
-        """Score an iterable batch by batch, in order, with constant memory."""
+        """Score an iterable batch by batch, in order, with constant memory.
+
+        Parameters
+        ----------
+        triplets : iterable of Triplet
+        batch_size : int
+            Candidates per yield, but for the last.
+
+        Yields
+        ------
+        Predictions
+
+        Raises
+        ------
+        UsageError
+            If `batch_size` is below 1.
+        """
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
         iterator = iter(triplets)
@@ -115,19 +247,37 @@ class Classifier:
             yield self._score(batch)
 
     def explain(self, triplet: Triplet, label: str | None = None) -> Explanation:
-        """Which parts of the stamps the probability of a class rests on; see `transientnet.explain`."""
-        from .explain import explain
+        """Which parts of the stamps the probability of a class rests on.
 
-        return explain(self, triplet, label)
+        Parameters
+        ----------
+        triplet : Triplet
+        label : str, optional
+            Class to explain; by default the most probable one.
+
+        Returns
+        -------
+        Explanation
+
+        Raises
+        ------
+        UsageError
+            If the model has no class of that name.
+        ReadError
+            If the triplet cannot be scored.
+        """
+        return explain(self.record, lambda tensor: self.probabilities(self.run(tensor)[0]), triplet, label)
 
     def _score(self, batch: list[Triplet]) -> Predictions:
         tensor, quality, usable = preprocess(batch, self.contract)
         probabilities = np.full((len(batch), len(self.classes)), np.nan, np.float32)
+        errors = {row: triplet.error for row, triplet in enumerate(batch) if triplet.error is not None}
         if usable.any():
             seen, rows = (tensor if usable.all() else tensor[usable]), np.flatnonzero(usable)
-            probabilities[rows] = self.probabilities(self.run(seen)[0])
-            foreign = out_of_distribution(seen, quality[rows], self.record.reference)
-            quality[rows[foreign]] |= np.uint16(QualityFlag.OUT_OF_DISTRIBUTION)
+            probabilities[rows], flags = self._judge(seen, quality[rows])
+            quality[rows] |= flags
+            for row in rows[flags == QualityFlag.FAILED].tolist():
+                errors[row] = f"{self.record.id} gave no finite number"
         return Predictions(
             np.array([triplet.id for triplet in batch], dtype=str),
             self.classes,
@@ -135,8 +285,33 @@ class Classifier:
             quality,
             self.record.id,
             np.array([triplet.source for triplet in batch], dtype=str),
-            {row: triplet.error for row, triplet in enumerate(batch) if triplet.error is not None},
+            errors,
         )
+
+    def _judge(
+        self, tensor: npt.NDArray[np.float32], quality: npt.NDArray[np.uint16]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
+        """Probabilities of prepared, usable stamps, and the flags that only the network's answer sets."""
+        logits = self.run(tensor)[0]
+        flags = np.zeros(len(tensor), np.uint16)
+        failed = np.asarray(~np.isfinite(logits).all(axis=1))
+        if failed.any():
+            logits[failed] = 0.0
+            flags[failed] = QualityFlag.FAILED
+            tensor = np.where(failed[:, None, None, None], np.float32(0), tensor)
+        try:
+            probabilities = self.probabilities(logits)
+            foreign = out_of_distribution(tensor, quality, self.record.reference)
+        except (LookupError, TypeError, ValueError, np.linalg.LinAlgError) as error:
+            raise ContractError(
+                f"{self.path}: the record's calibration or reference statistics do not fit a network of "
+                f"{len(self.classes)} classes ({error})"
+            ) from error
+        if probabilities.shape != logits.shape:
+            raise ContractError(f"{self.path}: the calibration is not one of {len(self.classes)} classes")
+        probabilities[failed] = np.nan
+        flags[foreign & ~failed] = QualityFlag.OUT_OF_DISTRIBUTION
+        return probabilities, flags
 
 
 def _as_triplets(array: npt.NDArray[Any]) -> list[Triplet]:
@@ -162,7 +337,8 @@ def _open_session(path: Path, device: str, threads: int | None) -> Any:
     try:
         session = ort.InferenceSession(str(path), options, providers=[*wanted, _PROVIDERS["cpu"]])
     except Exception as error:  # onnxruntime raises bare classes of its own
-        raise ModelIntegrityError(f"{path}: onnxruntime cannot load the network ({error})") from error
+        reason = str(error).splitlines()[0]
+        raise ModelIntegrityError(f"{path}: onnxruntime cannot load the network ({reason})") from error
     if device == "cuda" and session.get_providers()[0] != _PROVIDERS["cuda"]:
         raise UsageError(
             "device 'cuda' was asked for, but onnxruntime runs on the CPU here: "

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ReadError
+from ..errors import ReadError, UsageError
 from ..prepare.preprocess import preprocess
 from ..triplet import CHANNELS, QualityFlag, Triplet
-
-if TYPE_CHECKING:
-    from .classifier import Classifier
+from .record import ModelRecord
 
 __all__ = ["Explanation", "explain"]
 
@@ -44,6 +43,7 @@ class Explanation:
     tensor : ndarray of float32, shape (3, S, S)
         The stamps as the network sees them.
     model : str
+        ``name@version``.
     """
 
     triplet: Triplet
@@ -61,27 +61,42 @@ class Explanation:
         return plot_explanation(self, path)
 
 
-def explain(classifier: Classifier, triplet: Triplet, label: str | None = None) -> Explanation:
-    """Occlusion map (Zeiler & Fergus 2014), from the ONNX file alone.
+def explain(
+    record: ModelRecord,
+    probabilities: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    triplet: Triplet,
+    label: str | None = None,
+) -> Explanation:
+    """Occlusion map (Zeiler & Fergus 2014), from the network's answers alone.
 
     Parameters
     ----------
-    classifier : Classifier
+    record : ModelRecord
+    probabilities : callable
+        From prepared stamps (N, 3, S, S) to calibrated probabilities (N, K).
     triplet : Triplet
     label : str, optional
-        Class to explain.
+        Class to explain; by default the most probable one.
+
+    Returns
+    -------
+    Explanation
 
     Raises
     ------
+    UsageError
+        If the model has no class of that name.
     ReadError
         If the triplet cannot be scored.
     """
-    tensor, quality, usable = preprocess([triplet], classifier.contract)
+    if label is not None and label not in record.classes:
+        raise UsageError(f"{record.id} has no class {label!r}; it has {', '.join(record.classes)}")
+    tensor, quality, usable = preprocess([triplet], record.contract)
     if not usable[0]:
         names = " ".join(QualityFlag.names(int(quality[0]))).lower()
         raise ReadError(f"{triplet.source or triplet.id or 'the triplet'} cannot be explained: {names}")
-    whole = classifier.probabilities(classifier.run(tensor)[0])[0]
-    index = classifier.classes.index(label) if label is not None else int(whole.argmax())
+    whole = probabilities(tensor)[0]
+    index = record.classes.index(label) if label is not None else int(whole.argmax())
     size = tensor.shape[-1]
     starts = _starts(size)
     places = [(c, y, x) for c in range(-1, len(CHANNELS)) for y in starts for x in starts]
@@ -93,20 +108,13 @@ def explain(classifier: Classifier, triplet: Triplet, label: str | None = None) 
         for row, (channel, y, x) in enumerate(part):
             # Zero is the background level; the first round hides it in all stamps.
             hidden[row, slice(None) if channel < 0 else channel, y : y + PATCH, x : x + PATCH] = 0.0
-        p = classifier.probabilities(classifier.run(hidden)[0])[:, index]
+        p = probabilities(hidden)[:, index]
         for (channel, y, x), value in zip(part, p, strict=True):
             lost[channel + 1, y : y + PATCH, x : x + PATCH] += float(whole[index] - value)
             count[channel + 1, y : y + PATCH, x : x + PATCH] += 1
     maps = (lost / count).astype(np.float32)
-    return Explanation(
-        triplet,
-        classifier.classes[index],
-        float(whole[index]),
-        maps[0],
-        maps[1:],
-        tensor[0],
-        classifier.record.id,
-    )
+    name = record.classes[index]
+    return Explanation(triplet, name, float(whole[index]), maps[0], maps[1:], tensor[0], record.id)
 
 
 def _starts(size: int) -> list[int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -76,9 +78,9 @@ class Source:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ModelRecord:
-    """One version of one model, as the manifest and the ONNX metadata tell it.
+    """One version of one model, as its manifest and the metadata of its ONNX file describe it.
 
     The identity of the bytes (`sha256`, `size_bytes`), the `sources`, the `test_vectors`, the `card`
     and the `status` stand in the manifest alone: a file cannot contain its own hash, and a version
@@ -204,6 +206,54 @@ class ModelRecord:
     def temperature(self) -> float:
         """Divisor of the logits."""
         return float(self.calibration.get("temperature", 1.0))
+
+    def __repr__(self) -> str:
+        return f"<ModelRecord {self.id}: {', '.join(self.classes)}; {self.status}>"
+
+    def summary(self) -> str:
+        """What a person wants to know first, on one screen; `to_dict` has the rest."""
+        contract, (low, high) = self.contract, self.contract.fwhm_px
+        rows = [
+            ("classes", ", ".join(self.classes)),
+            ("status", self.status + (f"; use {self.successor}" if self.successor else "")),
+            ("stamps", f"{', '.join(contract.channels)}; {contract.size} x {contract.size} px"),
+            ("trained at", f"{contract.pixel_scale_arcsec:g} arcsec/px, FWHM {low:g} to {high:g} px"),
+            (
+                "missing",
+                f"reference: {contract.missing_reference}, difference: {contract.missing_difference}",
+            ),
+            *self._measured(),
+            ("adapted from", self.parent),
+            ("licence", self.licence),
+            ("file", f"{self.file}, {self.size_bytes / 1e6:.2f} MB" if self.file else ""),
+            ("sha256", self.sha256),
+            ("card", self.card),
+        ]
+        lines = [self.id, *textwrap.wrap(self.description, 80, max_lines=3)]
+        lines += [f"  {name:<13}{text}" for name, text in rows if text]
+        return "\n".join(line if len(line) <= 80 else f"{line[:79]}…" for line in lines)
+
+    def _measured(self) -> list[tuple[str, str]]:
+        """Calibration and thresholds for `summary`; what another program left out is left out here."""
+        rows = []
+        with suppress(LookupError, TypeError, ValueError):
+            after = self.calibration["after"]
+            low, high = after["ece_interval"]
+            rows.append(
+                (
+                    "calibration",
+                    f"error {after['ece']:.3f} ({low:.3f} to {high:.3f}), n = {self.calibration['n']}",
+                )
+            )
+        with suppress(LookupError, TypeError, ValueError):
+            for name in list(dict.fromkeys(row["class"] for row in self.thresholds))[:6]:
+                parts = [
+                    f"{row['threshold']:.4f} at {100 * row['false_positive_rate']:g} %"
+                    for row in self.thresholds
+                    if row["class"] == name
+                ]
+                rows.append((f"p_{name}", f"threshold {', '.join(parts)} false positives"))
+        return rows
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "model record") -> Self:

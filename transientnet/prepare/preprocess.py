@@ -40,6 +40,9 @@ _LOWER_HALF_MEAN = 0.3247
 # One stamp's few sources overestimate the seeing by up to this; only what is surely broad is shrunk.
 _ESTIMATE_MARGIN = 1.2
 
+# The smallest normal float32.
+_LEAST_NOISE = np.finfo(np.float32).tiny
+
 # As a plain integer: the operators of enumerations are slow, and these run for every stamp.
 _UNUSABLE = int(QualityFlag.UNUSABLE)
 
@@ -224,12 +227,19 @@ def _normalise(
     centre = missing[:, half - core : half + core + 1, half - core : half + core + 1]
     _mark(flags, np.asarray(centre.all(axis=(1, 2))), QualityFlag.OFF_CHIP)
     background, noise = _background_and_noise(image, holes)
-    bad = ~(noise > 0) | ~np.isfinite(noise) | ~np.isfinite(background)
+    # Noise below the smallest normal number has no reciprocal: as blank as none at all.
+    bad = ~(noise >= _LEAST_NOISE) | ~np.isfinite(noise) | ~np.isfinite(background)
     _mark(flags, bad, QualityFlag.BLANK)
     background[bad], noise[bad] = 0.0, 1.0
 
     image -= background[:, None, None]
-    image *= (1.0 / (noise * contract.softening))[:, None, None]
+    try:
+        with np.errstate(over="raise"):
+            image *= (1.0 / (noise * contract.softening))[:, None, None]
+    except FloatingPointError:
+        # Brighter, in units of the noise, than numbers reach: as bright as they do.
+        limit = np.finfo(np.float32).max
+        np.clip(image, -limit, limit, out=image)
     if holes.any():
         image[missing] = 0.0
     np.arcsinh(image, out=image)
@@ -388,7 +398,8 @@ def _estimate_fwhm(stack: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     y, x = y + reach, x + reach
 
     def snr(dy: int, dx: int) -> FloatArray:
-        values: FloatArray = (image[i, y + dy, x + dx] - background[i]) / noise[i]
+        with np.errstate(over="ignore"):
+            values: FloatArray = (image[i, y + dy, x + dx] - background[i]) / noise[i]
         return values
 
     centre = snr(0, 0)
