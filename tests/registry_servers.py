@@ -56,7 +56,7 @@ class FileServer:
         self.requests.append((path, span))
         fault = next((value for key, value in self.faults.items() if path.endswith(key)), "")
         file = self.folder / path.lstrip("/")
-        if fault.isdigit() or not file.is_file():
+        if (fault.isascii() and fault.isdigit()) or not file.is_file():
             handler.send_error(int(fault or 404))
             return
         data = file.read_bytes()
@@ -72,6 +72,19 @@ class FileServer:
             data = data[:-1] + bytes([data[-1] ^ 1])
         if fault == "longer":
             data += b"more"
+        if fault == "headers":
+            # A line is never finished, and the silence never long.
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            for _ in range(400):
+                handler.wfile.write(b"a")
+                time.sleep(0.02)
+            return
+        if fault.startswith("length "):
+            handler.send_response(200)
+            handler.send_header("Content-Length", fault.removeprefix("length "))
+            handler.end_headers()
+            handler.wfile.write(data)
+            return
         if fault == "redirect":
             handler.send_response(302)
             handler.send_header("Location", "ftp://127.0.0.1/x")
@@ -234,12 +247,13 @@ def model_folder(folder: Path, *, name: str = "nightly", version: str = "1.0.0",
 
     from transientnet.models.cards import write_card
     from transientnet.models.classifier import load_model
-    from transientnet.models.registry import resolve as registry
+    from transientnet.models.registry.manifest import manifest_row, write_registry
+    from transientnet.models.registry.resolve import resolve
     from transientnet.models.vectors import write_test_vectors
     from transientnet.transfer.export import METADATA_KEY
 
     folder.mkdir(parents=True)
-    path, record = registry.resolve("realbogus")
+    path, record = resolve("realbogus")
     status = changes.pop("status", "stable")
     successor = changes.pop("successor", "")
     record = dataclasses.replace(
@@ -250,11 +264,11 @@ def model_folder(folder: Path, *, name: str = "nightly", version: str = "1.0.0",
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     write_test_vectors(folder / "vectors.npz", load_model(folder / "model.onnx"), _stamps())
     card = write_card(record, folder)
-    row = registry.manifest_row(
+    row = manifest_row(
         dataclasses.replace(record, status=status, successor=successor),
         folder / "model.onnx",
         vectors=folder / "vectors.npz",
         card=card.name,
     )
-    registry.write_registry(folder, [row])
+    write_registry(folder, [row])
     return folder

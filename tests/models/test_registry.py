@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +31,10 @@ from transientnet.models.classifier import load_model
 from transientnet.models.record import ModelRecord, Source
 from transientnet.models.registry import fetch
 from transientnet.models.registry import resolve as registry
+from transientnet.models.registry.cache import Cache
 from transientnet.models.registry.fetch import Location
-from transientnet.models.registry.manifest import Manifest
+from transientnet.models.registry.manifest import Manifest, bundled_folder, bundled_manifest
+from transientnet.models.registry.publish import publish
 from transientnet.models.vectors import run_test_vectors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +49,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def published(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shared") / "registry"
-    registry.publish(model_dir, str(folder))
+    publish(model_dir, str(folder))
     return folder
 
 
@@ -81,12 +85,12 @@ def _no_leftovers(cache: Path) -> None:
 def test_manifest_holds_its_schema_and_names_every_bundled_file() -> None:
     schema = json.loads((ROOT / "transientnet/weights_manifest.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(json.loads(registry.bundled_manifest().read_text()), schema)
+    jsonschema.validate(json.loads(bundled_manifest().read_text()), schema)
     fields = {field.name for field in dataclasses.fields(ModelRecord)}
     assert set(schema["$defs"]["model"]["properties"]) == fields
     assert set(schema["$defs"]["source"]["properties"]) == {f.name for f in dataclasses.fields(Source)}
-    named = {record.file for record in Manifest.read(registry.bundled_manifest()).records}
-    assert named == {path.name for path in registry.bundled_folder().glob("*.onnx")}
+    named = {record.file for record in Manifest.read(bundled_manifest()).records}
+    assert named == {path.name for path in bundled_folder().glob("*.onnx")}
     for found in registry.local_models():
         if found.location is None:
             registry.verified_files(found)
@@ -112,17 +116,14 @@ def test_schema_holds_for_a_published_registry_and_refuses_what_the_classes_refu
             Manifest.parse(json.dumps(wrong), "manifest")
 
 
-def test_two_manifests_that_differ_are_an_error_naming_both(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_manifests_that_differ_are_an_error_naming_both(tmp_path: Path) -> None:
     package = tmp_path / "transientnet"
     package.mkdir()
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "weights_manifest.json").write_text("{}")
     (package / "weights_manifest.json").write_text("{ }")
-    monkeypatch.setattr("transientnet.models.registry.manifest._PACKAGE", package)
     with pytest.raises(ContractError, match="differ") as caught:
-        registry.bundled_manifest()
+        bundled_manifest(package)
     assert str(package / "weights_manifest.json") in str(caught.value)
     assert str(tmp_path / "weights_manifest.json") in str(caught.value)
 
@@ -153,7 +154,7 @@ def test_metadata_is_read_without_onnxruntime() -> None:
 def test_versions(tmp_path: Path, cache: Path) -> None:
     folder = tmp_path / "registry"
     for version, status in (("1.0.0", "stable"), ("1.2.0", "stable"), ("1.10.0", "experimental")):
-        registry.publish(model_folder(tmp_path / version, version=version, status=status), str(folder))
+        publish(model_folder(tmp_path / version, version=version, status=status), str(folder))
     picked = {
         wanted: registry.resolve(f"{folder}#nightly{wanted}")[1].version
         for wanted in ("", "@1", "@1.2", "@1.0.0")
@@ -164,7 +165,7 @@ def test_versions(tmp_path: Path, cache: Path) -> None:
     changed = model_folder(tmp_path / "changed", version="1.0.0", description="other bytes")
     before = (folder / "nightly-1.0.0.onnx").read_bytes()
     with pytest.raises(ModelIntegrityError, match="already published"):
-        registry.publish(changed, str(folder))
+        publish(changed, str(folder))
     assert (folder / "nightly-1.0.0.onnx").read_bytes() == before
 
 
@@ -177,7 +178,7 @@ def test_deprecated_model_warns_with_its_successor(tmp_path: Path, cache: Path) 
 def test_wrong_names_say_what_there_is(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelNotFoundError, match="did you mean realbogus"):
         registry.resolve("realbogs")
-    with pytest.raises(ModelNotFoundError, match="not a model name"):
+    with pytest.raises(ModelNotFoundError, match="not the name of a model"):
         registry.resolve("Real Bogus!")
     with pytest.raises(UsageError, match="hf://org/repo"):
         registry.resolve("hf://only-one")
@@ -220,6 +221,89 @@ def test_http_registry_by_name_then_offline_without_a_socket(
     assert len(server.requests) == asked
 
 
+@pytest.mark.parametrize("length", ["-5", "1e4", "\u00b2", "9" * 5000, "many"])
+def test_an_odd_length_in_the_headers_is_no_obstacle(server: FileServer, cache: Path, length: str) -> None:
+    server.faults[".onnx"] = f"length {length}"
+    assert registry.resolve(f"{server.url}#nightly")[0].is_file()
+
+
+def test_other_bytes_under_the_same_version_are_refused_until_the_old_are_removed(
+    server: FileServer, cache: Path, published: Path, tmp_path: Path
+) -> None:
+    server.folder = tmp_path / "served"
+    shutil.copytree(published, server.folder)
+    name = f"{server.url}#nightly"
+    ((old, path),) = registry.pull(name)
+    other = model_folder(tmp_path / "changed", description="other bytes")
+    shutil.rmtree(server.folder)
+    publish(other, str(server.folder))
+    new = Manifest.read(server.folder / "weights_manifest.json").records[0]
+    for address in (name, server.url):
+        with pytest.raises(ModelIntegrityError, match="models remove") as caught:
+            registry.pull(address)
+        assert old.sha256 in str(caught.value)
+        assert new.sha256 in str(caught.value)
+    # Nothing has changed, on the disk or in what the name means.
+    assert registry.resolve(name) == (path, old)
+    assert registry.resolve(name, offline=True) == (path, old)
+    registry.remove(name)
+    ((pulled, fetched),) = registry.pull(name)
+    assert pulled.sha256 == new.sha256
+    assert fetched.read_bytes() == (server.folder / "nightly-1.0.0.onnx").read_bytes()
+
+
+def test_a_changed_version_in_one_registry_is_not_taken_from_the_next(
+    server: FileServer, cache: Path, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSIENTNET_REGISTRY", f"{server.url},{published}")
+    server.folder = tmp_path / "served"
+    shutil.copytree(published, server.folder)
+    registry.pull("nightly")
+    shutil.rmtree(server.folder)
+    publish(model_folder(tmp_path / "changed", description="other bytes"), str(server.folder))
+    with pytest.raises(ModelIntegrityError, match="never changes"):
+        registry.pull("nightly")
+
+
+def test_a_folder_is_named_with_and_without_a_dot(
+    published: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(published.parent)
+    for name in (
+        "registry#nightly",
+        "./registry#nightly@1",
+        "registry/",
+        "registry/#nightly",
+        Path("registry"),
+    ):
+        assert registry.resolve(name)[1].id == "nightly@1.0.0"
+    assert registry.find("registry#nightly").record.id == "nightly@1.0.0"
+    assert registry.pull("registry#nightly")[0][1].is_relative_to(cache)
+    with pytest.raises(ModelUnavailableError, match="no-such"):
+        registry.resolve("no-such#nightly")
+
+
+@pytest.mark.parametrize(
+    "address", ["https://example.org/models#nightly", "hf://team/models", "doi:10.5281/z.1"]
+)
+def test_offline_errors_speak_of_the_network(cache: Path, address: str) -> None:
+    for ask in (registry.resolve, registry.pull):
+        with pytest.raises(ModelUnavailableError, match="offline was asked for, so no connection was opened"):
+            ask(address, offline=True)
+
+
+def test_a_user_without_a_home_is_asked_for_a_folder(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable in ("HOME", "XDG_CACHE_HOME", "TRANSIENTNET_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000, raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelUnavailableError, match="TRANSIENTNET_CACHE"):
+        registry.resolve(f"{server.url}#nightly")
+    assert not list(tmp_path.glob("~*"))
+
+
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [
@@ -231,8 +315,10 @@ def test_http_registry_by_name_then_offline_without_a_socket(
         ("longer", ModelIntegrityError, "more than the"),
         ("unbounded", ModelIntegrityError, "more than the"),
         ("cut", ModelUnavailableError, "cut 3 times"),
-        ("silent", ModelUnavailableError, "no answer|cut"),
+        ("silent", ModelUnavailableError, "no answer|cut|gave up"),
         ("drip", ModelUnavailableError, "gave up"),
+        ("headers", ModelUnavailableError, "only 0 bytes.*gave up"),
+        ("length 99999999999", ModelIntegrityError, "more than the"),
         ("redirect", ModelUnavailableError, "ftp"),
     ],
 )
@@ -247,8 +333,11 @@ def test_a_server_that_misbehaves_is_a_clear_error(
     monkeypatch.setattr(fetch, "TIMEOUT_S", 0.4)
     monkeypatch.setattr(fetch, "PATIENCE_S", 0.5)
     server.faults[".onnx"] = fault
+    started = time.monotonic()
     with pytest.raises(error, match=message) as caught:
         registry.resolve(f"{server.url}#nightly")
+    # The server would go on for eight seconds.
+    assert fault != "headers" or time.monotonic() - started < 6
     assert server.url in str(caught.value) or "nightly" in str(caught.value)
     _no_leftovers(cache)
     server.faults.clear()
@@ -263,7 +352,7 @@ def test_a_cut_transfer_goes_on_where_it_stopped(server: FileServer, cache: Path
 
 def test_what_a_killed_process_left_is_used_or_thrown_away(server: FileServer, cache: Path) -> None:
     record = registry.find(f"{server.url}#nightly").record
-    part = registry.Cache(cache).model(record)
+    part = Cache(cache).model(record)
     part = part.with_name(part.name + ".part")
     part.parent.mkdir(parents=True)
     part.write_bytes(b"rubbish" * 1000)
@@ -318,7 +407,7 @@ def test_a_cache_that_may_only_be_read_serves_what_it_holds(
         "except ModelUnavailableError as error: print(error)\n"
     )
     other = tmp_path / "other"
-    registry.publish(model_folder(tmp_path / "made", name="other"), str(other))
+    publish(model_folder(tmp_path / "made", name="other"), str(other))
     for folder in (
         cache,
         *(parent for parent in cache.parents if Path(tempfile.gettempdir()) in parent.parents),

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ...errors import ContractError, ModelIntegrityError, ModelUnavailableError
 from ...files.atomic import write_atomically
+from ...files.locks import exclusive
 from ...files.strict_json import parse_json
 from ..record import ModelRecord, Source
 from .fetch import Location, disk_errors, fetch, fetch_source
@@ -74,6 +75,8 @@ class Cache:
         Raises
         ------
         ModelUnavailableError, ContractError
+        ModelIntegrityError
+            If a version that was fetched before has other bytes there now.
         """
         location = Location.parse(address)
         target = self._entry_path(address)
@@ -83,6 +86,7 @@ class Cache:
             text = read_bounded(part, MAX_MANIFEST_BYTES)
             part.unlink()
             manifest = Manifest.parse(text, str(pinned))
+            self._refuse_changed(address, manifest)
             entry = {
                 "address": address,
                 "pinned": {name: getattr(pinned, name) for name in Location.__slots__},
@@ -91,6 +95,17 @@ class Cache:
             }
             write_atomically(target, json.dumps(entry, indent=1).encode())
         return Entry(address, pinned, manifest)
+
+    def _refuse_changed(self, address: str, manifest: Manifest) -> None:
+        before = self.entry(address)
+        for old in before.manifest.records if before else ():
+            new = manifest.select(old.name, old.version)
+            if new and new.sha256 != old.sha256 and self.model(old).is_file():
+                raise ModelIntegrityError(
+                    f"{address}: {old.id} has sha256 {new.sha256} there now, but {old.sha256} when it was "
+                    "fetched, and a published version never changes: ask who runs the registry. To accept "
+                    f"the new bytes, run `transientnet models remove {address}#{old.id}` and pull again"
+                )
 
     def model(self, record: ModelRecord) -> Path:
         """Where a record's weight file is, or would be."""
@@ -176,28 +191,24 @@ class Cache:
                     part.replace(target)
                     return
             kind = type(reasons[0]) if len({type(error) for error in reasons}) == 1 else ModelUnavailableError
-            raise kind(f"{what} cannot be had: " + "; ".join(str(error) for error in reasons)) from reasons[
-                -1
-            ]
+            why = "; ".join(str(error) for error in reasons)
+            raise kind(f"{what} could not be fetched: {why}") from reasons[-1]
 
     @contextmanager
     def _writing(self, target: Path) -> Iterator[Path]:
         """Hold the lock of a file while its ``.part`` is written; name the fix if the disk refuses."""
-        from filelock import FileLock, Timeout
-
+        if self.folder.parts[:1] == ("~",):
+            raise ModelUnavailableError("this user has no home: set TRANSIENTNET_CACHE to a folder")
         locks = self.folder / "locks"
-        part = target.with_name(target.name + ".part")
+        busy = ModelUnavailableError(
+            f"another process has been fetching {target.name} for {LOCK_TIMEOUT_S:.0f} s: "
+            f"end it, or delete {locks} if none is running"
+        )
         with disk_errors(self.folder):
             target.parent.mkdir(parents=True, exist_ok=True)
             locks.mkdir(exist_ok=True)
-            try:
-                with FileLock(locks / f"{target.name}.lock", timeout=LOCK_TIMEOUT_S):
-                    yield part
-            except Timeout as error:
-                raise ModelUnavailableError(
-                    f"another process has been fetching {target.name} for {LOCK_TIMEOUT_S:.0f} s: "
-                    f"end it, or delete {locks} if none is running"
-                ) from error
+            with exclusive(locks / target.name, busy, timeout=LOCK_TIMEOUT_S):
+                yield target.with_name(target.name + ".part")
 
 
 def _passes(check: Callable[[Path], None], path: Path) -> bool:

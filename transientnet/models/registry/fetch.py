@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import io
 import shutil
 import socket
 import ssl
@@ -30,10 +31,10 @@ from .safety import read_bounded
 __all__ = ["Location", "disk_errors", "fetch", "fetch_source", "fetch_url"]
 
 TIMEOUT_S = 20.0
-"""Longest silence of a server."""
+"""Longest silence of a server, seconds."""
 
 PATIENCE_S = 30.0
-"""After this time a transfer must have kept up `SLOWEST` bytes per second."""
+"""Seconds after which the headers must be there, and the file have come at `SLOWEST` bytes per second."""
 
 SLOWEST = 1000.0
 ATTEMPTS = 3
@@ -172,12 +173,65 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
+class _Pace:
+    """The clock of one file, over redirects, headers, body and attempts: a drop at a time is too slow."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.started = time.monotonic()
+        self.received = 0
+
+    def check(self) -> None:
+        elapsed = time.monotonic() - self.started
+        if elapsed > PATIENCE_S and self.received < SLOWEST * elapsed:
+            raise ModelUnavailableError(
+                f"{self.url}: only {self.received} bytes of the file in {elapsed:.0f} s; gave up: try later, "
+                "or another mirror"
+            )
+
+
+class _Paced(io.RawIOBase):
+    """A connection's bytes; whoever waits for them, a line of the headers too, asks the clock before."""
+
+    def __init__(self, raw: io.RawIOBase, pace: _Pace):
+        self.raw, self.pace = raw, pace
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self.pace.check()
+        return self.raw.readinto(buffer)
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+def _opener(pace: _Pace) -> urllib.request.OpenerDirector:
+    def answer(*args: Any, **kwargs: Any) -> http.client.HTTPResponse:
+        response = http.client.HTTPResponse(*args, **kwargs)
+        response.fp = io.BufferedReader(_Paced(response.fp.detach(), pace))
+        return response
+
+    class Watched(urllib.request.AbstractHTTPHandler):
+        def do_open(self, http_class: Any, req: Any, **kwargs: Any) -> Any:
+            def connection(host: str, **options: Any) -> Any:
+                made = http_class(host, **options)
+                made.response_class = answer
+                return made
+
+            return super().do_open(connection, req, **kwargs)
+
+    class Plain(Watched, urllib.request.HTTPHandler): ...
+
+    class Secure(Watched, urllib.request.HTTPSHandler): ...
+
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        Plain(),
+        Secure(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),
@@ -195,10 +249,10 @@ def fetch_url(url: str, part: Path, *, limit: int) -> None:
     """Bring a file from an ``https://``, ``http://`` or ``doi:`` address to `part`, resuming it."""
     if url.startswith("doi:"):
         url = _doi_url(url)
-    reason = ""
+    reason, pace = "", _Pace(url)
     for _ in range(ATTEMPTS):
         try:
-            return _transfer(url, part, limit)
+            return _transfer(url, part, limit, pace)
         except _CutShort as cut:
             reason = str(cut)
     raise ModelUnavailableError(
@@ -207,7 +261,7 @@ def fetch_url(url: str, part: Path, *, limit: int) -> None:
     )
 
 
-def _transfer(url: str, part: Path, limit: int) -> None:
+def _transfer(url: str, part: Path, limit: int, pace: _Pace) -> None:
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(
         url, headers={"Accept-Encoding": "identity", "User-Agent": "transientnet"}
@@ -215,13 +269,15 @@ def _transfer(url: str, part: Path, limit: int) -> None:
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        response = _opener().open(request, timeout=TIMEOUT_S)
+        response = _opener(pace).open(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and have:
             part.unlink()
             raise _CutShort("the kept beginning did not fit") from error
         raise ModelUnavailableError(f"{url}: {_status_advice(error.code, error.reason)}") from error
+    except ModelUnavailableError:
+        raise
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ModelUnavailableError(f"{url}: {_network_advice(error, url)}") from error
     with response:
@@ -235,34 +291,32 @@ def _transfer(url: str, part: Path, limit: int) -> None:
                 f"{url}: the server answered with a web page instead of the file: "
                 "check the address, and whether it asks for a login or hides behind a portal"
             )
-        length = response.headers.get("Content-Length", "")
-        total = have + int(length) if length.isdigit() else None
+        # None where the server does not say, or writes what is not a number.
+        total = None if response.length is None else have + response.length
         if total is not None and total > limit:
             raise ModelIntegrityError(f"{url}: the server has {total} bytes, more than the {limit} expected")
         with open(part, "ab" if resumed else "wb") as target:
-            received = _pour(response, target, url, limit - have)
-    if total is not None and have + received < total:
-        raise _CutShort(f"{have + received} of {total} bytes")
+            have += _pour(response, target, url, limit - have, pace)
+    if total is not None and have < total:
+        raise _CutShort(f"{have} of {total} bytes")
 
 
-def _pour(response: Any, target: IO[bytes], url: str, limit: int) -> int:
-    """Copy a body as it arrives, with bounds on its length and on its slowness."""
-    received, started = 0, time.monotonic()
+def _pour(response: Any, target: IO[bytes], url: str, limit: int, pace: _Pace) -> int:
+    """Copy a body as it arrives, at most `limit` bytes of it."""
+    received = 0
     while True:
         try:
             chunk = response.read1(_CHUNK)
+        except ModelUnavailableError:
+            raise
         except (OSError, http.client.HTTPException) as error:
             raise _CutShort(_network_advice(error, url)) from error
         if not chunk:
             return received
         received += len(chunk)
+        pace.received += len(chunk)
         if received > limit:
             raise ModelIntegrityError(f"{url}: the server sends more than the {limit} bytes expected")
-        elapsed = time.monotonic() - started
-        if elapsed > PATIENCE_S and received < SLOWEST * elapsed:
-            raise ModelUnavailableError(
-                f"{url}: only {received} bytes in {elapsed:.0f} s; gave up: try later, or another mirror"
-            )
         target.write(chunk)
 
 
@@ -273,7 +327,10 @@ def _status_advice(code: int, reason: Any) -> str:
         404: "no such file on the server: check the address",
         407: "the proxy asks for a login: put it into HTTPS_PROXY",
         410: "no such file on the server any more",
-    }.get(code, "the server fails: try later, or another mirror" if code >= 500 else "not to be had")
+    }.get(
+        code,
+        "the server fails: try later, or another mirror" if code >= 500 else "the server does not give it",
+    )
     return f"HTTP status {code} ({reason}): {advice}"
 
 
@@ -367,4 +424,4 @@ def _hub_advice(repo: str, path: str, revision: str, error: Exception) -> str:
             f"{where}: no file {path} in the repository: was it published with `transientnet models publish`?"
         )
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{where}: {path} cannot be had ({lines[0]}): check the network, or work offline"
+    return f"{where}: {path} could not be fetched ({lines[0]}): check the network, or work offline"

@@ -143,8 +143,8 @@ class Manifest:
             present = rows.get(record.id)
             if present is not None and present.sha256 != record.sha256:
                 raise ModelIntegrityError(
-                    f"{record.id} is already published with other bytes (sha256 {present.sha256[:12]}…): "
-                    "a published version never changes; raise the version"
+                    f"{record.id} is already published with sha256 {present.sha256}, and this one has "
+                    f"{record.sha256}: a published version never changes; raise the version"
                 )
             rows[record.id] = record
             current = defaults.get(record.name)
@@ -158,20 +158,25 @@ def _order(record: ModelRecord) -> tuple[int, ...]:
     return tuple(int(part) for part in record.version.split("."))
 
 
-def bundled_manifest() -> Path:
+def bundled_manifest(package: Path = _PACKAGE) -> Path:
     """The manifest in the package, or, in a checkout, the one beside it.
+
+    Parameters
+    ----------
+    package : Path
+        Folder of an installed or checked-out package; by default this one.
 
     Raises
     ------
     ContractError
         If both exist and differ: one of them is stale.
     """
-    inside, beside = _PACKAGE / MANIFEST_NAME, _PACKAGE.parent / MANIFEST_NAME
-    checkout = (_PACKAGE.parent / "pyproject.toml").is_file()
+    inside, beside = package / MANIFEST_NAME, package.parent / MANIFEST_NAME
+    checkout = (package.parent / "pyproject.toml").is_file()
     found = [path for path in (inside, beside) if path.is_file() and (path == inside or checkout)]
     if not found:
         raise ModelUnavailableError(
-            f"no {MANIFEST_NAME} in {_PACKAGE} or beside it: install transientnet again"
+            f"no {MANIFEST_NAME} in {package} or beside it: install transientnet again"
         )
     if len(found) == 2 and inside.read_bytes() != beside.read_bytes():
         raise ContractError(f"{inside} and {beside} differ: delete {inside}, a stale copy, or install again")
@@ -233,7 +238,7 @@ def check_bytes(path: Path, sha256: str, size: int) -> None:
     """
     stat = _stat(path)
     if stat.st_size != size:
-        raise ModelIntegrityError(f"{path}: {stat.st_size} bytes, but the manifest tells {size}")
+        raise ModelIntegrityError(f"{path}: {stat.st_size} bytes instead of the {size} of the manifest")
     found = _digest(str(path), stat.st_size, stat.st_mtime_ns)
     if found != sha256:
         raise ModelIntegrityError(f"{path}: sha256 is {found}, but the manifest pins {sha256}")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ...errors import ModelIntegrityError, ModelUnavailableError, UsageError
 from ...files.atomic import write_atomically
+from ...files.locks import exclusive
 from ...settings import get_settings
+from ..cards import registry_card
 from ..record import ModelRecord, Source
 from .fetch import Location, disk_errors
 from .manifest import MANIFEST_NAME, Manifest, check_bytes, check_model, write_registry
@@ -88,14 +90,13 @@ def _gather(folder: Path) -> tuple[list[ModelRecord], dict[str, Path]]:
 
 
 def _to_folder(folder: Path, rows: list[ModelRecord], files: dict[str, Path], keep_defaults: bool) -> None:
-    from filelock import FileLock
-
-    from ..cards import registry_card
-
     manifest = folder / MANIFEST_NAME
     with disk_errors(folder, "publish to a folder"):
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{MANIFEST_NAME}.lock"):
+        busy = ModelUnavailableError(
+            f"another process has been publishing to {folder} for a minute: try again"
+        )
+        with exclusive(manifest, busy, timeout=60.0):
             before = Manifest.read(manifest) if manifest.is_file() else Manifest()
             # Refuses a changed version before a file is touched.
             after = before.with_records(rows, keep_defaults=keep_defaults)
@@ -109,11 +110,11 @@ def _to_hub(
     target: Location, rows: list[ModelRecord], files: dict[str, Path], private: bool, keep_defaults: bool
 ) -> str:
     if get_settings().offline:
-        raise ModelUnavailableError(f"cannot publish to {target}: offline was asked for")
+        raise ModelUnavailableError(
+            f"cannot publish to {target}: offline was asked for, so no connection was opened"
+        )
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
-
-    from ..cards import registry_card
 
     api = HfApi()
     try:

@@ -13,45 +13,32 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import ModelNotFoundError, ModelUnavailableError, UsageError
+from ...errors import ModelIntegrityError, ModelNotFoundError, ModelUnavailableError, UsageError
 from ...settings import get_settings
 from ..record import ModelRecord
 from .cache import Cache, Entry
 from .fetch import Location
 from .manifest import (
-    MANIFEST_NAME,
     Manifest,
     bundled_folder,
     bundled_manifest,
     check_bytes,
     check_model,
-    manifest_row,
     read_metadata,
     split_reference,
-    write_registry,
 )
-from .publish import publish
 
 __all__ = [
-    "MANIFEST_NAME",
-    "Cache",
     "DeprecatedModelWarning",
     "Found",
-    "Manifest",
     "RegistryWarning",
-    "bundled_folder",
-    "bundled_manifest",
     "find",
     "list_models",
     "local_models",
-    "manifest_row",
-    "publish",
     "pull",
-    "read_metadata",
     "remove",
     "resolve",
     "verified_files",
-    "write_registry",
 ]
 
 
@@ -77,8 +64,33 @@ class Found(NamedTuple):
 def list_models(*, offline: bool | None = None) -> list[ModelRecord]:
     """Every model that can be named: bundled, cached, and in the registries of the environment.
 
-    A registry is asked only if it was never fetched and `offline` allows; one that does not answer
-    is left out with a `RegistryWarning`.
+    Parameters
+    ----------
+    offline : bool, optional
+        Open no connection; by default as ``TRANSIENTNET_OFFLINE`` and ``HF_HUB_OFFLINE`` ask for.
+        Otherwise a registry is asked if it was never fetched before.
+
+    Returns
+    -------
+    list of ModelRecord
+        One per version, the bundled ones first.
+
+    Raises
+    ------
+    ContractError
+        If a manifest is malformed.
+
+    Warns
+    -----
+    RegistryWarning
+        For each registry that does not answer; its models are left out.
+
+    Examples
+    --------
+    >>> from transientnet import list_models
+    >>> models = {record.name: record for record in list_models(offline=True)}
+    >>> models["realbogus"].classes
+    ('bogus', 'real')
     """
     settings = get_settings()
     cache = Cache(settings.cache_dir)
@@ -107,7 +119,7 @@ def resolve(name_or_path: str | Path, *, offline: bool | None = None) -> tuple[P
         manifest; ``hf://org/repo[@revision]``, ``https://…/weights_manifest.json``, ``doi:10.…``.
         Folders and addresses take ``#name[@version]`` where they hold more than one model.
     offline : bool, optional
-        Open no socket; by default as ``TRANSIENTNET_OFFLINE`` and ``HF_HUB_OFFLINE`` say.
+        Open no connection; by default as ``TRANSIENTNET_OFFLINE`` and ``HF_HUB_OFFLINE`` ask for.
 
     Returns
     -------
@@ -138,7 +150,7 @@ def find(name_or_path: str | Path, *, offline: bool | None = None) -> Found:
     settings = get_settings()
     cache = Cache(settings.cache_dir)
     address, _, wanted = text.partition("#")
-    if _is_address(address):
+    if _is_address(text) or (isinstance(name_or_path, Path) and name_or_path.is_dir()):
         return _find_at(cache, _canonical(address), wanted, _offline(offline))
     name, version = _split(text)
     bundled = Manifest.read(bundled_manifest())
@@ -180,7 +192,7 @@ def pull(name: str, *, offline: bool | None = None) -> list[tuple[ModelRecord, P
     settings = get_settings()
     cache = Cache(settings.cache_dir)
     address, _, wanted = name.partition("#")
-    if _is_address(address):
+    if _is_address(name):
         addresses = [_canonical(address)]
     else:
         addresses, wanted = [_canonical(address) for address in settings.registries], name
@@ -192,10 +204,10 @@ def pull(name: str, *, offline: bool | None = None) -> list[tuple[ModelRecord, P
     for address in addresses:
         try:
             if _offline(offline):
-                raise ModelUnavailableError(f"{address}: pulling needs a network, and offline was asked for")
+                raise _offline_error(f"cannot pull from {address}")
             entry = cache.refresh(address)
         except ModelUnavailableError as error:
-            if len(addresses) == 1:
+            if len(addresses) == 1 or isinstance(error, ModelIntegrityError):
                 raise
             unreachable.append(str(error))
             continue
@@ -272,7 +284,16 @@ def _offline(offline: bool | None) -> bool:
 
 
 def _is_address(text: str) -> bool:
-    return text.startswith(("doi:", ".", "~")) or text.endswith(".json") or "/" in text or "\\" in text
+    """Whether a text names a registry (also as ``registry#model``) and not a model."""
+    return text.startswith(("doi:", ".", "~")) or text.endswith(".json") or not set("#/\\").isdisjoint(text)
+
+
+def _offline_error(what: str) -> ModelUnavailableError:
+    return ModelUnavailableError(
+        f"{what}: offline was asked for, so no connection was opened, and it is not in the cache "
+        f"{get_settings().cache_dir}: run `transientnet models pull` where there is a network and carry the "
+        "cache over, or allow the network"
+    )
 
 
 def _canonical(address: str) -> str:
@@ -284,7 +305,7 @@ def _split(text: str) -> tuple[str, str]:
     reference = split_reference(text)
     if reference is None:
         raise ModelNotFoundError(
-            f"{text!r} is not a model name: write name, name@1.2.0, ./folder, file.onnx, hf://… or https://…"
+            f"{text!r} is not the name of a model: write name, name@1.2.0, folder#name, file.onnx, hf://… or https://…"
         )
     return reference
 
@@ -304,7 +325,7 @@ def _ask(cache: Cache, address: str, offline: bool) -> Entry:
     if location.kind == "folder":
         return Entry(address, location, Manifest.read(Path(location.base) / location.manifest))
     if offline:
-        raise ModelUnavailableError(f"{address} was never fetched, and offline was asked for")
+        raise _offline_error(address)
     return cache.refresh(address)
 
 
@@ -341,10 +362,7 @@ def _file(found: Found, offline: bool) -> Path:
     elif path.is_file():
         check_model(path, record)
     else:
-        raise ModelUnavailableError(
-            f"{record.id} of {location} is not in the cache {cache.folder}, and offline was asked for: "
-            "run `transientnet models pull` where there is a network, and carry the cache over"
-        )
+        raise _offline_error(f"{record.id} of {location}")
     return path
 
 
@@ -353,9 +371,9 @@ def _not_found(text: str, known: set[str], unreachable: list[str]) -> ModelUnava
     hint = f"; did you mean {near[0]}?" if near else ""
     listed = f"no model {text!r}; known models: {', '.join(sorted(known)) or 'none'}{hint}"
     if Path(text).is_dir():
-        listed += f"; for the folder of that name write ./{text}"
+        listed += f"; for the registry in the folder of that name write ./{text}"
     if unreachable:
-        return ModelUnavailableError(f"{listed}; not asked: {'; '.join(unreachable)}")
+        return ModelUnavailableError(f"{listed}; without an answer: {'; '.join(unreachable)}")
     if not get_settings().registries:
         listed += "; more come from registries that TRANSIENTNET_REGISTRY names"
     return ModelNotFoundError(listed)
