@@ -76,10 +76,13 @@ def test_effect_size_is_in_pooled_deviations() -> None:
     assert math.isnan(stats.cohen_d([1, 1], [0, 0]))
 
 
-@pytest.mark.parametrize("distance", [0.01, 0.05, 0.1, 0.2])
-def test_kolmogorov_smirnov_probability(distance: float) -> None:
-    expected = scipy_stats.kstwo.sf(distance, 200)
-    assert stats.kolmogorov_smirnov(distance, 200) == pytest.approx(expected, abs=0.01)
+@pytest.mark.parametrize(
+    ("hits", "n", "others", "m"),
+    [(0, 5, 0, 9), (5, 5, 0, 9), (3, 10, 40, 2000), (0, 200, 300, 2000), (199, 200, 5, 90), (1, 1, 1, 1)],
+)
+def test_fisher_s_exact_test(hits: int, n: int, others: int, m: int) -> None:
+    expected = scipy_stats.fisher_exact([[hits, n - hits], [others, m - others]]).pvalue
+    assert stats.fisher_exact(hits, n, others, m) == pytest.approx(expected, rel=1e-6)
 
 
 def test_bootstrap_covers_the_mean_and_keeps_groups_whole() -> None:

@@ -23,14 +23,18 @@ def monitor(
         list[str] | None, typer.Option(help="The night's stamps, to compare their statistics too.")
     ] = None,
     limit: Annotated[
-        float, typer.Option(help="Population stability index above which to exit with 1.")
+        float, typer.Option(help="Least population stability index of a shift that matters.")
     ] = 0.2,
 ) -> None:
-    """Compare a night's scores, flags and stamps with what is expected; exit with 1 past the limit."""
+    """Compare a night's scores, flags and stamps with what is expected; exit with 1 if any has shifted.
+
+    A night like the reference is called shifted at most once in twenty times, however few candidates it has.
+    """
     from ..errors import UsageError
     from ..evaluation import drift as room
     from ..models.registry.resolve import resolve
     from ..readers.open import open_triplets
+    from .columns import columns
 
     night = room.read_scores(scores)
     name = model or night.model
@@ -42,10 +46,19 @@ def monitor(
     drifts = room.compare_scores(night, expected) + room.compare_flags(night, expected)
     if cutouts and record:
         drifts += room.compare_inputs(open_triplets(cutouts), record.contract, room.needs_reference(record))
-    typer.echo("quantity\tn\tpsi\tks\tp\tshifted")
-    for drift in drifts:
-        shifted = "yes" if drift.psi > limit else "no"
-        typer.echo(f"{drift.name}\t{drift.n}\t{drift.psi:.3f}\t{drift.ks:.3f}\t{drift.p:.2g}\t{shifted}")
-    if worst := [drift.name for drift in drifts if not drift.psi <= limit]:
-        typer.echo(f"transientnet: past the limit of {limit:g}: {', '.join(worst)}", err=True)
+    verdicts = room.verdicts(drifts, limit)
+    header = ["quantity", "n", "psi", "ks", "p", "shifted"]
+    rows = [
+        [d.name, d.n, f"{d.psi:.3f}", "" if d.ks != d.ks else f"{d.ks:.3f}", f"{d.p:.2g}", verdict]
+        for d, verdict in zip(drifts, verdicts, strict=True)
+    ]
+    typer.echo(columns(header, rows))
+    if "too few" in verdicts:
+        typer.echo(
+            f"transientnet: {len(night.quality)} candidates are too few to tell a shift of "
+            f"{100 * room.LARGE:g} % of them from chance",
+            err=True,
+        )
+    if worst := [d.name for d, verdict in zip(drifts, verdicts, strict=True) if verdict == "yes"]:
+        typer.echo(f"transientnet: shifted: {', '.join(worst)}", err=True)
         raise typer.Exit(1)

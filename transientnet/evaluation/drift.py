@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,16 +21,33 @@ from ..models.record import ModelRecord
 from ..prepare.contract import InputContract
 from ..prepare.preprocess import preprocess
 from ..triplet import QualityFlag, Triplet
-from .statistics import kolmogorov_smirnov
+from .statistics import fisher_exact
 
-__all__ = ["Drift", "ScoreTable", "compare_flags", "compare_inputs", "compare_scores", "read_scores"]
+__all__ = [
+    "Drift",
+    "ScoreTable",
+    "compare_flags",
+    "compare_inputs",
+    "compare_scores",
+    "needs_reference",
+    "read_scores",
+    "verdicts",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
 LIMIT = 0.2
 """Population stability index above which a distribution is commonly held to have shifted."""
 
+ALPHA = 0.05
+"""Chance that a night like the reference is called shifted, over all quantities together."""
+
+LARGE = 0.4
+"""Share of the candidates that a shift must move to be found whatever the number of candidates."""
+
 BINS = 10
+QUANTILES = 41
+SIMULATIONS = 20_000
 _BATCH = 64
 
 EXPECTED_FLAGS = (
@@ -45,12 +64,15 @@ class Drift(NamedTuple):
     n : int
         Candidates of the night.
     psi : float
-        Population stability index; below 0.1 is calm, above 0.2 a shift.
+        Population stability index: how large the shift is; below 0.1 is calm, above 0.2 a shift. With
+        few candidates chance alone makes it large.
     ks : float
-        Kolmogorov–Smirnov distance; NaN for flags.
+        Kolmogorov–Smirnov distance at the reference's quantiles; NaN for flags.
     p : float
-        Of that distance; with many candidates harmless shifts are significant too, so the limit is
-        on `psi`.
+        Chance of such a distance (simulated), or of such a number of flags (Fisher's exact test), in a
+        night like the reference.
+    p_large : float
+        The same of a shift by `LARGE`: the least that this number of candidates could show.
     """
 
     name: str
@@ -58,6 +80,7 @@ class Drift(NamedTuple):
     psi: float
     ks: float
     p: float
+    p_large: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,36 +159,42 @@ def _numbers(cells: Sequence[Any]) -> FloatArray:
 
 
 def compare_scores(night: ScoreTable, expected: Mapping[str, Any] | ScoreTable) -> list[Drift]:
-    """Probabilities per class against a record's reference, or another night's table."""
+    """Probabilities per class against a record's reference, or another night's table.
+
+    Of two classes the last is compared: the other is its complement.
+    """
     usable = np.isfinite(night.probabilities).all(axis=1)
     drifts = []
-    for c, name in enumerate(night.classes):
+    for c, name in list(enumerate(night.classes))[1 if len(night.classes) == 2 else 0 :]:
         if isinstance(expected, ScoreTable):
             other = expected.probabilities[:, expected.classes.index(name)]
-            quantiles, n = np.quantile(other[np.isfinite(other)], np.linspace(0, 1, 41)), len(other)
+            other = other[np.isfinite(other)]
+            if not len(other):
+                raise EmptyInputError("the night to compare with has no candidate with probabilities")
+            quantiles, n = np.quantile(other, np.linspace(0, 1, QUANTILES)), len(other)
         else:
             quantiles, n = np.asarray(expected["scores"][name], np.float64), int(expected["n"])
-        drifts.append(_drift(f"p_{name}", night.probabilities[usable, c], quantiles, n))
+        drifts.append(_against_quantiles(f"p_{name}", night.probabilities[usable, c], quantiles, n))
     return drifts
 
 
 def compare_flags(night: ScoreTable, expected: Mapping[str, Any] | ScoreTable) -> list[Drift]:
-    """Share of each flag that tells of the stamps' state."""
+    """Share of each flag that says something of the stamps' state."""
     n = len(night.quality)
     drifts = []
     for flag in QualityFlag:
         if not flag.value & EXPECTED_FLAGS or not flag.name:
             continue
         if isinstance(expected, ScoreTable):
-            share, weight = float(((expected.quality & flag.value) != 0).mean()), len(expected.quality)
+            before, m = int(((expected.quality & flag.value) != 0).sum()), len(expected.quality)
         else:
             # By its definition one in a hundred training candidates is flagged as foreign.
             share = 0.01 if flag == QualityFlag.OUT_OF_DISTRIBUTION else expected["quality"][flag.name]
-            weight = int(expected["n"])
-        now = float(((night.quality & flag.value) != 0).mean())
-        if share or now:
-            psi = _psi(np.array([1 - share, share]), np.array([1 - now, now]), weight, n)
-            drifts.append(Drift(flag.name.lower(), n, psi, float("nan"), float("nan")))
+            m = int(expected["n"])
+            before = round(share * m)
+        now = int(((night.quality & flag.value) != 0).sum())
+        if before or now:
+            drifts.append(_of_shares(flag.name.lower(), now, n, before, m))
     return drifts
 
 
@@ -174,21 +203,43 @@ def compare_inputs(
 ) -> list[Drift]:
     """Statistics of the first `limit` stamps against a record's reference."""
     parts = []
-    for batch in _batches(islice(triplets, limit)):
+    wanted = islice(triplets, limit)
+    while batch := list(islice(wanted, _BATCH)):
         prepared = preprocess(batch, contract)
         parts.append(input_statistics(prepared.tensor[prepared.usable]))
     values = np.concatenate(parts) if parts else np.zeros((0, len(STATISTICS)))
     if not len(values):
         raise EmptyInputError("none of the stamps could be used to look for a drift")
     return [
-        _drift(name, values[:, i], np.asarray(reference["inputs"][name], np.float64), int(reference["n"]))
+        _against_quantiles(name, values[:, i], np.asarray(reference["inputs"][name]), int(reference["n"]))
         for i, name in enumerate(STATISTICS)
     ]
 
 
-def _batches(triplets: Iterator[Triplet]) -> Iterator[list[Triplet]]:
-    while batch := list(islice(triplets, _BATCH)):
-        yield batch
+def verdicts(drifts: Sequence[Drift], limit: float = LIMIT) -> list[str]:
+    """Which quantities have shifted, with at most one false alarm in twenty nights over all of them.
+
+    Parameters
+    ----------
+    drifts : sequence of Drift
+        All that is looked at in one night.
+    limit : float
+        Least population stability index of a shift that matters.
+
+    Returns
+    -------
+    list of str
+        ``yes`` where p is significant after Holm's correction (1979) for the number of quantities and the
+        index is above the limit; ``too few`` where not even a shift of `LARGE` of the candidates would
+        be significant; ``no`` otherwise.
+    """
+    result = ["too few" if d.p_large > ALPHA / len(drifts) else "no" for d in drifts]
+    by_p = sorted(range(len(drifts)), key=lambda i: drifts[i].p)
+    for rank, i in enumerate(by_p):
+        if drifts[i].p > ALPHA / (len(drifts) - rank):
+            break
+        result[i] = "yes" if drifts[i].psi > limit else "no"
+    return result
 
 
 def needs_reference(record: ModelRecord) -> Mapping[str, Any]:
@@ -200,36 +251,45 @@ def needs_reference(record: ModelRecord) -> Mapping[str, Any]:
     return record.reference
 
 
-def _drift(name: str, values: FloatArray, quantiles: FloatArray, n_expected: int) -> Drift:
-    n = len(values)
+def _of_shares(name: str, now: int, n: int, before: int, m: int) -> Drift:
+    share, expected = now / n, before / m
+    psi = _psi(np.array([1 - expected, expected]), np.array([1 - share, share]), m, n)
+    large = round(n * (expected + (LARGE if expected < 0.5 else -LARGE)))
+    return Drift(name, n, psi, math.nan, fisher_exact(now, n, before, m), fisher_exact(large, n, before, m))
+
+
+def _against_quantiles(name: str, values: FloatArray, quantiles: FloatArray, n_expected: int) -> Drift:
+    n, ordered, levels = len(values), np.sort(values), np.linspace(0, 1, len(quantiles))
     if not n:
-        return Drift(name, 0, float("nan"), float("nan"), float("nan"))
-    levels = np.linspace(0, 1, len(quantiles))
+        return Drift(name, 0, math.nan, math.nan, 1.0, 1.0)
+    below, upto = (np.searchsorted(ordered, quantiles, side) / n for side in ("left", "right"))
+    # Between two quantiles nothing is known; where several are equal, only that they enclose a step.
+    ks = float(max((below - levels).max(), (levels - upto).max()))
     # Bins of equal expected mass; equal edges (many scores of exactly 1) become one bin.
-    edges = np.unique(np.interp(np.linspace(0, 1, BINS + 1)[1:-1], levels, quantiles))
-    low, high = _cumulative(edges, quantiles, levels)
-    share = np.diff(np.concatenate([[0.0], (low + high) / 2, [1.0]]))
-    position = (
-        np.searchsorted(np.sort(values), edges, "left") + np.searchsorted(np.sort(values), edges, "right")
-    ) / 2
-    now = np.diff(np.concatenate([[0.0], position / n, [1.0]]))
-    ordered = np.sort(values)
-    low, high = _cumulative(ordered, quantiles, levels)
-    below = np.searchsorted(ordered, ordered, "left") / n
-    upto = np.searchsorted(ordered, ordered, "right") / n
-    ks = float(max((upto - high).max(), (low - below).max(), 0.0))
-    p = kolmogorov_smirnov(ks, n * n_expected / (n + n_expected))
-    return Drift(name, n, _psi(share, now, n_expected, n), ks, p)
+    edges = np.unique(quantiles[np.linspace(0, len(quantiles) - 1, BINS + 1)[1:-1].round().astype(int)])
+    psi = _psi(_masses(quantiles, edges, 1), _masses(ordered, edges, 0), n_expected, n)
+    null = _null_distances(n, n_expected, len(quantiles))
+    p, p_large = ((1 + (null >= d - 1e-9).sum()) / (1 + len(null)) for d in (ks, LARGE))
+    return Drift(name, n, psi, ks, float(p), float(p_large))
 
 
-def _cumulative(
-    values: FloatArray, quantiles: FloatArray, levels: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Expected share below, and up to, each value; they differ where many expected values are equal."""
-    high = np.interp(values, quantiles, levels)
-    reversed_ = np.interp(-values, -quantiles[::-1], 1 - levels[::-1])
-    low = 1 - reversed_
-    return np.minimum(low, high), np.maximum(low, high)
+def _masses(ordered: FloatArray, edges: FloatArray, ends: int) -> FloatArray:
+    """Share of sorted values, or of the distribution that quantiles span (`ends` 1), between edges."""
+    places = np.searchsorted(ordered, edges, "left") + np.searchsorted(ordered, edges, "right") - ends
+    return np.diff(places / (2 * (len(ordered) - ends)), prepend=0.0, append=1.0)
+
+
+@lru_cache(maxsize=64)
+def _null_distances(n: int, m: int, knots: int) -> FloatArray:
+    """Distances of `n` candidates from the quantiles of `m` others of the same distribution, simulated.
+
+    The distance does not depend on that distribution if it is continuous, and is only smaller if it is not.
+    """
+    rng = np.random.default_rng(0)
+    # The shares of a distribution between a sample's quantiles follow Dirichlet's.
+    gaps = np.array([1.0, *[(m - 1) / (knots - 1)] * (knots - 1), 1.0])
+    counts = rng.multinomial(n, rng.dirichlet(np.maximum(gaps, 1e-3), SIMULATIONS))
+    return np.asarray(np.abs(counts.cumsum(axis=1)[:, :-1] / n - np.linspace(0, 1, knots)).max(axis=1))
 
 
 def _psi(expected: FloatArray, now: FloatArray, n_expected: int, n: int) -> float:

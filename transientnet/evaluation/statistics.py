@@ -1,4 +1,4 @@
-"""Intervals and tests on plain numbers, without scipy: what scoring and its reports rest on."""
+"""Intervals and tests on plain numbers; scipy only where the extra ``adapt`` has brought it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
     "bootstrap_weights",
     "clopper_pearson",
     "cohen_d",
-    "kolmogorov_smirnov",
+    "fisher_exact",
     "mcnemar",
     "t_test",
     "wilson",
@@ -152,45 +152,26 @@ def t_test(first: npt.ArrayLike, second: npt.ArrayLike, kind: str = "welch") -> 
     Comparison
         p is NaN for samples too small to tell, and 0 or 1 where neither sample varies.
     """
+    from scipy import stats
+
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if kind == "paired":
-        if len(a) != len(b):
-            raise ValueError(f"a paired test needs samples of one length, not {len(a)} and {len(b)}")
-        a, b = a - b, np.zeros(0)
-    elif kind not in ("welch", "unpaired"):
+    paired = kind == "paired"
+    if kind not in ("welch", "unpaired", "paired"):
         raise ValueError(f"kind must be welch, unpaired or paired, not {kind!r}")
-    n, m = len(a), len(b)
-    if n < 2 or (kind != "paired" and m < 2):
+    if paired and len(a) != len(b):
+        raise ValueError(f"a paired test needs samples of one length, not {len(a)} and {len(b)}")
+    if min(len(a), len(b)) < 2:
         return Comparison(math.nan, (math.nan, math.nan), math.nan, math.nan, math.nan)
-    difference = float(a.mean() - (b.mean() if m else 0.0))
-    va, vb = float(a.var(ddof=1)), float(b.var(ddof=1)) if m else 0.0
-    if kind == "paired":
-        error, df = math.sqrt(va / n), n - 1.0
-    elif kind == "unpaired":
-        error = math.sqrt(((n - 1) * va + (m - 1) * vb) / (n + m - 2) * (1 / n + 1 / m))
-        df = n + m - 2.0
-    else:
-        sa, sb = va / n, vb / m
-        error = math.sqrt(sa + sb)
-        df = (sa + sb) ** 2 / (sa**2 / (n - 1) + sb**2 / (m - 1)) if error else n + m - 2.0
-    if error == 0:
+    difference = float(a.mean() - b.mean())
+    if not (np.ptp(a - b) if paired else max(np.ptp(a), np.ptp(b))) > 0:
+        df = len(a) - 1.0 if paired else len(a) + len(b) - 2.0
         statistic = math.copysign(math.inf, difference) if difference else 0.0
         return Comparison(difference, (difference, difference), statistic, df, float(difference == 0))
-    statistic = difference / error
-    half = _t_quantile((1 + LEVEL) / 2, df) * error
+    test = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=kind == "unpaired")
+    low, high = test.confidence_interval(LEVEL)
     return Comparison(
-        difference, (difference - half, difference + half), statistic, df, _t_two_sided(statistic, df)
+        difference, (float(low), float(high)), float(test.statistic), float(test.df), float(test.pvalue)
     )
-
-
-def _t_two_sided(t: float, df: float) -> float:
-    return betainc(df / 2, 0.5, df / (df + t * t))
-
-
-def _t_quantile(level: float, df: float) -> float:
-    # In terms of the angle, so that the whole line is a finite bracket.
-    angle = _solve(lambda v: 2 * (1 - level) - _t_two_sided(math.tan(v), df), 0.0, math.pi / 2 - 1e-12)
-    return math.tan(angle)
 
 
 def cohen_d(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
@@ -202,17 +183,16 @@ def cohen_d(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     return float((a.mean() - b.mean()) / math.sqrt(pooled)) if pooled > 0 else math.nan
 
 
-def kolmogorov_smirnov(distance: float, n: float) -> float:
-    """p of a Kolmogorov–Smirnov distance; `n` is N, or N M / (N + M) between two samples.
-
-    The asymptotic series with Stephens' correction for finite n (1970).
-    """
-    root = math.sqrt(n)
-    x = (root + 0.12 + 0.11 / root) * distance
-    if x < 0.2:
-        return 1.0
-    series = math.fsum((-1.0) ** (k - 1) * math.exp(-2 * (k * x) ** 2) for k in range(1, 101))
-    return min(1.0, max(0.0, 2 * series))
+def fisher_exact(hits: int, n: int, other_hits: int, m: int) -> float:
+    """Two-sided exact p of `hits` of `n` against `other_hits` of `m` (Fisher 1934)."""
+    total = hits + other_hits
+    low, high = max(0, total - m), min(n, total)
+    k = np.arange(low, high)
+    # Logarithms of the ratios of neighbouring hypergeometric probabilities.
+    steps = np.log(((n - k) * (total - k)) / ((k + 1.0) * (m - total + k + 1)))
+    logs = np.concatenate([[0.0], np.cumsum(steps)])
+    p = np.exp(logs - logs.max())
+    return min(1.0, float(p[p <= p[hits - low] * (1 + 1e-7)].sum() / p.sum()))
 
 
 def bootstrap_weights(
