@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,29 +22,68 @@ def evaluate(
     cutouts: Annotated[
         Path | None, typer.Option(help="Folder or file with the stamps that the table names.")
     ] = None,
-    pixel_scale: Annotated[float | None, typer.Option(help="arcsec per pixel, if nothing tells.")] = None,
-    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if nothing tells.")] = None,
+    pixel_scale: Annotated[
+        float | None, typer.Option(help="arcsec per pixel, where neither files nor table give it.")
+    ] = None,
+    fwhm: Annotated[
+        float | None, typer.Option(help="Seeing in pixels, where neither files nor table give it.")
+    ] = None,
+    night: Annotated[
+        int | None, typer.Option(min=1, help="Candidates a night; by default as many as are labelled.")
+    ] = None,
+    bogus_share: Annotated[
+        float | None,
+        typer.Option(help="Share of bogus in a night, 0 to 1; by default that of the labels."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Candidates looked at in a night; by default a tenth of it.")
+    ] = None,
     min_auc: Annotated[
         float | None, typer.Option(help="Exit with 1 if a model's area under the ROC curve is below this.")
     ] = None,
 ) -> None:
     """Measure models on labelled candidates: one report.html that opens offline, and metrics.json."""
     from ..evaluation.evaluate import measure
+    from ..evaluation.night import Night
+    from .columns import columns
 
     measured = measure(
-        labels, model or ["realbogus"], output, cutouts=cutouts, pixel_scale=pixel_scale, fwhm=fwhm
+        labels,
+        model or ["realbogus"],
+        output,
+        cutouts=cutouts,
+        pixel_scale=pixel_scale,
+        fwhm=fwhm,
+        night=Night(night, bogus_share, budget),
     )
     failed = False
     for name, result in measured.items():
-        auc = result["metrics"]["auc"]
-        typer.echo(f"{name}\t{auc['value']:.4f}\t{auc['low']:.4f}\t{auc['high']:.4f}")
+        counts = ", ".join(f"{n} {label}" for label, n in result["counts"].items())
+        typer.echo(f"{name}: {counts}; {result['n_groups']} sky objects; {result['unusable']} not scored")
+        typer.echo(columns(["figure", "value", "95 % interval", "n"], list(_rows(result))) + "\n")
         if left := result["left_out"]:
             more = f"; and {len(left) - _LISTED} more" if len(left) > _LISTED else ""
             count = f"{len(left)} of {result['n'] + len(left)} left out"
             typer.echo(f"transientnet: {name}: {count}: {'; '.join(left[:_LISTED])}{more}", err=True)
-        if min_auc is not None and not auc["value"] >= min_auc:
-            typer.echo(f"transientnet: {name}: AUC {auc['value']:.4f} is below {min_auc:g}", err=True)
+        auc = result["metrics"]["auc"]["value"]
+        if min_auc is not None and not auc >= min_auc:
+            typer.echo(f"transientnet: {name}: AUC {auc:.4f} is below {min_auc:g}", err=True)
             failed = True
     typer.echo(f"transientnet: wrote {output / 'report.html'} and {output / 'metrics.json'}", err=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Name, value, interval and number of candidates of each figure."""
+    from ..drawing.sections import figure_name, night_figures
+
+    def row(name: str, figure: Mapping[str, float], n: int, digits: int = 4) -> list[str]:
+        value, low, high = (f"{figure[key]:.{digits}f}" for key in ("value", "low", "high"))
+        return [name, value, f"{low} to {high}", str(n)]
+
+    for key, figure in result["metrics"].items():
+        yield row(figure_name(key), figure, result["n"])
+    for name, curve in result["curves"].items():
+        for label, figure, digits in night_figures(name, curve["night"]):
+            yield row(label, figure, curve["n_positive"], digits)

@@ -16,12 +16,13 @@ from ..errors import LabelError
 from ..files.atomic import write_atomically
 from ..files.strict_json import dump_json
 from ..labels.checks import GROUPED, prepare, sky_objects
-from ..labels.table import read_labels
-from ..models.classifier import load_model
+from ..labels.table import Labels, read_labels
+from ..models.classifier import Classifier, load_model
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag
 from .brightness import brightness
 from .metrics import compare, evaluate
+from .night import Night, nightly
 
 __all__ = ["measure"]
 
@@ -34,33 +35,38 @@ def measure(
     cutouts: Any = None,
     pixel_scale: float | None = None,
     fwhm: float | None = None,
+    night: Night = Night(),  # noqa: B008
 ) -> dict[str, dict[str, Any]]:
     """Score labelled candidates with each model, and write ``report.html`` and ``metrics.json``.
 
     Parameters
     ----------
     labels, cutouts, pixel_scale, fwhm
-        As in `transientnet.labels.read_labels`. Rows that name no sky object are put together as `adapt`
-        does it, by the likeness of their stamps: intervals resample whole objects.
+        As in `transientnet.labels.table.read_labels`. Rows that name no sky object are put together as
+        `adapt` does it, by the likeness of their stamps: intervals resample whole objects.
     models : sequence of str
         Names or paths; they are compared pairwise where their classes are the same.
     output : path
         Folder, made if absent.
+    night : Night
+        The night that the nightly figures are for. Its share of bogus is for models of two classes;
+        of more, each class has the share that it has among the labels.
 
     Returns
     -------
     dict
-        Per model what `transientnet.evaluation.evaluate` gives, and ``left_out``: rows that could not be
-        scored, and why.
+        Per model what `transientnet.evaluation.metrics.evaluate` gives, per curve ``night`` from
+        `transientnet.evaluation.night.nightly`, and ``left_out``: rows that could not be scored, and why.
 
     Raises
     ------
     LabelError
         If the table has a class that a model does not know, or fewer than two classes.
+    UsageError
+        If the night's numbers are out of range.
     """
     table = read_labels(labels, cutouts=cutouts, pixel_scale=pixel_scale, fwhm=fwhm)
-    labelled = np.flatnonzero(table.labels != "")
-    table = table.select(labelled)
+    table = table.select(np.flatnonzero(table.labels != ""))
     if len(table.classes) < 2:
         raise LabelError(
             f"{table.where}: an evaluation needs labels of two classes, not {len(table.classes)}"
@@ -71,39 +77,36 @@ def measure(
         _, groups, _ = sky_objects(table, prepare(table.triplets, classifiers[0].contract))
     kind, bright = brightness(table.triplets)
     results: dict[str, dict[str, Any]] = {}
-    judged, wrong, orders = {}, {}, {}
+    judged, wrong = {}, {}
     for name, classifier in zip(models, classifiers, strict=True):
-        named = table.spelled_as(classifier.classes)
-        unknown = sorted(set(named.classes) - set(classifier.classes))
-        if unknown:
-            raise LabelError(
-                f"{table.where}: {classifier.record.id} does not know the class {', '.join(unknown)}; "
-                f"it has {', '.join(classifier.classes)}"
-            )
-        index = np.array([classifier.classes.index(label) for label in named.labels])
-        predictions = classifier.predict(table.triplets)
-        probabilities = predictions.probabilities
-        key = classifier.record.id
-        if key in results:
-            key = f"{key} ({name})"
-        results[key] = evaluate(
-            probabilities,
-            index,
-            classifier.classes,
-            groups=groups,
-            weights=table.weights,
-            brightness=bright,
+        index = _class_numbers(table, classifier)
+        classes, predictions = classifier.classes, classifier.predict(table.triplets)
+        p = predictions.probabilities
+        key = (
+            classifier.record.id
+            if classifier.record.id not in results
+            else f"{classifier.record.id} ({name})"
         )
-        results[key]["left_out"] = [
-            f"{table.named(row)}: {_why(predictions, row)}"
-            for row in np.flatnonzero(np.isnan(probabilities).any(axis=1)).tolist()
+        result = evaluate(p, index, classes, groups=groups, weights=table.weights, brightness=bright)
+        usable = np.isfinite(p).all(axis=1)
+        for wanted, curve in result["curves"].items():
+            c = classes.index(wanted)
+            curve["night"] = nightly(
+                p[usable, c],
+                index[usable] == c,
+                night if len(classes) == 2 else night._replace(others=None),
+                groups=groups[usable],
+                weights=table.weights[usable],
+            )
+        result["left_out"] = [
+            f"{table.named(row)}: {_why(predictions, row)}" for row in np.flatnonzero(~usable).tolist()
         ]
-        judged[key], orders[key] = (probabilities, index), classifier.classes
-        wrong[key] = mistakes(table.triplets, probabilities, index, classifier.classes)
+        results[key], judged[key] = result, (p, index, classes)
+        wrong[key] = mistakes(table.triplets, p, index, classes)
     comparisons = {
         (first, second): compare(judged[first][0], judged[second][0], judged[first][1], groups=groups)
         for first, second in combinations(results, 2)
-        if orders[first] == orders[second]
+        if judged[first][2] == judged[second][2]
     }
     lead = f"{len(table)} labelled candidates of {table.where}, {len(np.unique(groups))} sky objects"
     lead += f" ({GROUPED['similarity']})." if guessed else "."
@@ -112,14 +115,20 @@ def measure(
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     report.write(folder / "report.html")
-    figures = {
-        "models": results,
-        "comparisons": [
-            {"first": first, "second": second, **result} for (first, second), result in comparisons.items()
-        ],
-    }
-    write_atomically(folder / "metrics.json", dump_json(figures) + "\n")
+    pairs = [{"first": first, "second": second, **result} for (first, second), result in comparisons.items()]
+    write_atomically(folder / "metrics.json", dump_json({"models": results, "comparisons": pairs}) + "\n")
     return results
+
+
+def _class_numbers(table: Labels, classifier: Classifier) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Each label as the number of the model's class."""
+    named = table.spelled_as(classifier.classes)
+    if unknown := sorted(set(named.classes) - set(classifier.classes)):
+        raise LabelError(
+            f"{table.where}: {classifier.record.id} does not know the class {', '.join(unknown)}; "
+            f"it has {', '.join(classifier.classes)}"
+        )
+    return np.array([classifier.classes.index(label) for label in named.labels])
 
 
 def _why(predictions: Predictions, row: int) -> str:
