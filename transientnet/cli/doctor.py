@@ -14,9 +14,18 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-_REQUIRED = ("onnxruntime", "numpy", "astropy", "huggingface-hub", "pooch", "filelock")
+_REQUIRED = (
+    "onnxruntime",
+    "numpy",
+    "astropy",
+    "huggingface-hub",
+    "pooch",
+    "filelock",
+    "typer",
+    "rich",
+)
 _EXTRAS = {
-    "adapt": ("torch", "sklearn", "onnx", "onnxscript", "matplotlib"),
+    "adapt": ("torch", "sklearn", "scipy", "onnx", "onnxscript", "matplotlib"),
     "parquet": ("pyarrow",),
     "hdf5": ("h5py",),
     "fast": ("isal",),

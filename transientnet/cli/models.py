@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ..files.strict_json import dump_json
 
 if TYPE_CHECKING:
     from ..models.registry.resolve import Found
@@ -15,26 +16,34 @@ __all__ = ["app"]
 app = typer.Typer(help="The models: get, check, share and remove them.", no_args_is_help=True)
 
 Name = Annotated[
-    str, typer.Argument(help="name, name@1.2.0, ./folder, file.onnx, hf://org/repo#name or https://…#name.")
+    str,
+    typer.Argument(help="name, name@1.2.0, folder#name, file.onnx, hf://org/repo#name or https://…#name."),
 ]
-Offline = Annotated[bool | None, typer.Option("--offline", help="Open no socket.", show_default=False)]
+Offline = Annotated[bool | None, typer.Option("--offline", help="Open no connection.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Whole records as JSON.")]
 
 
 @app.command("list")
-def list_(offline: Offline = None) -> None:
+def list_(offline: Offline = None, as_json: Json = False) -> None:
     """List every model that can be named: bundled, cached, and in TRANSIENTNET_REGISTRY."""
     from ..models.registry.resolve import list_models
+    from .columns import columns
 
-    for record in list_models(offline=offline):
-        typer.echo("\t".join([record.id, record.status, ", ".join(record.classes), record.description]))
+    records = list_models(offline=offline)
+    if as_json:
+        typer.echo(dump_json([record.to_dict() for record in records]))
+        return
+    rows = [[r.id, r.status, ", ".join(r.classes), r.description.partition("\n")[0]] for r in records]
+    typer.echo(columns(["model", "status", "classes", "description"], rows))
 
 
 @app.command()
-def show(name: Name, offline: Offline = None) -> None:
-    """Show a model's record as JSON."""
+def show(name: Name, offline: Offline = None, as_json: Json = False) -> None:
+    """Show what a model takes, gives and is worth, on one screen; with --json, all that its record holds."""
     from ..models.registry.resolve import find
 
-    typer.echo(json.dumps(find(name, offline=offline).record.to_dict(), indent=2, ensure_ascii=False))
+    record = find(name, offline=offline).record
+    typer.echo(dump_json(record.to_dict(), 2) if as_json else record.summary())
 
 
 @app.command()
