@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .statistics import bootstrap, mcnemar, wilson
+from .statistics import figures, mcnemar, wilson
 
 __all__ = [
     "accuracy",
@@ -324,21 +324,14 @@ def evaluate(
     names = ["auc", "average_precision", "accuracy", "balanced_accuracy", "mcc", "calibration_error"]
     if k == 2:
         names += [f"false_negative_rate_at_{rate:g}" for rate in FALSE_POSITIVE_RATES]
-    values = headline(w)
-    low, high = np.broadcast_to(
-        np.asarray(bootstrap(headline, g, len(y), weights=w, resamples=resamples, seed=seed)).reshape(2, -1),
-        (2, len(names)),
-    )
+    measured = figures(headline, g, w, resamples=resamples, seed=seed)
     return {
         "n": len(y),
         "n_groups": len(np.unique(g)),
         "unusable": unusable,
         "classes": list(classes),
         "counts": {name: int((y == c).sum()) for c, name in enumerate(classes)},
-        "metrics": {
-            name: {"value": values[i], "low": float(low[i]), "high": float(high[i])}
-            for i, name in enumerate(names)
-        },
+        "metrics": dict(zip(names, measured, strict=True)),
         "confusion": confusion_matrix(y, predicted, k, w).tolist(),
         "curves": {
             classes[c]: _one_class(p[:, c], y == c, g, w, b, resamples=resamples, seed=seed)
@@ -371,15 +364,14 @@ def _one_class(
         area = roc_auc(scores, positive, weight), average_precision(scores, positive, weight)
         return np.concatenate([roc, precision[at], area])
 
-    value = curves(weights)
-    band = bootstrap(
-        curves, groups, len(scores), weights=weights, resamples=max(100, resamples // 4), seed=seed
-    )
-    low, high = (np.broadcast_to(side, value.shape) for side in band)
-    roc, pr = slice(0, CURVE_POINTS), slice(CURVE_POINTS, 2 * CURVE_POINTS)
+    measured = figures(curves, groups, weights, resamples=max(100, resamples // 4), seed=seed)
 
-    def figure(at: int) -> dict[str, float]:
-        return {"value": float(value[at]), "low": float(low[at]), "high": float(high[at])}
+    def band(first: int, of: str) -> dict[str, list[float]]:
+        points = measured[first : first + CURVE_POINTS]
+        return {
+            name: [point[key] for point in points]
+            for name, key in ((of, "value"), ("low", "low"), ("high", "high"))
+        }
 
     fpr, tpr, cuts = roc_curve(scores, positive, weights)
     thresholds = []
@@ -403,20 +395,10 @@ def _one_class(
     return {
         "n_positive": int(positive.sum()),
         "n_negative": int((~positive).sum()),
-        "auc": figure(-2),
-        "average_precision": figure(-1),
-        "roc": {
-            "fpr": grid.tolist(),
-            "tpr": value[roc].tolist(),
-            "low": low[roc].tolist(),
-            "high": high[roc].tolist(),
-        },
-        "pr": {
-            "recall": grid.tolist(),
-            "precision": value[pr].tolist(),
-            "low": low[pr].tolist(),
-            "high": high[pr].tolist(),
-        },
+        "auc": measured[-2],
+        "average_precision": measured[-1],
+        "roc": {"fpr": grid.tolist(), **band(0, "tpr")},
+        "pr": {"recall": grid.tolist(), **band(CURVE_POINTS, "precision")},
         "thresholds": thresholds,
         "reliability": reliability(scores, positive, weights=weights),
     }
@@ -459,17 +441,12 @@ def compare(
         return [float(w @ (right_a.astype(float) - right_b) / w.sum()), area]
 
     only_first, only_second, p = mcnemar(right_a, right_b)
-    value = differences(np.ones(len(y)))
-    low, high = np.broadcast_to(
-        np.asarray(bootstrap(differences, g, len(y), resamples=resamples, seed=seed)).reshape(2, -1), (2, 2)
-    )
+    gained = figures(differences, g, np.ones(len(y)), resamples=resamples, seed=seed)
     return {
         "n": len(y),
         "only_first_right": only_first,
         "only_second_right": only_second,
         "p": p,
-        **{
-            name: {"value": value[i], "low": float(low[i]), "high": float(high[i])}
-            for i, name in enumerate(("accuracy", "auc"))
-        },
+        "accuracy": gained[0],
+        "auc": gained[1],
     }

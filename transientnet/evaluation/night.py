@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import UsageError
 from .metrics import roc_curve
-from .statistics import bootstrap
+from .statistics import figures
 
 __all__ = ["RANKS", "RECALL", "Night", "nightly"]
 
@@ -88,7 +88,7 @@ def nightly(
         )
     ranks = [rank for rank in RANKS if rank < candidates] or [candidates]
 
-    def figures(weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def planned(weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         fpr, tpr, _ = roc_curve(scores, y, weight)
         if math.isnan(fpr[-1]) or math.isnan(tpr[-1]):
             return np.full(len(ranks) + 2, np.nan)
@@ -101,13 +101,7 @@ def nightly(
         precision = recalls[-1] * (1 - others) * candidates / budget
         return np.array([*recalls[:-1], np.ceil(needed - 1e-9), precision])
 
-    value = figures(w)
-    band = bootstrap(figures, groups, len(y), weights=w, resamples=resamples, seed=seed)
-    low, high = (np.broadcast_to(side, value.shape) for side in band)
-    each = [
-        {"value": float(v), "low": float(a), "high": float(b)}
-        for v, a, b in zip(value, low, high, strict=True)
-    ]
+    each = figures(planned, groups, w, resamples=resamples, seed=seed)
     return {
         "candidates": candidates,
         "others": others,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -13,12 +13,12 @@ import numpy.typing as npt
 __all__ = [
     "Comparison",
     "Interval",
-    "betainc",
     "binomial_test",
     "bootstrap",
     "bootstrap_weights",
     "clopper_pearson",
     "cohen_d",
+    "figures",
     "fisher_exact",
     "mcnemar",
     "t_test",
@@ -54,58 +54,21 @@ class Comparison(NamedTuple):
     p: float
 
 
-def betainc(a: float, b: float, x: float) -> float:
-    """Regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22)."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):
-        return 1.0 - betainc(b, a, 1.0 - x)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
-    # Lentz's method; `tiny` keeps its denominators from zero.
-    tiny = 1e-300
-    c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1))
-    fraction = d
-    for m in range(1, 10_000):
-        for term in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1.0 / ((1.0 + term * d) or tiny)
-            c = (1.0 + term / c) or tiny
-            fraction *= c * d
-        if abs(c * d - 1.0) < 1e-15:
-            break
-    return front * fraction / a
+def clopper_pearson(hits: int, n: int) -> Interval:
+    """Exact 95 % interval of a proportion (Clopper & Pearson 1934)."""
+    from scipy.stats import binomtest
 
-
-def _solve(function: Callable[[float], float], low: float, high: float) -> float:
-    """Root of a rising function, by bisection."""
-    for _ in range(200):
-        middle = (low + high) / 2
-        if function(middle) < 0:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
-
-
-def clopper_pearson(hits: int, n: int, level: float = LEVEL) -> Interval:
-    """Exact interval of a proportion (Clopper & Pearson 1934)."""
     if n == 0:
         return (0.0, 1.0)
-    tail = (1 - level) / 2
-    low = 0.0 if hits == 0 else _solve(lambda x: betainc(hits, n - hits + 1, x) - tail, 0.0, 1.0)
-    high = 1.0 if hits == n else _solve(lambda x: betainc(hits + 1, n - hits, x) - (1 - tail), 0.0, 1.0)
-    return (low, high)
+    low, high = binomtest(hits, n).proportion_ci(LEVEL, "exact")
+    return (float(low), float(high))
 
 
-def wilson(hits: float, n: float, level: float = LEVEL) -> Interval:
-    """Interval of a proportion by its score (Wilson 1927)."""
+def wilson(hits: float, n: float) -> Interval:
+    """95 % interval of a proportion by its score (Wilson 1927)."""
     if n == 0:
         return (0.0, 1.0)
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     p = hits / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -115,8 +78,9 @@ def wilson(hits: float, n: float, level: float = LEVEL) -> Interval:
 def binomial_test(hits: int, n: int) -> float:
     """Two-sided exact p of `hits` in `n` throws of a fair coin."""
     fewer = min(hits, n - hits)
-    # P(X <= k) = I_1/2(n - k, k + 1).
-    return 1.0 if 2 * fewer == n else min(1.0, 2 * betainc(n - fewer, fewer + 1, 0.5))
+    k = np.arange(fewer)
+    logs = np.concatenate([[0.0], np.cumsum(np.log((n - k) / (k + 1.0)))]) - n * math.log(2)
+    return min(1.0, 2 * float(np.exp(logs).sum()))
 
 
 def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[int, int, float]:
@@ -214,34 +178,45 @@ def bootstrap(
     *,
     weights: npt.ArrayLike | None = None,
     resamples: int = 1000,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[Any, Any]:
-    """Percentile interval of a metric of weighted rows, resampling groups.
+    """95 % percentile interval of a metric of weighted rows, resampling groups.
 
     Parameters
     ----------
     metric : callable
-        Takes weights (N,), gives a number or an array; NaN resamples are left out.
+        Takes weights (N,), gives a number or an array of one dimension; NaN resamples are left out.
     groups : array_like, shape (N,), or None
         Sky objects; None takes each row as its own.
     n : int
         Number of rows.
+    weights : array_like, shape (N,), optional
 
     Returns
     -------
     low, high
-        Of the shape that `metric` gives.
+        Of the shape that `metric` gives; NaN where no resample gave a number.
     """
     base = np.ones(n) if weights is None else np.asarray(weights, np.float64)
-    values: Sequence[Any] = [metric(base * w) for w in bootstrap_weights(groups, n, resamples, seed)]
-    table = np.asarray(values, np.float64)
-    if not np.isfinite(table).any():
-        return math.nan, math.nan
-    flat = table.reshape(len(table), -1)
-    bounds = np.full((2, flat.shape[1]), np.nan)
-    known = ~np.isnan(flat).all(axis=0)
-    bounds[:, known] = np.nanquantile(flat[:, known], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    if table.ndim == 1:
-        return float(bounds[0, 0]), float(bounds[1, 0])
-    return bounds[0].reshape(table.shape[1:]), bounds[1].reshape(table.shape[1:])
+    table = np.array([metric(base * w) for w in bootstrap_weights(groups, n, resamples, seed)], np.float64)
+    bounds = np.full((2, *table.shape[1:]), np.nan)
+    known = np.asarray(np.isfinite(table).any(axis=0))
+    if known.any():
+        bounds[:, known] = np.nanquantile(table[:, known], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return (float(bounds[0]), float(bounds[1])) if bounds.ndim == 1 else (bounds[0], bounds[1])
+
+
+def figures(
+    metric: Callable[[FloatArray], Any],
+    groups: npt.ArrayLike | None,
+    weights: FloatArray,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[dict[str, float]]:
+    """Each number of a metric with its 95 % interval: ``value``, ``low``, ``high``; see `bootstrap`."""
+    low, high = bootstrap(metric, groups, len(weights), weights=weights, resamples=resamples, seed=seed)
+    return [
+        {"value": float(v), "low": float(a), "high": float(b)}
+        for v, a, b in zip(metric(weights), low, high, strict=True)
+    ]
