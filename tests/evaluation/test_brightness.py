@@ -14,7 +14,7 @@ def stamp(flux: float, seed: int = 0) -> np.ndarray:
     return image.astype(np.float32)
 
 
-def test_a_told_magnitude_goes_first() -> None:
+def test_a_magnitude_of_the_packet_goes_first() -> None:
     told = [Triplet(stamp(0), stamp(0), stamp(50), meta={"magnitude": 15.0 + k, "snr": 3}) for k in range(12)]
     kind, values = brightness(told)
     assert kind == "magnitude"

@@ -1,4 +1,4 @@
-"""Model cards say what the record says, and that something is not told where it is not."""
+"""Model cards say what the record says, and where it says nothing."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ RECORD = ModelRecord(
 )
 
 
-def test_card_tells_the_record(tmp_path: Path) -> None:
+def test_a_card_holds_the_record(tmp_path: Path) -> None:
     (tmp_path / "failures").mkdir()
     picture = tmp_path / "failures" / "missed_real.png"
     picture.write_bytes(b"")
     text = write_card(RECORD, tmp_path, pictures=[picture]).read_text()
-    for told in (
+    for part in (
         "# nightly@1.2.0",
         "| AUC | 0.9877 | 0.98 to 0.99 | 1234 |",
         "| real | Recall | 0.9877 |",
@@ -58,11 +58,11 @@ def test_card_tells_the_record(tmp_path: Path) -> None:
         "![missed real](failures/missed_real.png)",
         "threshold 0.8",
     ):
-        assert told in text
+        assert part in text
     header = ModelCard(text).data
     assert (header.license, header.library_name) == ("cc-by-4.0", "transientnet")
 
 
-def test_what_the_run_did_not_tell_is_said_to_be_untold() -> None:
+def test_what_the_run_did_not_record_is_said_to_be_unknown() -> None:
     bare = dataclasses.replace(RECORD, metrics={}, training={}, citation="", thresholds=())
-    assert model_card(bare).count("Not told by the run") >= 7
+    assert model_card(bare).count("Not recorded by the run") >= 7

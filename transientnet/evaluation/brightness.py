@@ -1,4 +1,4 @@
-"""How bright the candidates are, to tell the recall of faint ones from that of bright ones."""
+"""How bright the candidates are: recall is stated per brightness."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _APERTURE = 5
 
 
 def brightness(triplets: Sequence[Triplet]) -> tuple[str, npt.NDArray[np.float64]]:
-    """The brightness that most candidates tell or, where they tell none, what their stamps show.
+    """The brightness that most candidates carry or, where they carry none, what their stamps show.
 
     Returns
     -------
@@ -33,7 +33,7 @@ def brightness(triplets: Sequence[Triplet]) -> tuple[str, npt.NDArray[np.float64
         NaN where unknown.
     """
     found = {
-        kind: np.array([_told(triplet, keys) for triplet in triplets], np.float64)
+        kind: np.array([_carried(triplet, keys) for triplet in triplets], np.float64)
         for kind, keys in _KEYS.items()
     }
     kind = max(found, key=lambda name: np.isfinite(found[name]).sum())
@@ -42,7 +42,7 @@ def brightness(triplets: Sequence[Triplet]) -> tuple[str, npt.NDArray[np.float64
     return "signal-to-noise in the difference stamp", np.array([_seen(triplet) for triplet in triplets])
 
 
-def _told(triplet: Triplet, keys: Sequence[str]) -> float:
+def _carried(triplet: Triplet, keys: Sequence[str]) -> float:
     return next(
         (float(triplet.meta[key]) for key in keys if isinstance(triplet.meta.get(key), int | float)), math.nan
     )

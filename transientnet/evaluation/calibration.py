@@ -44,7 +44,7 @@ def calibrate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Fit all that a record tells about its probabilities, on held-out candidates.
+    """Fit all that a record holds about its probabilities, on held-out candidates.
 
     Parameters
     ----------

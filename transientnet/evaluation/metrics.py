@@ -35,7 +35,7 @@ CURVE_POINTS = 101
 """Length of the grids on which the curves' bootstrap bands stand."""
 
 FALSE_POSITIVE_RATES = (0.01, 0.05)
-"""Rates at which thresholds and recalls are told."""
+"""Rates at which thresholds and recalls are stated."""
 
 BRIGHTNESS_BINS = 6
 

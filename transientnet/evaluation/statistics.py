@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -131,7 +132,10 @@ def t_test(first: npt.ArrayLike, second: npt.ArrayLike, kind: str = "welch") -> 
         df = len(a) - 1.0 if paired else len(a) + len(b) - 2.0
         statistic = math.copysign(math.inf, difference) if difference else 0.0
         return Comparison(difference, (difference, difference), statistic, df, float(difference == 0))
-    test = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=kind == "unpaired")
+    with warnings.catch_warnings():
+        # Samples that hardly vary are warned of; the answer is right.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=kind == "unpaired")
     low, high = test.confidence_interval(LEVEL)
     return Comparison(
         difference, (float(low), float(high)), float(test.statistic), float(test.df), float(test.pvalue)

@@ -17,6 +17,7 @@ A card reads two fields of the record, laid out so:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ _SECTIONS = (
     ("circular", "What is circular"),
     ("split", "Split"),
 )
-_UNTOLD = "Not told by the run that made this model."
+_UNKNOWN = "Not recorded by the run that made this model."
 
 
 def write_card(
@@ -64,73 +65,76 @@ def write_card(
 
 def model_card(record: ModelRecord, *, pictures: Sequence[str] = ()) -> str:
     """A record's model card in Markdown, with the header that Hugging Face reads."""
-    training = dict(record.training)
-    lines = [f"# {record.id}", "", record.description or _UNTOLD, ""]
+    training, contract = dict(record.training), record.contract
+    low, high = contract.fwhm_px
+    reproduce = training.pop("reproduce", "")
+    sections = [(title, _text(training.pop(key, ""))) for key, title in _SECTIONS]
+    stated: list[Any] = [("Threshold", each) for each in record.thresholds]
+    stated += [("Prediction sets", record.conformal)] if record.conformal else []
+    captions = {name: Path(name).stem.replace("_", " ").replace("-", " ") for name in pictures}
+    sections = [
+        ("Use", ["```bash", f"transientnet score FILES... -m {record.id}", "```"]),
+        (
+            "Input",
+            _bullets(
+                {
+                    "Stamps": f"{', '.join(contract.channels)}; {contract.size}×{contract.size} pixels",
+                    "Trained at": f"{contract.pixel_scale_arcsec:g} arcsec per pixel",
+                    "Seeing known": f"FWHM {low:g} to {high:g} px; broader stamps are shrunk",
+                    "Missing reference": contract.missing_reference,
+                    "Missing difference": contract.missing_difference,
+                    "Normalisation": f"{contract.normalisation}, softening {contract.softening:g}",
+                }
+            ),
+        ),
+        *sections,
+        ("Metrics", _block(record.metrics, record.classes, 3) if record.metrics else [_UNKNOWN]),
+        (
+            "Probabilities",
+            [*_text(record.calibration), "", *(f"- {name}: {_inline(value)}" for name, value in stated)],
+        ),
+        (
+            "Failures",
+            [line for name, caption in captions.items() for line in (f"![{caption}]({name})", "")]
+            or ["The run made no pictures of failures."],
+        ),
+        ("Training", _text(training) if training else []),
+        (
+            "How to reproduce",
+            ["<!-- not run: needs the survey data, and hours -->", "```bash", reproduce, "```"]
+            if isinstance(reproduce, str) and reproduce
+            else _text(reproduce),
+        ),
+        ("Citation", _text(record.citation)),
+        ("Identity", _bullets({"sha256": record.sha256, "Size": record.size_bytes})),
+    ]
+    lines = [f"# {record.id}", "", record.description or _UNKNOWN, ""]
     lines += _bullets(
         {
             "Classes": ", ".join(record.classes),
             "Status": record.status + (f", use {record.successor}" if record.successor else ""),
             "Adapted from": record.parent,
-            "Licence": record.licence or "not told",
+            "Licence": record.licence or "not stated",
         }
     )
-    lines += ["", "## Use", "", "```bash", f"transientnet score FILES... -m {record.id}", "```", ""]
-    lines += _input(record)
-    for key, title in _SECTIONS:
-        lines += [f"## {title}", "", *_text(training.pop(key, "")), ""]
-    reproduce = training.pop("reproduce", "")
-    lines += [
-        "## Metrics",
-        "",
-        *(_block(record.metrics, record.classes, 3) if record.metrics else [_UNTOLD]),
-        "",
-    ]
-    lines += _probabilities(record)
-    lines += ["## Failures", ""]
-    for picture in pictures:
-        caption = Path(picture).stem.replace("_", " ").replace("-", " ")
-        lines += [f"![{caption}]({picture})", ""]
-    if not pictures:
-        lines += ["No pictures were made by the run.", ""]
-    if training:
-        lines += ["## Training", "", *_text(training), ""]
-    lines += ["## How to reproduce", ""]
-    if isinstance(reproduce, str) and reproduce:
-        lines += ["<!-- not run: needs the survey data, and hours -->", "```bash", reproduce, "```", ""]
-    else:
-        lines += _text(reproduce)
-    lines += ["", "## Citation", "", *_text(record.citation), ""]
-    lines += ["## Identity", "", *_bullets({"sha256": record.sha256, "Size": record.size_bytes})]
-    return _with_header([record], "\n".join(lines).rstrip() + "\n")
+    for title, body in sections:
+        lines += ["", f"## {title}", "", *body] if body else []
+    return _with_header([record], re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n")
 
 
 def registry_card(records: Sequence[ModelRecord], address: str = "") -> str:
     """The front page of a registry: its models, and how to use them."""
-    where = address or "ADDRESS-OF-THIS-FOLDER"
-    rows = [
-        [
-            f"[{r.id}]({r.card})" if r.card else r.id,
-            ", ".join(r.classes),
-            r.status,
-            r.licence or "not told",
-            r.description,
-        ]
-        for r in records
-    ]
-    first = records[0].id
+    where, first = address or "ADDRESS-OF-THIS-FOLDER", records[0].id
+    header = ["model", "classes", "status", "licence", ""]
+    rows = []
+    for r in records:
+        name = f"[{r.id}]({r.card})" if r.card else r.id
+        rows.append([name, ", ".join(r.classes), r.status, r.licence or "not stated", r.description])
     lines = [
-        "# Models for transientnet",
-        "",
-        *_table(["model", "classes", "status", "licence", ""], rows),
-        "",
-    ]
-    lines += ["```", f"transientnet score FILES... -m {where}#{first}", "```", ""]
-    lines += ["or by name, on a machine that knows this registry:", ""]
-    lines += [
-        "```",
-        f"export TRANSIENTNET_REGISTRY={where}",
-        f"transientnet score FILES... -m {first}",
-        "```",
+        *("# Models for transientnet", "", *_table(header, rows), ""),
+        *("```", f"transientnet score FILES... -m {where}#{first}", "```", ""),
+        *("or by name, on a machine that knows this registry:", ""),
+        *("```", f"export TRANSIENTNET_REGISTRY={where}", f"transientnet score FILES... -m {first}", "```"),
     ]
     return _with_header(records, "\n".join(lines) + "\n")
 
@@ -150,71 +154,38 @@ def _with_header(records: Sequence[ModelRecord], body: str) -> str:
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}", ignore_metadata_errors=False).content)
 
 
-def _input(record: ModelRecord) -> list[str]:
-    contract = record.contract
-    low, high = contract.fwhm_px
-    return [
-        "## Input",
-        "",
-        *_bullets(
-            {
-                "Stamps": f"{', '.join(contract.channels)}; {contract.size}×{contract.size} pixels",
-                "Trained at": f"{contract.pixel_scale_arcsec:g} arcsec per pixel",
-                "Seeing known": f"FWHM {low:g} to {high:g} px; broader stamps are shrunk",
-                "Missing reference": contract.missing_reference,
-                "Missing difference": contract.missing_difference,
-                "Normalisation": f"{contract.normalisation}, softening {contract.softening:g}",
-            }
-        ),
-        "",
-    ]
-
-
-def _probabilities(record: ModelRecord) -> list[str]:
-    lines = ["## Probabilities", "", *_text(record.calibration), ""]
-    for threshold in record.thresholds:
-        lines += [f"- Threshold: {_inline(threshold)}"]
-    if record.conformal:
-        lines += [f"- Prediction sets: {_inline(record.conformal)}"]
-    return [*lines, ""] if lines[-1] else lines
-
-
 def _block(block: Mapping[str, Any], classes: Sequence[str], level: int) -> list[str]:
-    """One set of figures: what is told of it, its figures, and tables per class and brightness."""
+    """One set of figures: what it is of, its figures, and tables per class and brightness."""
     figures = {key: value for key, value in block.items() if _is_figure(value)}
     tables = {"per_class", "by_brightness", "confusion"}
     nested = {k: v for k, v in block.items() if isinstance(v, Mapping) and k not in {*figures, *tables}}
-    told = {k: v for k, v in block.items() if k not in {*figures, *nested, *tables}}
-    lines = [*_bullets({_title(key): _inline(value) for key, value in told.items()}), ""]
-    if figures:
-        rows = [[_title(name), *_figure(figure)] for name, figure in figures.items()]
-        lines += [*_table(["figure", "value", "95 % interval", "n"], rows), ""]
-    if per_class := block.get("per_class"):
-        rows = [
-            [name, _title(key), *_figure(figure)]
-            for name, its in per_class.items()
-            for key, figure in its.items()
-            if _is_figure(figure)
-        ]
-        lines += ["Per class:", "", *_table(["class", "figure", "value", "95 % interval", "n"], rows), ""]
-    if by_brightness := block.get("by_brightness"):
-        rows = [
-            [name, f"{bin_['from']:.3g} to {bin_['to']:.3g}", *_figure({**bin_, "value": bin_["recall"]})]
-            for name, bins in by_brightness.items()
-            for bin_ in bins
-        ]
-        lines += [
-            "Per brightness:",
-            "",
-            *_table(["class", "brightness", "recall", "95 % interval", "n"], rows),
-            "",
-        ]
-    if confusion := block.get("confusion"):
-        judged = [f"judged {name}" for name in classes]
-        rows = [[name, *(f"{n:g}" for n in row)] for name, row in zip(classes, confusion, strict=True)]
-        lines += ["Confusion:", "", *_table(["labelled", *judged], rows), ""]
-    for name, value in nested.items():
-        lines += [f"{'#' * level} {_title(name)}", "", *_block(value, classes, min(level + 1, 6))]
+    rest = {k: v for k, v in block.items() if k not in {*figures, *nested, *tables}}
+    lines = [*_bullets({_title(key): _inline(value) for key, value in rest.items()}), ""]
+    per_class = [
+        [name, _title(key), *_figure(figure)]
+        for name, its in block.get("per_class", {}).items()
+        for key, figure in its.items()
+        if _is_figure(figure)
+    ]
+    by_brightness = [
+        [name, f"{bin_['from']:.3g} to {bin_['to']:.3g}", *_figure({**bin_, "value": bin_["recall"]})]
+        for name, bins in block.get("by_brightness", {}).items()
+        for bin_ in bins
+    ]
+    confusion = [
+        [name, *(f"{n:g}" for n in row)]
+        for name, row in zip(classes, block.get("confusion", ()), strict=False)
+    ]
+    value = ["value", "95 % interval", "n"]
+    for title, header, rows in (
+        ("", ["figure", *value], [[_title(name), *_figure(figure)] for name, figure in figures.items()]),
+        ("Per class:", ["class", "figure", *value], per_class),
+        ("Per brightness:", ["class", "brightness", "recall", *value[1:]], by_brightness),
+        ("Confusion:", ["labelled", *(f"judged {name}" for name in classes)], confusion),
+    ):
+        lines += [title, "", *_table(header, rows), ""] if rows else []
+    for name, inner in nested.items():
+        lines += [f"{'#' * level} {_title(name)}", "", *_block(inner, classes, min(level + 1, 6))]
     return lines
 
 
@@ -229,8 +200,8 @@ def _figure(figure: Mapping[str, Any]) -> list[str]:
 
 
 def _title(key: str) -> str:
-    if key in ("auc", "mcc", "n"):
-        return {"auc": "AUC", "mcc": "Matthews correlation", "n": "n"}[key]
+    if key in ("auc", "mcc", "n", "n_groups"):
+        return {"auc": "AUC", "mcc": "Matthews correlation", "n": "n", "n_groups": "Sky objects"}[key]
     text = str(key).replace("_", " ")
     return text[:1].upper() + text[1:]
 
@@ -250,7 +221,7 @@ def _text(value: Any) -> list[str]:
         return _bullets({_title(key): _inline(item) for key, item in value.items()})
     if isinstance(value, list | tuple) and value:
         return [f"- {_inline(item)}" for item in value]
-    return [_inline(value)] if value else [_UNTOLD]
+    return [_inline(value)] if value else [_UNKNOWN]
 
 
 def _bullets(items: Mapping[str, Any]) -> list[str]:

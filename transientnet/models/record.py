@@ -35,7 +35,7 @@ _VECTOR_KEYS = {"file", "sha256", "size_bytes", "tolerance"}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One place that a weight file can be had from.
+    """One place to fetch a weight file from.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ class ModelRecord:
         if not isinstance(temperature, int | float) or not 0 < temperature < 1e3:
             wrong.append(f"calibration temperature must be a positive number, not {temperature!r}")
         if self.test_vectors and not self._vectors_ok():
-            wrong.append(f"test_vectors must tell {', '.join(sorted(_VECTOR_KEYS))}: {self.test_vectors!r}")
+            wrong.append(f"test_vectors must hold {', '.join(sorted(_VECTOR_KEYS))}: {self.test_vectors!r}")
         return wrong
 
     def _vectors_ok(self) -> bool:

@@ -262,7 +262,7 @@ def manifest_row(
     model, vectors : Path
         The weight file, and its test vectors if there are; both in the registry's folder.
     sources : iterable of Source
-        Where the weight file can be had; by default beside the manifest.
+        Where to fetch the weight file; by default beside the manifest.
     tolerance : float
         Largest deviation of the test vectors, see `vectors`.
     card : str
