@@ -18,7 +18,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ContractError, ModelIntegrityError, ModelUnavailableError
@@ -26,7 +26,7 @@ from ...files.atomic import write_atomically
 from ...files.locks import exclusive
 from ...files.strict_json import parse_json
 from ..record import ModelRecord, Source
-from .fetch import Location, disk_errors, fetch, fetch_source
+from .fetch import Location, disk_errors, fetch
 from .manifest import MAX_MANIFEST_BYTES, Manifest, check_bytes, check_model
 from .safety import read_bounded
 
@@ -82,7 +82,7 @@ class Cache:
         target = self._entry_path(address)
         with self._writing(target) as part:
             part.unlink(missing_ok=True)
-            pinned = fetch(location, location.manifest, part, limit=MAX_MANIFEST_BYTES)
+            pinned = fetch(Source("path", location.manifest), location, part, limit=MAX_MANIFEST_BYTES)
             text = read_bounded(part, MAX_MANIFEST_BYTES)
             part.unlink()
             manifest = Manifest.parse(text, str(pinned))
@@ -117,34 +117,31 @@ class Cache:
 
     def fetch_model(self, record: ModelRecord, location: Location) -> Path:
         """A verified weight file, fetched if it is not there; one process fetches, the others wait."""
-        target = self.model(record)
-
-        def way(source: Source) -> Callable[[Path], None]:
-            return lambda part: fetch_source(source, location, record.file, part, limit=record.size_bytes)
-
-        self._fetch(
-            target,
+        sources = [
+            replace(each, path=each.path or record.file) for each in record.sources or (Source("path"),)
+        ]
+        return self._fetch(
+            self.model(record),
             record.size_bytes,
             lambda path: check_model(path, record),
-            [way(source) for source in record.sources or (Source("path"),)],
+            sources,
+            location,
             record.id,
         )
-        return target
 
     def fetch_vectors(self, record: ModelRecord, location: Location) -> Path | None:
         """The record's verified test vectors, which lie beside its manifest; None where it has none."""
         row = record.test_vectors
         if not row:
             return None
-        target = self.vectors(record)
-        self._fetch(
-            target,
+        return self._fetch(
+            self.vectors(record),
             row["size_bytes"],
             lambda path: check_bytes(path, row["sha256"], row["size_bytes"]),
-            [lambda part: fetch_source(Source("path"), location, row["file"], part, limit=row["size_bytes"])],
+            [Source("path", row["file"])],
+            location,
             f"the test vectors of {record.id}",
         )
-        return target
 
     def remove(self, record: ModelRecord) -> list[Path]:
         """Delete a record's files; gives those that were there."""
@@ -166,15 +163,17 @@ class Cache:
         target: Path,
         size: int,
         check: Callable[[Path], None],
-        ways: list[Callable[[Path], None]],
+        sources: list[Source],
+        location: Location,
         what: str,
-    ) -> None:
+    ) -> Path:
+        """A file that passes its check, from the first source that gives it."""
         if _passes(check, target):
-            return
+            return target
         with self._writing(target) as part:
             # Another process may have fetched it while this one waited.
             if _passes(check, target):
-                return
+                return target
             free = shutil.disk_usage(part.parent).free
             if free < size:
                 raise ModelUnavailableError(
@@ -182,14 +181,14 @@ class Cache:
                     "free some, or set TRANSIENTNET_CACHE to a folder on another disk"
                 )
             reasons: list[ModelUnavailableError] = []
-            for way in ways:
+            for source in sources:
                 try:
-                    _fetch_checked(way, part, check)
+                    _fetch_checked(source, location, part, size, check)
                 except ModelUnavailableError as error:
                     reasons.append(error)
                 else:
                     part.replace(target)
-                    return
+                    return target
             kind = type(reasons[0]) if len({type(error) for error in reasons}) == 1 else ModelUnavailableError
             why = "; ".join(str(error) for error in reasons)
             raise kind(f"{what} could not be fetched: {why}") from reasons[-1]
@@ -221,21 +220,22 @@ def _passes(check: Callable[[Path], None], path: Path) -> bool:
     return True
 
 
-def _fetch_checked(way: Callable[[Path], None], part: Path, check: Callable[[Path], None]) -> None:
+def _fetch_checked(
+    source: Source, location: Location, part: Path, size: int, check: Callable[[Path], None]
+) -> None:
     """Fetch to `part` and check it; a kept beginning that does not fit is thrown away once."""
     resumed = part.is_file()
     try:
-        way(part)
+        fetch(source, location, part, limit=size)
         check(part)
     except OSError as error:
-        if isinstance(error, ModelUnavailableError) and not isinstance(
-            error, ModelIntegrityError | ContractError
-        ):
+        wrong = isinstance(error, ModelIntegrityError | ContractError)
+        if isinstance(error, ModelUnavailableError) and not wrong:
             raise
         part.unlink(missing_ok=True)
         if not resumed or not isinstance(error, ModelIntegrityError):
             raise
-        _fetch_checked(way, part, check)
+        _fetch_checked(source, location, part, size, check)
 
 
 def _read_entry(path: Path) -> Entry:

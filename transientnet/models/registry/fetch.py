@@ -28,7 +28,7 @@ from ..record import Source
 from .manifest import MANIFEST_NAME
 from .safety import read_bounded
 
-__all__ = ["Location", "disk_errors", "fetch", "fetch_source", "fetch_url"]
+__all__ = ["Location", "disk_errors", "fetch"]
 
 TIMEOUT_S = 20.0
 """Longest silence of a server, seconds."""
@@ -92,24 +92,20 @@ class Location:
             return f"doi:{self.base}"
         return f"{self.base}{name}" if self.kind == "http" else str(Path(self.base) / name)
 
-    def source(self, path: str) -> Source:
-        """A file beside the manifest, as a source of its own."""
-        if self.kind == "hf":
-            return Source("hf", path=path, repo=self.base, revision=self.revision)
-        if self.kind == "folder":
-            return Source("path", path=path)
-        prefix = f"doi:{self.base}/" if self.kind == "doi" else self.base
-        return Source("url", url=prefix + (path if self.kind == "doi" else urllib.parse.quote(path)))
+    def url(self, path: str) -> str:
+        """Address of a file beside the manifest, on a server or in an archive."""
+        return f"doi:{self.base}/{path}" if self.kind == "doi" else self.base + urllib.parse.quote(path)
 
 
-def fetch(location: Location, path: str, part: Path, *, limit: int) -> Location:
-    """Bring a file beside a registry's manifest to `part`; give the location, pinned to its commit.
+def fetch(source: Source, location: Location, part: Path, *, limit: int) -> Location:
+    """Bring one file to `part`; give the location, pinned to its commit.
 
     Parameters
     ----------
+    source : Source
+        Where the file is; of kind ``path``, beside the manifest of `location`.
     location : Location
-    path : str
-        Relative to the manifest.
+        The registry.
     part : Path
         A file that is there already is taken for the beginning, where the server can resume.
     limit : int
@@ -120,26 +116,18 @@ def fetch(location: Location, path: str, part: Path, *, limit: int) -> Location:
     ModelUnavailableError
         Everything but the local disk, which raises OSError; see `disk_errors`.
     """
-    if location.kind == "hf":
-        return replace(location, revision=_from_hub(location.base, path, location.revision, part, limit))
-    if location.kind == "folder":
-        _copy(Path(location.base) / path, part, limit)
-    else:
-        fetch_url(location.source(path).url, part, limit=limit)
-    return location
-
-
-def fetch_source(source: Source, location: Location, path: str, part: Path, *, limit: int) -> None:
-    """Bring a file from one of a record's sources to `part`; see `fetch`."""
-    name = source.path or path
-    if source.kind == "path":
-        fetch(location, name, part, limit=limit)
+    if source.kind == "path" and location.kind == "folder":
+        part.write_bytes(read_bounded(Path(location.base) / source.path, limit))
+    elif source.kind == "path" and location.kind == "hf":
+        commit = _from_hub(location.base, source.path, location.revision, part, limit)
+        return replace(location, revision=commit)
     elif source.kind == "hf":
-        _from_hub(source.repo, name, source.revision, part, limit)
-    elif source.kind == "url":
-        fetch_url(source.url, part, limit=limit)
+        _from_hub(source.repo, source.path, source.revision, part, limit)
+    elif source.kind in ("path", "url"):
+        _from_url(source.url or location.url(source.path), part, limit)
     else:
         raise ModelUnavailableError(f"a source of kind {source.kind!r} works in the installed package only")
+    return location
 
 
 @contextmanager
@@ -155,10 +143,6 @@ def disk_errors(folder: Path, advice: str = "set TRANSIENTNET_CACHE to a folder"
         else:
             text = f"cannot write to {folder} ({error.strerror or error}): {advice} that you may write to"
         raise ModelUnavailableError(text) from error
-
-
-def _copy(source: Path, part: Path, limit: int) -> None:
-    part.write_bytes(read_bounded(source, limit))
 
 
 # HTTP -------------------------------------------------------------------------------------------
@@ -245,7 +229,7 @@ class _CutShort(Exception):
     """The connection ended early; what has come is kept, and the transfer can go on from there."""
 
 
-def fetch_url(url: str, part: Path, *, limit: int) -> None:
+def _from_url(url: str, part: Path, limit: int) -> None:
     """Bring a file from an ``https://``, ``http://`` or ``doi:`` address to `part`, resuming it."""
     if url.startswith("doi:"):
         url = _doi_url(url)
