@@ -1,8 +1,8 @@
 """Is this candidate like what the model was trained on? Statistics of its stamps against the stored ones.
 
-The network's own features are poor witnesses: they were taught to ignore what does not matter for the
+The network's own features are poor witnesses: they learned to ignore what does not matter for the
 classes. Plain statistics of the normalised stamps (peaks, noise, smoothness, how the stamps resemble
-each other) tell a foreign or corrupted stamp far better; ``benchmarks/ood_auc.py`` measures both.
+each other) detect a foreign or corrupted stamp far better; ``benchmarks/ood_auc.py`` measures both.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _fit(values: FloatArray) -> dict[str, Any]:
     scores -= scores.mean(axis=0)
     spread = np.sqrt((scores**2).mean(axis=0) + 1e-12)
     correlation = (scores / spread).T @ (scores / spread) / n
-    # Few candidates tell little about correlations: lean towards none.
+    # Few candidates say little about correlations: lean towards none.
     lean = width / (width + n)
     correlation = (1 - lean) * correlation + lean * np.eye(width)
     return {

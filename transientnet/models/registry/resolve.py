@@ -203,7 +203,7 @@ def pull(name: str, *, offline: bool | None = None) -> list[tuple[ModelRecord, P
     unreachable = []
     for address in addresses:
         try:
-            if _offline(offline):
+            if _offline(offline) and Location.parse(address).kind != "folder":
                 raise _offline_error(f"cannot pull from {address}")
             entry = cache.refresh(address)
         except ModelUnavailableError as error:
@@ -289,10 +289,10 @@ def _is_address(text: str) -> bool:
 
 
 def _offline_error(what: str) -> ModelUnavailableError:
+    cache = get_settings().cache_dir
     return ModelUnavailableError(
-        f"{what}: offline was asked for, so no connection was opened, and it is not in the cache "
-        f"{get_settings().cache_dir}: run `transientnet models pull` where there is a network and carry the "
-        "cache over, or allow the network"
+        f"{what}: offline was asked for, so no connection was opened: run `transientnet models pull` where "
+        f"there is a network and carry the cache {cache} over, or allow the network"
     )
 
 
@@ -325,7 +325,7 @@ def _ask(cache: Cache, address: str, offline: bool) -> Entry:
     if location.kind == "folder":
         return Entry(address, location, Manifest.read(Path(location.base) / location.manifest))
     if offline:
-        raise _offline_error(address)
+        raise _offline_error(f"the registry {address} is not in the cache")
     return cache.refresh(address)
 
 
@@ -362,7 +362,7 @@ def _file(found: Found, offline: bool) -> Path:
     elif path.is_file():
         check_model(path, record)
     else:
-        raise _offline_error(f"{record.id} of {location}")
+        raise _offline_error(f"{record.id} of {location} is not in the cache")
     return path
 
 
