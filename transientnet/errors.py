@@ -26,7 +26,7 @@ class TransientnetError(Exception):
 
 
 class UsageError(TransientnetError, ValueError):
-    """An argument does not make sense."""
+    """An argument is out of its range or does not fit the others."""
 
     exit_code = 2
 
@@ -52,7 +52,7 @@ class ModelUnavailableError(TransientnetError, OSError):
 
 
 class ModelNotFoundError(ModelUnavailableError, LookupError):
-    """No registry knows a model of that name or version."""
+    """No registry has a model of that name or version."""
 
 
 class ModelIntegrityError(ModelUnavailableError, ValueError):
@@ -60,7 +60,7 @@ class ModelIntegrityError(ModelUnavailableError, ValueError):
 
 
 class ContractError(ModelUnavailableError, ValueError):
-    """A model's contract is malformed, or manifest and ONNX metadata disagree."""
+    """A model's record is malformed, or manifest, ONNX metadata and network contradict each other."""
 
 
 class MissingDependencyError(TransientnetError, ImportError):

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files.atomic import write_atomically
 from .record import ModelRecord
 
 __all__ = ["CARD_NAME", "model_card", "registry_card", "write_card"]
@@ -59,7 +60,7 @@ def write_card(
     """
     links = [picture.resolve().relative_to(folder.resolve()).as_posix() for picture in pictures]
     path = folder / name
-    path.write_text(model_card(record, pictures=links), encoding="utf-8")
+    write_atomically(path, model_card(record, pictures=links))
     return path
 
 

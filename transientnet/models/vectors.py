@@ -11,18 +11,17 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelIntegrityError, UsageError
+from ..files.atomic import write_atomically
 from ..prepare.preprocess import preprocess
 from ..triplet import Triplet
+from .classifier import Classifier
 from .registry.safety import read_bounded
-
-if TYPE_CHECKING:
-    from .classifier import Classifier
 
 __all__ = ["Deviation", "run_test_vectors", "write_test_vectors"]
 
@@ -81,7 +80,7 @@ def write_test_vectors(path: Path, classifier: Classifier, triplets: Sequence[Tr
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    path.write_bytes(buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
     return path
 
 

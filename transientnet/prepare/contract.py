@@ -1,4 +1,4 @@
-"""What a model wants to see: the input contract."""
+"""How stamps must look when they enter a network: the input contract."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class InputContract:
     size : int
         Side of the square stamps in pixels; odd, so that one pixel is the centre.
     pixel_scale_arcsec : float
-        Pixel scale of the survey that the model was trained on; tells, does not decide.
+        Pixel scale of the survey that the model was trained on; stamps are not resampled to it.
     fwhm_px : (float, float)
         Seeing that the network knows, in pixels. Stamps with a broader point-spread function are
         shrunk to the upper limit; sharper ones are left as they are.
