@@ -76,14 +76,11 @@ def evaluate(
 
 def _rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     """Name, value, interval and number of candidates of each figure."""
-    from ..drawing.sections import figure_name, night_figures
-
-    def row(name: str, figure: Mapping[str, float], n: int, digits: int = 4) -> list[str]:
-        value, low, high = (f"{figure[key]:.{digits}f}" for key in ("value", "low", "high"))
-        return [name, value, f"{low} to {high}", str(n)]
+    from ..drawing.nights import figure_text, night_figures
+    from ..drawing.sections import figure_name
 
     for key, figure in result["metrics"].items():
-        yield row(figure_name(key), figure, result["n"])
+        yield [figure_name(key), *figure_text(figure, 4), str(result["n"])]
     for name, curve in result["curves"].items():
         for label, figure, digits in night_figures(name, curve["night"]):
-            yield row(label, figure, curve["n_positive"], digits)
+            yield [label, *figure_text(figure, digits), str(curve["n_positive"])]

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from ..triplet import Triplet
 from .charts import Series, chart
 from .document import paragraph, picture_wall, table
+from .nights import night_table
 from .stamps import data_uri, strip
 
-__all__ = ["Mistake", "evaluation_sections", "figure_name", "interval", "mistakes", "night_figures"]
+__all__ = ["Mistake", "evaluation_sections", "figure_name", "mistakes"]
 
 Section = tuple[str, list[str]]
 
@@ -85,8 +86,7 @@ def _kind(name: str, c: int, classes: Sequence[str]) -> str:
     return f"{error}: labelled {name}, judged {classes[1 - c]}"
 
 
-def interval(figure: Mapping[str, Any], digits: int = 4) -> str:
-    """A figure with its 95 % interval, as text."""
+def _interval(figure: Mapping[str, Any], digits: int = 4) -> str:
     value, low, high = (figure[key] for key in ("value", "low", "high"))
     if not np.isfinite([value, low, high]).all():
         return f"{value:.{digits}f}" if np.isfinite(value) else "unknown"
@@ -149,41 +149,13 @@ def figure_name(key: str) -> str:
     return _NAMES.get(key, key)
 
 
-def night_figures(name: str, night: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], int]]:
-    """Names, figures and digits of what a night is planned by; see `transientnet.evaluation.night`."""
-    rows = [(f"Recall of {name} in the first {row['rank']}", row, 3) for row in night["recall_at_rank"]]
-    look, precision = night["to_look_at"], night["precision_at_budget"]
-    return [
-        *rows,
-        (f"Candidates to look at for {100 * look['recall']:g} % of {name}", look, 0),
-        (f"Share of {name} in the first {precision['budget']}", precision, 3),
-    ]
-
-
-def _night(name: str, having: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    nights = {model: curve["night"] for model, curve in having.items() if "night" in curve}
-    if not nights:
-        return []
-    columns = {model: night_figures(name, night) for model, night in nights.items()}
-    first = next(iter(columns.values()))
-    rows: list[list[object]] = [
-        [label, *(interval(figures[i][1], digits) for figures in columns.values())]
-        for i, (label, _, digits) in enumerate(first)
-    ]
-    night = next(iter(nights.values()))
-    title = (
-        f"A night of {night['candidates']} candidates, {100 * night['others']:.3g} % of them not {name}, "
-        "the most probable looked at first"
-    )
-    return [table(["Figure", *columns], rows, title)]
-
-
 def _figures(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     keys = list(dict.fromkeys(key for result in results.values() for key in result["metrics"]))
+
     rows: list[list[object]] = [
         [
             figure_name(key),
-            *(interval(r["metrics"][key]) if key in r["metrics"] else "" for r in results.values()),
+            *(_interval(r["metrics"][key]) if key in r["metrics"] else "" for r in results.values()),
         ]
         for key in keys
     ]
@@ -216,7 +188,7 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
             "Recall",
             [
                 Series(
-                    f"{m}, area {interval(c['auc'], 3)}",
+                    f"{m}, area {_interval(c['auc'], 3)}",
                     *(c["roc"][k] for k in ("fpr", "tpr", "low", "high")),
                 )
                 for m, c in having.items()
@@ -230,7 +202,7 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
             "Precision",
             [
                 Series(
-                    f"{m}, average {interval(c['average_precision'], 3)}",
+                    f"{m}, average {_interval(c['average_precision'], 3)}",
                     *(c["pr"][k] for k in ("recall", "precision", "low", "high")),
                 )
                 for m, c in having.items()
@@ -286,7 +258,7 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
             thresholds,
             f"Thresholds on the probability of {name}, as these candidates put them",
         ),
-        *_night(name, having),
+        *night_table(name, having),
     ]
 
 
@@ -317,8 +289,8 @@ def _comparisons(comparisons: Mapping[tuple[str, str], Mapping[str, Any]]) -> li
             c["only_first_right"],
             c["only_second_right"],
             f"{c['p']:.2g}",
-            interval(c["accuracy"]),
-            interval(c["auc"]),
+            _interval(c["accuracy"]),
+            _interval(c["auc"]),
         ]
         for (first, second), c in comparisons.items()
     ]

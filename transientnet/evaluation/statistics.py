@@ -55,14 +55,28 @@ class Comparison(NamedTuple):
     p: float
 
 
+def _log_binomials(n: int) -> FloatArray:
+    """Logarithms of the n + 1 binomial coefficients."""
+    k = np.arange(n)
+    return np.concatenate([[0.0], np.cumsum(np.log((n - k) / (k + 1.0)))])
+
+
 def clopper_pearson(hits: int, n: int) -> Interval:
     """Exact 95 % interval of a proportion (Clopper & Pearson 1934)."""
-    from scipy.stats import binomtest
-
     if n == 0:
         return (0.0, 1.0)
-    low, high = binomtest(hits, n).proportion_ci(LEVEL, "exact")
-    return (float(low), float(high))
+    logs, k = _log_binomials(n), np.arange(n + 1)
+
+    def lowest(hits: int) -> float:
+        """The proportion at which so many hits, or more, are one case in forty."""
+        low, high = 0.0, 1.0
+        for _ in range(60 if hits else 0):
+            p = (low + high) / 2
+            tail = np.exp(logs[hits:] + k[hits:] * math.log(p) + (n - k[hits:]) * math.log1p(-p)).sum()
+            low, high = (p, high) if tail < (1 - LEVEL) / 2 else (low, p)
+        return low
+
+    return (lowest(hits), 1.0 - lowest(n - hits))
 
 
 def wilson(hits: float, n: float) -> Interval:
@@ -79,9 +93,7 @@ def wilson(hits: float, n: float) -> Interval:
 def binomial_test(hits: int, n: int) -> float:
     """Two-sided exact p of `hits` in `n` throws of a fair coin."""
     fewer = min(hits, n - hits)
-    k = np.arange(fewer)
-    logs = np.concatenate([[0.0], np.cumsum(np.log((n - k) / (k + 1.0)))]) - n * math.log(2)
-    return min(1.0, 2 * float(np.exp(logs).sum()))
+    return min(1.0, 2 * float(np.exp(_log_binomials(n)[: fewer + 1] - n * math.log(2)).sum()))
 
 
 def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[int, int, float]:
