@@ -11,7 +11,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,10 @@ from ..errors import ModelIntegrityError, UsageError
 from ..files.atomic import write_atomically
 from ..prepare.preprocess import preprocess
 from ..triplet import Triplet
-from .classifier import Classifier
 from .registry.safety import read_bounded
+
+if TYPE_CHECKING:
+    from .classifier import Classifier
 
 __all__ = ["Deviation", "run_test_vectors", "write_test_vectors"]
 

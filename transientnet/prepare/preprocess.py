@@ -40,9 +40,6 @@ _LOWER_HALF_MEAN = 0.3247
 # One stamp's few sources overestimate the seeing by up to this; only what is surely broad is shrunk.
 _ESTIMATE_MARGIN = 1.2
 
-# The smallest normal float32.
-_LEAST_NOISE = np.finfo(np.float32).tiny
-
 # As a plain integer: the operators of enumerations are slow, and these run for every stamp.
 _UNUSABLE = int(QualityFlag.UNUSABLE)
 
@@ -67,6 +64,8 @@ class Prepared(NamedTuple):
     usable: npt.NDArray[np.bool_]
 
 
+# A pixel beyond all numbers in units of the noise is infinite, and so refused by the network's answer.
+@np.errstate(over="ignore")
 def preprocess(triplets: Sequence[Triplet], contract: InputContract) -> Prepared:
     """Bring triplets of any shape, scale and unit onto a model's footing.
 
@@ -227,19 +226,15 @@ def _normalise(
     centre = missing[:, half - core : half + core + 1, half - core : half + core + 1]
     _mark(flags, np.asarray(centre.all(axis=(1, 2))), QualityFlag.OFF_CHIP)
     background, noise = _background_and_noise(image, holes)
-    # Noise below the smallest normal number has no reciprocal: as blank as none at all.
-    bad = ~(noise >= _LEAST_NOISE) | ~np.isfinite(noise) | ~np.isfinite(background)
+    with np.errstate(divide="ignore", over="ignore"):
+        scale = 1.0 / (noise * contract.softening)
+    # No noise, none that could be measured, or one too small to divide by: no contrast to judge by.
+    bad = ~((scale > 0) & (scale < np.inf)) | ~np.isfinite(background)
     _mark(flags, bad, QualityFlag.BLANK)
-    background[bad], noise[bad] = 0.0, 1.0
+    background[bad], scale[bad] = 0.0, 1.0
 
     image -= background[:, None, None]
-    try:
-        with np.errstate(over="raise"):
-            image *= (1.0 / (noise * contract.softening))[:, None, None]
-    except FloatingPointError:
-        # Brighter, in units of the noise, than numbers reach: as bright as they do.
-        limit = np.finfo(np.float32).max
-        np.clip(image, -limit, limit, out=image)
+    image *= scale[:, None, None]
     if holes.any():
         image[missing] = 0.0
     np.arcsinh(image, out=image)
@@ -358,6 +353,7 @@ def _orient_difference(tensor: FloatArray) -> None:
     tensor[flux < 0, 2] *= -1
 
 
+@np.errstate(over="ignore")
 def estimate_fwhm(science: npt.NDArray[Any]) -> float:
     """Estimate the seeing from the sources in one science stamp.
 
@@ -398,8 +394,7 @@ def _estimate_fwhm(stack: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     y, x = y + reach, x + reach
 
     def snr(dy: int, dx: int) -> FloatArray:
-        with np.errstate(over="ignore"):
-            values: FloatArray = (image[i, y + dy, x + dx] - background[i]) / noise[i]
+        values: FloatArray = (image[i, y + dy, x + dx] - background[i]) / noise[i]
         return values
 
     centre = snr(0, 0)
