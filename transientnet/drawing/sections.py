@@ -86,6 +86,13 @@ def _kind(name: str, c: int, classes: Sequence[str]) -> str:
     return f"{error}: labelled {name}, judged {classes[1 - c]}"
 
 
+def figure_name(key: str) -> str:
+    """What a figure is called on a page; keys as `transientnet.evaluation.metrics.evaluate` gives them."""
+    if key.startswith("false_negative_rate_at_"):
+        return f"Lost at {100 * float(key.rpartition('_')[2]):g} % false positives"
+    return _NAMES.get(key, key)
+
+
 def _interval(figure: Mapping[str, Any], digits: int = 4) -> str:
     value, low, high = (figure[key] for key in ("value", "low", "high"))
     if not np.isfinite([value, low, high]).all():
@@ -140,13 +147,6 @@ def evaluation_sections(
             parts += [f"<h3>{escape(kind)}</h3>", picture_wall(mine)]
         sections.append((heading, parts))
     return sections
-
-
-def figure_name(key: str) -> str:
-    """What a figure is called on a page; keys as `transientnet.evaluation.metrics.evaluate` gives them."""
-    if key.startswith("false_negative_rate_at_"):
-        return f"Lost at {100 * float(key.rpartition('_')[2]):g} % false positives"
-    return _NAMES.get(key, key)
 
 
 def _figures(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
