@@ -44,7 +44,7 @@ def calibrate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Fit all that a record holds about its probabilities, on held-out candidates.
+    """Fit all that a record tells about its probabilities, on held-out candidates.
 
     Parameters
     ----------
@@ -151,9 +151,7 @@ def _nll(p: npt.NDArray[np.float32], y: npt.NDArray[Any], w: FloatArray) -> floa
 
 
 def _fit(z: FloatArray, y: npt.NDArray[Any], w: FloatArray, method: str) -> dict[str, Any]:
-    """Temperature, and bias if `method` has one, of the least cross-entropy with softened targets."""
-    from scipy.optimize import minimize
-
+    """Newton's method on the convex loss in (1 / temperature, bias)."""
     n, k = z.shape
     w = w / w.sum()
     z = z - z.mean(axis=1, keepdims=True)
@@ -165,26 +163,40 @@ def _fit(z: FloatArray, y: npt.NDArray[Any], w: FloatArray, method: str) -> dict
         target[mine] = soft / (k - 1)
         target[mine, c] = 1.0 - soft
     biases = k if method == "temperature-bias" else 0
+    parameters = np.zeros(1 + biases)
+    parameters[0] = 1.0
+    # A whiff of ridge fixes the one direction that the softmax does not see.
+    ridge = 1e-6 * np.eye(1 + biases)
+    ridge[0, 0] = 0.0
 
-    def loss(q: FloatArray) -> tuple[float, FloatArray]:
-        """Convex in 1 / temperature and bias; a whiff of ridge fixes what the softmax does not see."""
-        p = softmax(q[0] * z + (q[1:] if biases else 0.0))
+    def loss(q: FloatArray) -> float:
+        score = q[0] * z + (q[1:] if biases else 0.0)
+        top = score.max(axis=1, keepdims=True)
+        log_p = score - top - np.log(np.exp(score - top).sum(axis=1, keepdims=True))
+        return float(-(w @ (target * log_p).sum(axis=1)) + q @ ridge @ q / 2)
+
+    for _ in range(100):
+        p = softmax(parameters[0] * z + (parameters[1:] if biases else 0.0))
         residual = w[:, None] * (p - target)
-        gradient = np.append((residual * z).sum(), residual.sum(axis=0)[:biases] + 1e-6 * q[1:])
-        entropy = -(w @ (target * np.log(np.maximum(p, 1e-300))).sum(axis=1))
-        return float(entropy + 0.5e-6 * (q[1:] @ q[1:])), gradient
-
-    found = minimize(
-        loss,
-        np.array([1.0] + [0.0] * biases),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(1 / TEMPERATURES[1], 1 / TEMPERATURES[0]), *[(None, None)] * biases],
-        options={"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-9},
-    )
-    fitted: dict[str, Any] = {"temperature": 1.0 / float(found.x[0])}
+        gradient = np.append((residual * z).sum(), residual.sum(axis=0)[:biases]) + ridge @ parameters
+        mean = (p * z).sum(axis=1)
+        spread = p * (z - mean[:, None])
+        hessian = ridge.copy()
+        hessian[0, 0] += w @ (spread * z).sum(axis=1) + 1e-12
+        if biases:
+            hessian[0, 1:] = hessian[1:, 0] = w @ spread
+            hessian[1:, 1:] += np.diag(w @ p) - (p * w[:, None]).T @ p
+        step = np.linalg.solve(hessian, gradient)
+        size, now = 1.0, loss(parameters)
+        while size > 1e-8 and loss(parameters - size * step) > now:
+            size /= 2
+        parameters = parameters - size * step
+        if np.abs(size * step).max() < 1e-9:
+            break
+    inverse = float(np.clip(parameters[0], 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]))
+    fitted: dict[str, Any] = {"temperature": 1.0 / inverse}
     if biases:
-        fitted["bias"] = (found.x[1:] - found.x[1:].mean()).tolist()
+        fitted["bias"] = (parameters[1:] - parameters[1:].mean()).tolist()
     return fitted
 
 

@@ -22,7 +22,7 @@ from ..results.predictions import Predictions
 from ..triplet import QualityFlag
 from .brightness import brightness
 from .metrics import compare, evaluate
-from .night import Night, nightly
+from .night import LABELLED, Night, nightly
 
 __all__ = ["measure"]
 
@@ -35,7 +35,7 @@ def measure(
     cutouts: Any = None,
     pixel_scale: float | None = None,
     fwhm: float | None = None,
-    night: Night = Night(),  # noqa: B008
+    night: Night = LABELLED,
 ) -> dict[str, dict[str, Any]]:
     """Score labelled candidates with each model, and write ``report.html`` and ``metrics.json``.
 
@@ -66,7 +66,8 @@ def measure(
         If the night's numbers are out of range.
     """
     table = read_labels(labels, cutouts=cutouts, pixel_scale=pixel_scale, fwhm=fwhm)
-    table = table.select(np.flatnonzero(table.labels != ""))
+    labelled = np.flatnonzero(table.labels != "")
+    table = table.select(labelled)
     if len(table.classes) < 2:
         raise LabelError(
             f"{table.where}: an evaluation needs labels of two classes, not {len(table.classes)}"

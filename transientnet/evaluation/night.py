@@ -12,7 +12,7 @@ from ..errors import UsageError
 from .metrics import roc_curve
 from .statistics import figures
 
-__all__ = ["RANKS", "RECALL", "Night", "nightly"]
+__all__ = ["LABELLED", "RANKS", "RECALL", "Night", "nightly"]
 
 RANKS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 """Ranks K at which recall is measured, as far as a night reaches."""
@@ -39,10 +39,14 @@ class Night(NamedTuple):
     budget: int | None = None
 
 
+LABELLED = Night()
+"""A night just like the labelled candidates."""
+
+
 def nightly(
     scores: npt.ArrayLike,
     positive: npt.ArrayLike,
-    night: Night = Night(),  # noqa: B008
+    night: Night = LABELLED,
     *,
     groups: npt.ArrayLike | None = None,
     weights: npt.ArrayLike | None = None,
