@@ -25,6 +25,7 @@ __all__ = [
     "bundled_folder",
     "bundled_manifest",
     "check_bytes",
+    "check_files",
     "check_model",
     "manifest_row",
     "read_metadata",
@@ -244,6 +245,20 @@ def check_bytes(path: Path, sha256: str, size: int) -> None:
         raise ModelIntegrityError(f"{path}: sha256 is {found}, but the manifest pins {sha256}")
 
 
+def check_files(folder: Path, record: ModelRecord) -> None:
+    """Check the weight file, test vectors and card of a row in a registry's folder.
+
+    Raises
+    ------
+    ModelUnavailableError, ModelIntegrityError, ContractError
+    """
+    check_model(folder / record.file, record)
+    if row := record.test_vectors:
+        check_bytes(folder / row["file"], row["sha256"], row["size_bytes"])
+    if record.card and not (folder / record.card).is_file():
+        raise ModelUnavailableError(f"{record.id}: no card at {folder / record.card}")
+
+
 def manifest_row(
     record: ModelRecord,
     model: Path,
@@ -314,12 +329,7 @@ def write_registry(
     """
     records = tuple(records)
     for record in records:
-        check_model(folder / record.file, record)
-        if record.test_vectors:
-            row = record.test_vectors
-            check_bytes(folder / row["file"], row["sha256"], row["size_bytes"])
-        if record.card and not (folder / record.card).is_file():
-            raise ModelUnavailableError(f"{record.id}: no card at {folder / record.card}")
+        check_files(folder, record)
     target = manifest or folder / MANIFEST_NAME
     before = Manifest.read(target) if target.is_file() else Manifest()
     write_atomically(target, before.with_records(records, keep_defaults=keep_defaults).dumps().encode())

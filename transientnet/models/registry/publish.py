@@ -13,7 +13,7 @@ from ...settings import get_settings
 from ..cards import registry_card
 from ..record import ModelRecord, Source
 from .fetch import Location, disk_errors
-from .manifest import MANIFEST_NAME, Manifest, check_bytes, check_model, write_registry
+from .manifest import MANIFEST_NAME, Manifest, check_files, write_registry
 
 __all__ = ["publish"]
 
@@ -67,20 +67,15 @@ def _gather(folder: Path) -> tuple[list[ModelRecord], dict[str, Path]]:
     rows: list[ModelRecord] = []
     files: dict[str, Path] = {}
     for record in Manifest.read(folder / MANIFEST_NAME).records:
-        stem = f"{record.name}-{record.version}"
-        model = folder / record.file
-        check_model(model, record)
-        files[f"{stem}.onnx"] = model
-        vectors = dict(record.test_vectors)
+        check_files(folder, record)
+        stem, vectors = f"{record.name}-{record.version}", dict(record.test_vectors)
+        files[f"{stem}.onnx"] = folder / record.file
         if vectors:
-            check_bytes(folder / vectors["file"], vectors["sha256"], vectors["size_bytes"])
             files[f"{stem}.npz"] = folder / vectors["file"]
             vectors["file"] = f"{stem}.npz"
-        if record.card:
-            if not (folder / record.card).is_file():
-                raise ModelUnavailableError(f"{record.id}: no card at {folder / record.card}")
-            files[f"{stem}.md"] = folder / record.card
         card = f"{stem}.md" if record.card else ""
+        if card:
+            files[card] = folder / record.card
         rows.append(
             replace(record, file=f"{stem}.onnx", card=card, test_vectors=vectors, sources=(Source("path"),))
         )
