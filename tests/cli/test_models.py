@@ -55,8 +55,26 @@ def test_an_old_version_loads_by_its_name() -> None:
 
 
 def test_doctor_checks_every_package_that_an_installation_needs() -> None:
-    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     output = printed("doctor")
-    for requirement in required:
+    for requirement in project["dependencies"]:
         name = re.split(r"[<>=~! \[]", requirement)[0]
         assert re.search(rf"^ok +{re.escape(name)} \d", output, re.MULTILINE), name
+    for extra in ("adapt", "parquet", "label"):
+        assert re.search(rf"^ok +extra {extra}: (present|absent)", output, re.MULTILINE)
+
+
+def test_doctor_names_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    known = metadata.version
+
+    def without_rich(name: str) -> str:
+        if name == "rich":
+            raise metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(metadata, "version", without_rich)
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "BROKEN  rich is missing" in result.stdout

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,25 +14,6 @@ if TYPE_CHECKING:
     from ..models.registry.cache import Cache
 
 __all__ = ["doctor"]
-
-_REQUIRED = (
-    "onnxruntime",
-    "numpy",
-    "astropy",
-    "huggingface-hub",
-    "pooch",
-    "filelock",
-    "typer",
-    "rich",
-)
-_EXTRAS = {
-    "adapt": ("torch", "sklearn", "scipy", "onnx", "onnxscript", "matplotlib"),
-    "parquet": ("pyarrow",),
-    "hdf5": ("h5py",),
-    "fast": ("isal",),
-    "dask": ("dask", "distributed"),
-    "label": ("starlette", "uvicorn"),
-}
 
 
 def doctor() -> None:
@@ -58,7 +40,8 @@ def _checks() -> Iterator[tuple[bool, str]]:
 
 
 def _packages() -> Iterator[tuple[bool, str]]:
-    installed = {name: _version(name) for name in _REQUIRED}
+    required = _requirements()
+    installed = {name: _version(name) for name in required.pop("")}
     gpu = _version("onnxruntime-gpu")
     if gpu and installed["onnxruntime"]:
         yield (
@@ -70,12 +53,31 @@ def _packages() -> Iterator[tuple[bool, str]]:
         installed["onnxruntime"] = f"{gpu} (gpu)"
     for name, version in installed.items():
         yield bool(version), f"{name} {version or 'is missing: install transientnet again'}"
-    for extra, modules in _EXTRAS.items():
-        missing = [name for name in modules if util.find_spec(name) is None]
-        advice = (
-            f"absent ({', '.join(missing)}): pip install 'transientnet[{extra}]'" if missing else "present"
+    for extra, names in required.items():
+        missing = ", ".join(name for name in names if not _version(name))
+        yield (
+            True,
+            f"extra {extra}: "
+            + (f"absent ({missing}): pip install 'transientnet[{extra}]'" if missing else "present"),
         )
-        yield True, f"extra {extra}: {advice}"
+
+
+def _requirements() -> dict[str, list[str]]:
+    """Packages that an installation needs, under the empty name, and those of each extra."""
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    if project.is_file():
+        import tomllib
+
+        declared = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+        lines = {"": declared["dependencies"], **declared["optional-dependencies"]}
+    else:
+        lines = {"": []}
+        for line in metadata.requires("transientnet") or ():
+            extra = re.search(r"extra == ['\"]([^'\"]+)", line)
+            lines.setdefault(extra[1] if extra else "", []).append(line)
+    names = {extra: [re.split(r"[^\w.-]", line)[0] for line in each] for extra, each in lines.items()}
+    # Extras that gather others are for those who develop the package.
+    return {extra: each for extra, each in names.items() if "transientnet" not in each}
 
 
 def _version(package: str) -> str:

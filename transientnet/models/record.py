@@ -88,23 +88,44 @@ class ModelRecord:
 
     Attributes
     ----------
-    classes : tuple of str
+    name, version : str
+        ``realbogus`` and ``1.2.0``.
+    classes : tuple of str, length K
         Names of the outputs, in order.
+    contract : InputContract
+        How triplets must look.
     calibration : dict
         ``{"method": "temperature", "temperature": T, ...}``; probabilities are
-        ``softmax(logits / T)``.
-    thresholds : list of dict
+        ``softmax(logits / T + bias)``.
+    thresholds : tuple of dict
         Decision thresholds at stated false positive rates, with intervals.
+    conformal : dict
+        Cutoffs of prediction sets at stated levels, with their measured coverage.
     reference : dict
         Statistics of the training data for the out-of-distribution flag and the drift check.
     metrics, training : dict
         Measured figures, each with n and evidence, and how the model was made; `cards` documents
         the layout that a model card is written from.
+    network : dict
+        Architecture: what a network must be built with to take these weights.
+    description, licence, citation : str
+    parent : str
+        ``name@version`` that the model was adapted from.
     status : {"stable", "experimental", "deprecated"}
     successor : str
         ``name`` or ``name@version`` that replaces a deprecated version.
+    opset : int
+        Version of the ONNX operators.
+    file, sha256 : str
+        Name of the weight file, and its hash in hex.
+    size_bytes : int
+        Its size.
+    sources : tuple of Source
+        Where to fetch it, tried in order.
     test_vectors : dict
         ``{"file", "sha256", "size_bytes", "tolerance"}``, or empty; see `vectors`.
+    card : str
+        File name of the model card.
     """
 
     name: str

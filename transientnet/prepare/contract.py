@@ -36,6 +36,13 @@ class InputContract:
         Name of the normalisation in `preprocess`.
     softening : float
         Noise standard deviations at which the stretch turns from linear to logarithmic.
+    channels : tuple of str
+        ``("science", "reference", "difference")``, always.
+
+    Raises
+    ------
+    ContractError
+        If a value is out of its range.
     """
 
     size: int = 63
