@@ -1,4 +1,4 @@
-"""What a model is and gives: parsed from the manifest and from the ONNX metadata alike."""
+"""What a model is and what it gives, as its manifest and the metadata of its ONNX file describe it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METADATA_KEY = "transientnet"
 STATUSES = ("stable", "experimental", "deprecated")
 
 MANIFEST_ONLY = ("file", "sha256", "size_bytes", "sources", "test_vectors", "card", "status", "successor")
-"""What may change, or only be known, once the file is written: it stands in the manifest alone."""
+"""Fields that may change, or are only known, once the file is written: in the manifest alone."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"\d{1,6}\.\d{1,6}\.\d{1,6}")
@@ -83,8 +83,8 @@ class ModelRecord:
     """One version of one model, as its manifest and the metadata of its ONNX file describe it.
 
     The identity of the bytes (`sha256`, `size_bytes`), the `sources`, the `test_vectors`, the `card`
-    and the `status` stand in the manifest alone: a file cannot contain its own hash, and a version
-    can be deprecated after it was published. All else stands in both, and must be the same.
+    and the `status` are in the manifest alone: a file cannot contain its own hash, and a version
+    can be deprecated after it was published. Everything else is in both, and must be the same.
 
     Attributes
     ----------
@@ -220,7 +220,7 @@ class ModelRecord:
 
     @property
     def id(self) -> str:
-        """``name@version``, as it stands in every score table."""
+        """``name@version``, as every score table has it."""
         return f"{self.name}@{self.version}"
 
     @property
@@ -301,7 +301,7 @@ class ModelRecord:
         return values
 
     def to_metadata(self) -> str:
-        """JSON for the ONNX metadata: all but what only the manifest knows."""
+        """JSON for the ONNX metadata: all but what is in the manifest alone."""
         data = {key: value for key, value in self.to_dict().items() if key not in MANIFEST_ONLY}
         return json.dumps(data, sort_keys=True, allow_nan=False)
 

@@ -6,8 +6,8 @@
     CACHE/models/<name>-<version>-<hash>.onnx     a weight file; its test vectors end in .npz
     CACHE/locks/                                  one lock per file while it is fetched
 
-A file appears under its name only after its hash was checked. What a killed process leaves is a
-``.part`` file, which the next one goes on from.
+A file appears under its name only after its hash was checked. A killed process leaves a
+``.part`` file, from which the next one resumes.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def _passes(check: Callable[[Path], None], path: Path) -> bool:
 def _fetch_checked(
     source: Source, location: Location, part: Path, size: int, check: Callable[[Path], None]
 ) -> None:
-    """Fetch to `part` and check it; a kept beginning that does not fit is thrown away once."""
+    """Fetch to `part` and check it; a part kept from before that does not match is thrown away once."""
     resumed = part.is_file()
     try:
         fetch(source, location, part, limit=size)

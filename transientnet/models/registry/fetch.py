@@ -107,7 +107,7 @@ def fetch(source: Source, location: Location, part: Path, *, limit: int) -> Loca
     location : Location
         The registry.
     part : Path
-        A file that is there already is taken for the beginning, where the server can resume.
+        A file that exists already is taken for the beginning, where the server can resume.
     limit : int
         Most bytes that are accepted.
 
@@ -226,7 +226,7 @@ def _opener(pace: _Pace) -> urllib.request.OpenerDirector:
 
 
 class _CutShort(Exception):
-    """The connection ended early; what has come is kept, and the transfer can go on from there."""
+    """The connection ended early; what arrived is kept, and the transfer can resume there."""
 
 
 def _from_url(url: str, part: Path, limit: int) -> None:
@@ -240,8 +240,8 @@ def _from_url(url: str, part: Path, limit: int) -> None:
         except _CutShort as cut:
             reason = str(cut)
     raise ModelUnavailableError(
-        f"{url}: the connection was cut {ATTEMPTS} times ({reason}); what has come is kept: "
-        "the next try goes on from there"
+        f"{url}: the connection was cut {ATTEMPTS} times ({reason}); what arrived is kept: "
+        "the next try resumes there"
     )
 
 
@@ -258,7 +258,7 @@ def _transfer(url: str, part: Path, limit: int, pace: _Pace) -> None:
         error.close()
         if error.code == 416 and have:
             part.unlink()
-            raise _CutShort("the kept beginning did not fit") from error
+            raise _CutShort("the part kept from before does not match") from error
         raise ModelUnavailableError(f"{url}: {_status_advice(error.code, error.reason)}") from error
     except ModelUnavailableError:
         raise
