@@ -29,7 +29,7 @@ from transientnet.errors import (
 )
 from transientnet.models.classifier import load_model
 from transientnet.models.record import ModelRecord, Source
-from transientnet.models.registry import fetch
+from transientnet.models.registry import download
 from transientnet.models.registry import resolve as registry
 from transientnet.models.registry.cache import Cache
 from transientnet.models.registry.fetch import Location
@@ -330,8 +330,8 @@ def test_a_server_that_misbehaves_is_a_clear_error(
     error: type[Exception],
     message: str,
 ) -> None:
-    monkeypatch.setattr(fetch, "TIMEOUT_S", 0.4)
-    monkeypatch.setattr(fetch, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.4)
+    monkeypatch.setattr(download, "PATIENCE_S", 0.5)
     server.faults[".onnx"] = fault
     started = time.monotonic()
     with pytest.raises(error, match=message) as caught:

@@ -9,6 +9,7 @@ registry anew.
 from __future__ import annotations
 
 import difflib
+import os
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -143,7 +144,7 @@ def find(name_or_path: str | Path, *, offline: bool | None = None) -> Found:
     """Find a model's record without fetching or verifying its weight file; see `resolve`."""
     text = str(name_or_path)
     if text.endswith(".onnx") and "://" not in text:
-        path = Path(text).expanduser()
+        path = Path(os.path.expanduser(text))
         if not path.is_file():
             raise ModelNotFoundError(f"no model file at {path}")
         return Found(read_metadata(path), None, path)
