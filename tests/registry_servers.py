@@ -73,12 +73,7 @@ class FileServer:
         if fault == "longer":
             data += b"more"
         if fault == "headers":
-            # A line is never finished, and the silence never long.
-            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-            for _ in range(400):
-                handler.wfile.write(b"a")
-                time.sleep(0.02)
-            return
+            return _dribble(handler)
         if fault.startswith("length "):
             handler.send_response(200)
             handler.send_header("Content-Length", fault.removeprefix("length "))
@@ -114,6 +109,14 @@ class FileServer:
         handler.wfile.write(body)
 
 
+def _dribble(handler: BaseHTTPRequestHandler) -> None:
+    """A line of the headers that is never finished, for eight seconds without a long silence."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    for _ in range(400):
+        handler.wfile.write(b"a")
+        time.sleep(0.02)
+
+
 class Hub:
     """One repository with commits, as huggingface_hub reads and writes it."""
 
@@ -121,6 +124,7 @@ class Hub:
         self.name = name
         self.commits: dict[str, dict[str, bytes]] = {}
         self.main = ""
+        self.dribbles = False
         self.add({".gitattributes": b""})
         outer = self
 
@@ -147,6 +151,8 @@ class Hub:
         return self.main
 
     def read(self, handler: BaseHTTPRequestHandler, with_body: bool) -> None:
+        if self.dribbles:
+            return _dribble(handler)
         parts = unquote(urlsplit(handler.path).path).strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             return _json(handler, {"id": self.name, "modelId": self.name, "sha": self.main, "siblings": []})

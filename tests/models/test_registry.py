@@ -603,6 +603,24 @@ def test_publish_to_the_hub_and_score_elsewhere(model_dir: Path, tmp_path: Path,
     assert again.stdout == first.stdout
 
 
+def test_a_hub_that_dribbles_its_headers_is_given_up(cache: Path) -> None:
+    hub = Hub()
+    hub.dribbles = True
+    with running(hub):
+        run = _run(
+            "import time; from transientnet.models.registry import fetch, resolve\n"
+            "fetch.PATIENCE_S, started = 0.5, time.monotonic()\n"
+            "try: resolve.resolve('hf://team/models#nightly')\n"
+            "except OSError as error: print(type(error).__name__, error)\n"
+            "print(time.monotonic() - started < 7)",
+            hub,
+            cache,
+        )
+    assert run.stdout.startswith("ModelUnavailableError"), run.stderr
+    assert "gave up" in run.stdout
+    assert run.stdout.splitlines()[-1] == "True"
+
+
 class Ended(NamedTuple):
     returncode: int
     stdout: str

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from ...errors import ModelIntegrityError, ModelUnavailableError
 
-__all__ = ["from_url"]
+__all__ = ["PATIENCE_S", "SLOWEST", "from_url"]
 
 TIMEOUT_S = 20.0
 """Longest silence of a server, seconds."""

@@ -10,15 +10,18 @@ import errno
 import os
 import shutil
 import sys
+import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ...errors import ModelIntegrityError, ModelUnavailableError, UsageError
 from ..record import Source
-from .download import from_url
+from .download import PATIENCE_S, SLOWEST, from_url
 from .manifest import MANIFEST_NAME
 from .safety import read_bounded
 
@@ -146,13 +149,15 @@ def _from_hub(repo: str, path: str, revision: str, part: Path, limit: int) -> st
     if quiet:
         disable_progress_bars()
     try:
-        known = get_hf_file_metadata(hf_hub_url(repo, path, revision=revision or "main"))
+        address = hf_hub_url(repo, path, revision=revision or "main")
+        known = _within(PATIENCE_S, partial(get_hf_file_metadata, address), address)
         if known.size is not None and known.size > limit:
             raise ModelIntegrityError(
                 f"hf://{repo}/{path}: the Hub has {known.size} bytes, more than the {limit} expected"
             )
         commit = known.commit_hash or revision
-        got = hf_hub_download(repo, path, revision=commit, local_dir=staging)
+        download = partial(hf_hub_download, repo, path, revision=commit, local_dir=staging)
+        got = _within(PATIENCE_S + limit / SLOWEST, download, address)
     except ModelUnavailableError:
         raise
     except OSError as error:
@@ -168,6 +173,27 @@ def _from_hub(repo: str, path: str, revision: str, part: Path, limit: int) -> st
     Path(got).replace(part)
     shutil.rmtree(staging, ignore_errors=True)
     return commit
+
+
+def _within(seconds: float, call: Callable[[], Any], address: str) -> Any:
+    """What a call gives, if it does in time: the Hub's client bounds a silence, but not a drop at a time."""
+    answers: list[Any] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise ModelUnavailableError(f"{address}: not done in {seconds:.0f} s; gave up: try later")
+    return answers[0]
 
 
 def _hub_advice(repo: str, path: str, revision: str, error: Exception) -> str:
