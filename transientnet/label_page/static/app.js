@@ -4,7 +4,7 @@ import { draw } from "./stamps.js";
 import { Grid } from "./grid.js";
 
 const $ = (id) => document.getElementById(id);
-const STRETCHES = ["zscale", "asinh", "linear"];
+const STRETCHES = ["asinh", "zscale", "linear"];
 const CHANNELS = ["science", "reference", "difference"];
 const ZOOMS = [1, 2, 4, 8];
 const BLINK_MS = 500;
@@ -17,7 +17,7 @@ const QUANTITIES = {
 const run = {
   labeller: "", classes: [], keys: [], ids: [], order: [], answers: {}, next: [], progress: null, training: null,
 };
-const view = { row: null, shown: null, past: [], stretch: "zscale", zoom: 0, blink: 0, phase: 0, grid: false };
+const view = { row: null, shown: null, past: [], stretch: "asinh", zoom: 0, blink: 0, phase: 0, grid: false };
 let outbox = null;
 
 // --- one thing after the other --------------------------------------------------------------------------
@@ -95,7 +95,7 @@ function buildStage() {
 
 function paint() {
   if (!view.shown) return;
-  const options = { stretch: view.stretch, zoom: ZOOMS[view.zoom], marks: true };
+  const options = { stretch: view.stretch, zoom: ZOOMS[view.zoom], marks: true, pixelScale: view.shown.pixel_scale };
   CHANNELS.forEach((channel, k) => {
     const other = k === 0 && view.phase ? 1 : k;
     draw($(`stamp-${channel}`), view.shown.stamps[other], options);
