@@ -82,15 +82,16 @@ def write_folder(result: Completeness, folder: Path) -> list[Path]:
 
 def _page(result: Completeness) -> Report:
     first, *rest = summary(result)[:3]
-    report = Report(f"Completeness of {result.model}", f"{first}. {'; '.join(rest)}.")
+    report = Report(f"Completeness of {result.model}", f"{first}; {'; '.join(rest)}.")
     bins = [row for row in result.by_snr() if row[2].n]
     curves = [
         chart(
             "Recall against brightness.",
-            "signal-to-noise, logarithm to base 10",
+            "signal-to-noise",
             "recall",
-            [_series("injected sources", [(math.log10(a * b) / 2, r) for a, b, r in bins])],
-            x_range=(math.log10(bins[0][0]), math.log10(bins[-1][1])),
+            [_series("injected sources", [(math.sqrt(a * b), r) for a, b, r in bins])],
+            x_range=(bins[0][0], bins[-1][1]),
+            x_log=True,
         )
     ]
     if magnitudes := result.by_magnitude():
