@@ -131,8 +131,8 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten within a range; the powers alone where it spans more than three."""
+    """1, 2 and 5 times the powers of ten within a range; the powers alone where it spans many."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1,) if high / low > 1000 else (1, 2, 5)
+    factors = (1,) if high / low > 300 else (1, 2, 5)
     found = [factor * 10.0**power for power in powers for factor in factors]
     return [x for x in found if low * (1 - 1e-9) <= x <= high * (1 + 1e-9)]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..triplet import Triplet
 from .charts import Series, chart
-from .document import paragraph, picture_wall, table
+from .document import heat_table, paragraph, picture_wall, table, verdict
 from .stamps import data_uri, strip
 
 __all__ = ["Mistake", "evaluation_sections", "mistakes"]
@@ -20,6 +20,9 @@ Section = tuple[str, list[str]]
 
 PICTURES = 24
 """Mistakes shown per class."""
+
+_LOWEST_RATE = 0.001
+"""Left end of the false positive axis: a night's bogus are thousands, and the rates that matter are small."""
 
 _NAMES = {
     "auc": "Area under the ROC curve",
@@ -117,7 +120,7 @@ def evaluation_sections(
     list of (str, list of str)
         Headings and HTML, for `Report.add_sections`.
     """
-    sections: list[Section] = [("Figures", _figures(results))]
+    sections: list[Section] = [("Verdict", [verdict(_verdict(results))]), ("Figures", _figures(results))]
     for name in dict.fromkeys(name for result in results.values() for name in result["curves"]):
         having = {model: r["curves"][name] for model, r in results.items() if name in r["curves"]}
         sections.append((f"Finding {name}", _one_class(name, having, brightness)))
@@ -139,6 +142,23 @@ def evaluation_sections(
             parts += [f"<h3>{escape(kind)}</h3>", picture_wall(mine)]
         sections.append((heading, parts))
     return sections
+
+
+def _verdict(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What each model does, in a sentence that its figures make."""
+    sentences = []
+    for model, result in results.items():
+        accuracy = result["metrics"].get("balanced_accuracy") or result["metrics"]["accuracy"]
+        right = (
+            f"{100 * accuracy['value']:.1f} % ({100 * accuracy['low']:.1f} to {100 * accuracy['high']:.1f})"
+        )
+        sentences.append(f"{model} is right on {right} of each class on average ({result['n']} candidates).")
+        for name, curves in result["curves"].items():
+            tight = curves["thresholds"][0]
+            found = f"{100 * tight['recall']:.1f} % ({100 * tight['low']:.1f} to {100 * tight['high']:.1f})"
+            rate = f"{100 * tight['false_positive_rate']:g} %"
+            sentences.append(f"At {rate} false positives it finds {found} of the {name}.")
+    return sentences
 
 
 def _figures(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -188,7 +208,8 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
                 )
                 for m, c in having.items()
             ],
-            diagonal=True,
+            x_range=(_LOWEST_RATE, 1.0),
+            x_log=True,
             note=note,
         ),
         chart(
@@ -265,10 +286,9 @@ def _confusion(model: str, result: Mapping[str, Any]) -> str:
     classes = result["classes"]
     rows = []
     for name, counts in zip(classes, result["confusion"], strict=True):
-        total = sum(counts)
-        share = [f"{n:g} ({100 * n / total:.1f} %)" if total else "0" for n in counts]
-        rows.append([name, *share])
-    return table(
+        total = sum(counts) or 1
+        rows.append((name, [(f"{n:g} ({100 * n / total:.1f} %)", n / total) for n in counts]))
+    return heat_table(
         ["Labelled", *(f"judged {name}" for name in classes)],
         rows,
         f"{model}: candidates, and share of the row",
