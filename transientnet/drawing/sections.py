@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -239,6 +240,7 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
         rate = counts["thresholds"][-1]["false_positive_rate"]
         every = [row[k] for rows in bright.values() for row in rows for k in ("from", "to")]
         fewest = min(row["n"] for rows in bright.values() for row in rows)
+        logarithmic = brightness != "magnitude" and min(every) > 0
         charts.append(
             chart(
                 f"Recall against {brightness or 'brightness'}",
@@ -247,13 +249,14 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
                 [
                     _dots(
                         m,
-                        [row | {"middle": (row["from"] + row["to"]) / 2} for row in rows],
+                        [row | {"middle": _middle(row["from"], row["to"], logarithmic)} for row in rows],
                         "middle",
                         "recall",
                     )
                     for m, rows in bright.items()
                 ],
                 x_range=(min(every), max(every)),
+                x_log=logarithmic,
                 note=f"Bins of {fewest} or more candidates.",
             )
         )
@@ -275,6 +278,10 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
             f"Thresholds on the probability of {name}, as these candidates put them",
         ),
     ]
+
+
+def _middle(low: float, high: float, logarithmic: bool) -> float:
+    return math.sqrt(low * high) if logarithmic else (low + high) / 2
 
 
 def _dots(name: str, rows: Sequence[Mapping[str, float]], x: str, y: str) -> Series:
