@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from transientnet.drawing.stamps import encode_png, strip
+from transientnet.drawing.stamps import GAP, encode_png, strip
 from transientnet.evaluation import calibration
 from transientnet.evaluation.metrics import evaluate, roc_auc
 from transientnet.evaluation.statistics import wilson
@@ -318,7 +318,7 @@ def _worst(path: Path, classifier: Classifier, columns: int = 3, count: int = 12
     given = classifier.predict(triplets).probabilities
     right = given[np.arange(len(rows)), [classifier.classes.index(truth[row]) for row in rows]]
     worst = np.argsort(np.where(np.isfinite(right), right, np.inf))[:count]
-    strips = [np.pad(strip(triplets[row]), 4, constant_values=255) for row in worst]
+    strips = [np.pad(strip(triplets[row]), 4, constant_values=GAP) for row in worst]
     lines = [np.concatenate(strips[k : k + columns], axis=1) for k in range(0, count, columns)]
     path.write_bytes(encode_png(np.concatenate(lines)))
     return path

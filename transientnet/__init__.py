@@ -19,6 +19,7 @@ _LAZY = {
     "Triplet": "triplet",
     "adapt": "transfer.adapt",
     "classify": "scoring.classify",
+    "completeness": "evaluation.completeness",
     "list_models": "models.registry.resolve",
     "load_model": "models.classifier",
     "open_triplets": "readers.open",
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "adapt",
     "classify",
+    "completeness",
     "list_models",
     "load_model",
     "open_triplets",
@@ -44,6 +46,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .errors import TransientnetError
+    from .evaluation.completeness import completeness
     from .models.classifier import Classifier, load_model
     from .models.record import ModelRecord
     from .models.registry.resolve import list_models

@@ -115,11 +115,11 @@ class Triplet:
         """The stamps in the order of `CHANNELS`."""
         return (self.science, self.reference, self.difference)
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """The three stamps with zscale, origin at the lower left, as a matplotlib figure."""
+    def plot(self, path: str | os.PathLike[str] | None = None, *, stretch: str = "asinh") -> Any:
+        """The three stamps, origin at the lower left, as a matplotlib figure; see `drawing.figures`."""
         from .drawing.figures import plot_triplet
 
-        return plot_triplet(self, path)
+        return plot_triplet(self, path, stretch=stretch)
 
     def _repr_html_(self) -> str:
         from html import escape

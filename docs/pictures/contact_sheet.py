@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from transientnet import Predictions, QualityFlag, Triplet, load_model, open_triplets
-from transientnet.drawing.stamps import strip
+from transientnet.drawing.stamps import PALETTE, strip
 
 DOCS = Path(__file__).resolve().parent.parent
 COLUMNS = 3
@@ -35,7 +35,7 @@ def draw(name: str, triplets: Sequence[Triplet], titles: Sequence[str]) -> None:
     for axis in axes.flat:
         axis.axis("off")
     for axis, triplet, title in zip(axes.flat, triplets, titles, strict=False):
-        axis.imshow(strip(triplet), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.imshow(PALETTE[strip(triplet)], interpolation="nearest")
         axis.set_title(title, fontsize=min(9, 500 / len(title)), loc="left", pad=3)
     figure.subplots_adjust(0.01, 0.005, 0.99, 1 - 0.21 / rows, 0.04, 0.22)
     figure.savefig(DOCS / "pictures" / name, dpi=110, metadata={"Software": None})

@@ -17,7 +17,7 @@ from transientnet.cli import app
 from transientnet.drawing.charts import Series, chart
 from transientnet.drawing.document import Report, table
 from transientnet.drawing.gallery import GalleryWriter
-from transientnet.drawing.stamps import encode_png, stretch, strip
+from transientnet.drawing.stamps import MISSING, PALETTE, STRETCHES, encode_png, levels, strip
 from transientnet.errors import LabelError, ReadError, UsageError
 from transientnet.evaluation.evaluate import measure
 
@@ -69,17 +69,43 @@ def test_png_is_what_other_programs_read() -> None:
     image_module = pytest.importorskip("PIL.Image")
     import io
 
-    assert (np.asarray(image_module.open(io.BytesIO(data))) == image).all()
+    seen = np.asarray(image_module.open(io.BytesIO(data)).convert("RGB"))
+    assert (seen == PALETTE[image]).all()
 
 
 def test_thumbnails_of_ugly_stamps() -> None:
-    assert stretch(np.full((5, 5), np.nan)).min() == 235
-    assert np.ptp(stretch(np.full((5, 5), 3))) == 0
+    assert (levels(np.full((5, 5), np.nan)) == MISSING).all()
+    assert np.ptp(levels(np.full((5, 5), 3))) == 0
     for triplet in (Triplet.unreadable("x", "f", "e"), Triplet(np.eye(9), None, np.ones((4, 30)))):
         assert strip(triplet).shape == (63, 193)
     up = np.zeros((63, 63))
-    up[60:, :] = 1.0  # high row numbers are up in the sky's convention
+    up[60:, ::2] = 1.0  # high row numbers are up in the sky's convention
     assert strip(Triplet(up))[0, 0] > strip(Triplet(up))[-1, 0]
+
+
+@pytest.mark.parametrize("stretch", STRETCHES)
+def test_missing_pixels_have_their_own_colour_and_change_no_grey(stretch: str) -> None:
+    stamp = np.random.default_rng(0).normal(100, 5, (31, 31)).astype(np.float32)
+    plain = levels(stamp, stretch)
+    for hole in (np.nan, np.inf, -3.4e38, -999.0):
+        damaged = stamp.copy()
+        damaged[:6, :8] = hole
+        shown = levels(damaged, stretch)
+        assert (shown[:6, :8] == MISSING).all()
+        assert (shown[6:] != MISSING).all()
+        assert len(np.unique(shown[6:])) > 20  # still a picture of the sky, not black and white
+        assert np.abs(shown[6:].astype(int) - plain[6:]).mean() < 6
+
+
+def test_ticks_stand_beside_the_target_and_never_on_it() -> None:
+    from transientnet.drawing.stamps import TICK
+
+    picture = strip(Triplet(np.random.default_rng(0).normal(size=(63, 63))))[:, :63]
+    rows, columns = np.nonzero(picture == TICK)
+    assert len(rows)
+    assert (np.hypot(rows - 31, columns - 31) > 5).all()
+    assert (rows <= 31).all()  # above, since the first line of the picture is the top
+    assert (columns >= 31).all()
 
 
 def test_report_escapes_what_it_is_told() -> None:

@@ -25,6 +25,12 @@ TOKEN = "secret"
 ROW = {"files": {"path": "s.npz"}, "id": "7", "group": "", "pixel_scale": None, "fwhm": None}
 
 
+def body(**answer: Any) -> dict[str, Any]:
+    """A request that carries one answer."""
+    answers = [{"number": 1, "kind": "label", "label": "real", "note": "", **answer}]
+    return {"labeller": "ana", "visit": "v", "answers": answers}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     save(tmp_path)
@@ -222,20 +228,38 @@ def test_the_page_allows_nothing_but_itself(client: Any) -> None:
 
 @pytest.mark.parametrize("value", [-1, 30, "x", "../s.npz", None])
 def test_a_candidate_is_a_number(client: Any, value: Any) -> None:
-    body = {"labeller": "ana", "row": value, "kind": "label", "label": "real"}
-    assert client("POST", f"/{TOKEN}/api/answer", json=body).status_code == 400
+    assert client("POST", f"/{TOKEN}/api/answers", json=body(row=value)).status_code == 400
     assert client("GET", f"/{TOKEN}/api/stamps?rows={value}").status_code == 400
 
 
 def test_answering_over_http_saves_first(client: Any, session: Session) -> None:
     row = session.upcoming("ana")[0]
-    body = {"labeller": "ana", "row": row, "kind": "label", "label": "real", "note": "fine"}
-    state = client("POST", f"/{TOKEN}/api/answer", json=body).json()
+    state = client("POST", f"/{TOKEN}/api/answers", json=body(row=row, note="fine")).json()
     assert row not in state["next"]
     assert state["progress"]["counts"] == {"bogus": 0, "real": 1}
     assert b'"fine"' in session.journal.path.read_bytes()
-    assert client("POST", f"/{TOKEN}/api/answer", content="x").status_code == 400
-    assert client("POST", f"/{TOKEN}/api/answer", json={"labeller": "a" * 20_000}).status_code == 400
+    assert client("POST", f"/{TOKEN}/api/answers", content="x").status_code == 400
+    assert client("POST", f"/{TOKEN}/api/answers", json={"labeller": "a" * 300_000}).status_code == 400
+
+
+def test_an_answer_sent_again_after_a_broken_connection_counts_once(client: Any, session: Session) -> None:
+    first, second = session.order[:2]
+    client("POST", f"/{TOKEN}/api/answers", json=body(row=first))
+    again = body(row=first)
+    again["answers"].append({**again["answers"][0], "number": 2, "row": second})
+    state = client("POST", f"/{TOKEN}/api/answers", json=again).json()
+    assert state["progress"]["mine"] == 2
+    assert client("POST", f"/{TOKEN}/api/undo", json={"labeller": "ana"}).json()["row"] == second
+    assert client("POST", f"/{TOKEN}/api/undo", json={"labeller": "ana"}).json()["row"] == first
+    assert client("POST", f"/{TOKEN}/api/undo", json={"labeller": "ana"}).json()["row"] is None
+
+
+@pytest.mark.parametrize(
+    "answers", [None, "x", [], [3], [{}], [{"number": "1"}], [{"number": 1}] * 65], ids=lambda a: str(a)[:20]
+)
+def test_answers_that_make_no_sense_are_refused(client: Any, answers: Any) -> None:
+    sent = {"labeller": "ana", "visit": "v", "answers": answers}
+    assert client("POST", f"/{TOKEN}/api/answers", json=sent).status_code == 400
 
 
 def test_a_training_that_cannot_be_done_says_why(session: Session, tmp_path: Path) -> None:

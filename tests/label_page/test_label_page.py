@@ -36,8 +36,17 @@ def rows(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def begin(browser: Any, url: str, name: str = "ana", size: tuple[int, int] = DESKTOP) -> Any:
-    page = open_page(browser, size, url)
+def begin(
+    browser: Any, url: str, name: str = "ana", size: tuple[int, int] = DESKTOP, latency: float = 0
+) -> Any:
+    page = open_page(browser, size)
+    if latency:
+        # In the page, so that many requests can be on their way at a time.
+        page.add_init_script(
+            f"const ask = fetch; fetch = (...a) => new Promise(r => setTimeout(r, {500 * latency}))"
+            f".then(() => ask(...a)).then(f => new Promise(r => setTimeout(() => r(f), {500 * latency})));"
+        )
+    page.goto(url)
     page.wait_for_selector("#who[open]")
     page.keyboard.type(name)
     page.keyboard.press("Enter")
@@ -52,6 +61,11 @@ def press(page: Any, key: str) -> None:
     page.wait_for_function(
         "id => document.querySelector('#facts dd').textContent !== id", arg=shown, polling=20
     )
+
+
+def saved(page: Any) -> None:
+    """Wait until every answer is on the server's disk."""
+    page.wait_for_function("() => document.querySelector('#saving').textContent === 'saved'")
 
 
 def says(page: Any, model: str) -> None:
@@ -80,6 +94,7 @@ def test_twenty_by_keyboard_a_kill_and_on(browser: Any, folder: Path) -> None:
         assert page.text_content("#model-says") == ""
         for done in range(20):
             press(page, "rb"[done % 2])
+        saved(page)
         process.send_signal(signal.SIGKILL)
         process.wait()
         page.keyboard.press("r")
@@ -117,6 +132,41 @@ def test_twenty_by_keyboard_a_kill_and_on(browser: Any, folder: Path) -> None:
     assert "torchvision" not in done.stderr
 
 
+def test_fast_keys_answer_one_painted_stamp_each_and_none_is_lost(browser: Any, folder: Path) -> None:
+    """Ten keys a second against a server half a second away."""
+    with label_server(folder) as (process, url):
+        page = begin(browser, url, latency=0.5)
+        page.evaluate(
+            """() => {
+                window.asked = [];
+                const note = () => {
+                    const id = document.querySelector('#facts dd').textContent;
+                    if (asked.at(-1) !== id) asked.push(id);
+                };
+                new MutationObserver(note).observe(document.querySelector('#facts'), {childList: true});
+                note();
+            }"""
+        )
+        keys = "rbrrbrbbrbrrbrb"
+        page.evaluate(
+            """keys => new Promise(resolve => {
+                [...keys].forEach((key, k) => setTimeout(() => {
+                    document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+                    if (k === keys.length - 1) resolve();
+                }, 100 * k));
+            })""",
+            keys,
+        )
+        page.wait_for_function("() => document.querySelector('#count').textContent.startsWith('15 ')")
+        saved(page)
+        shown = page.evaluate("asked")
+        page.close()
+        end(process)
+    found = {row["id"]: row["label"] for row in rows(folder / "my.csv")}
+    assert len(found) == len(keys)
+    assert [found[name] for name in shown[: len(keys)]] == [{"r": "real", "b": "bogus"}[key] for key in keys]
+
+
 def test_train_now_puts_the_queue_in_the_new_model_s_order(browser: Any, folder: Path) -> None:
     pytest.importorskip("torch")
     with label_server(folder, "--train-options", " ".join(QUICK)) as (_, url):
@@ -149,7 +199,7 @@ def test_looking_at_a_candidate_by_keyboard(browser: Any, folder: Path) -> None:
         page = begin(browser, url)
         picture = "document.querySelector('#stamp-science').toDataURL()"
         seen = [page.evaluate(picture)]
-        for stretch in ("asinh", "linear", "zscale"):
+        for stretch in ("zscale", "linear", "asinh"):
             page.keyboard.press("c")
             assert page.input_value("#stretch") == stretch
             seen.append(page.evaluate(picture))

@@ -15,7 +15,7 @@ import typer
 
 from .. import __version__
 from ..errors import TransientnetError
-from . import adapt, cut, doctor, evaluate, inspect, label, models, monitor, score, stream
+from . import adapt, completeness, cut, doctor, evaluate, inspect, label, models, monitor, score, stream
 
 __all__ = ["app", "main"]
 
@@ -48,6 +48,7 @@ app.command("score")(score.score)
 app.command("stream")(stream.stream)
 app.command("adapt")(adapt.adapt)
 app.command("evaluate")(evaluate.evaluate)
+app.command("completeness")(completeness.completeness)
 app.command("monitor")(monitor.monitor)
 app.command("inspect")(inspect.inspect)
 app.command("cut")(cut.cut)

@@ -37,14 +37,25 @@ def chart(
     x_range: tuple[float, float] = (0.0, 1.0),
     y_range: tuple[float, float] = (0.0, 1.0),
     diagonal: bool = False,
+    x_log: bool = False,
     note: str = "",
 ) -> str:
-    """A figure with its legend below; NaN points are left out."""
+    """A figure with its legend below; NaN points are left out.
+
+    With `x_log` the x axis is logarithmic, `x_range` positive; points below it stand at its left end.
+    """
     x0, x1 = x_range if x_range[1] > x_range[0] else (x_range[0] - 0.5, x_range[0] + 0.5)
     y0, y1 = y_range
+    x_ticks = _decades(x0, x1) if x_log else _ticks(x0, x1)
+    lowest = x0
+
+    def scaled(x: float) -> float:
+        return math.log10(max(x, lowest)) if x_log else x
+
+    x0, x1 = scaled(x0), scaled(x1)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = _LEFT + (x - x0) / (x1 - x0) * (_WIDTH - _LEFT - _RIGHT)
+        across = _LEFT + (scaled(x) - x0) / (x1 - x0) * (_WIDTH - _LEFT - _RIGHT)
         down = _HEIGHT - _BOTTOM - (y - y0) / (y1 - y0) * (_HEIGHT - _TOP - _BOTTOM)
         return round(across, 1), round(down, 1)
 
@@ -52,20 +63,22 @@ def chart(
         return " ".join(f"{across},{down}" for across, down in points)
 
     parts = []
-    for x in _ticks(x0, x1):
+    for x in x_ticks:
         across, floor = at(x, y0)
         parts += [
             f'<line x1="{across}" y1="{_TOP}" x2="{across}" y2="{floor}" class="grid"/>',
             f'<text x="{across}" y="{floor + 18}" text-anchor="middle">{x:.4g}</text>',
         ]
     for y in _ticks(y0, y1):
-        left, down = at(x0, y)
+        left, down = at(lowest, y)
         parts += [
             f'<line x1="{left}" y1="{down}" x2="{_WIDTH - _RIGHT}" y2="{down}" class="grid"/>',
             f'<text x="{left - 7}" y="{down + 5}" text-anchor="end">{y:.4g}</text>',
         ]
     if diagonal:
-        parts.append(f'<polyline points="{path([at(x0, y0), at(x1, y1)])}" class="diagonal"/>')
+        parts.append(
+            f'<polyline points="{path([at(x_range[0], y0), at(x_range[1], y1)])}" class="diagonal"/>'
+        )
     for k, line in enumerate(series):
         colour, dash = COLOURS[k % len(COLOURS)], _DASHES[k % len(_DASHES)]
         rows = [i for i, (x, y) in enumerate(zip(line.x, line.y, strict=True)) if x == x and y == y]
@@ -115,3 +128,11 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor * 6 >= high - low)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [k * step for k in range(first, last + 1)]
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten within a range; the powers alone where it spans many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1,) if high / low > 300 else (1, 2, 5)
+    found = [factor * 10.0**power for power in powers for factor in factors]
+    return [x for x in found if low * (1 - 1e-9) <= x <= high * (1 + 1e-9)]

@@ -5,36 +5,49 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 
-__all__ = ["Report", "picture_wall", "table"]
+from ..files.atomic import write_atomically
+
+__all__ = ["Report", "heat_table", "paragraph", "picture_wall", "table", "verdict"]
 
 STYLE = """
-:root { color-scheme: light; }
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #3d444d; --page: #fff; --line: #d0d7de;
+  --head: #f0f3f6; --grid: #e2e6ea; --link: #0b4f8a; --heat: 0, 114, 178; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --soft: #b6c0cb; --page: #12161c; --line: #3a424d; --head: #1c222b;
+    --grid: #2a313b; --link: #8cc4ff; --heat: 86, 180, 233; }
+  .chart [stroke="#0072b2"] { stroke: #56b4e9; } .chart [fill="#0072b2"] { fill: #56b4e9; }
+  .chart [stroke="#d55e00"] { stroke: #ff9a4d; } .chart [fill="#d55e00"] { fill: #ff9a4d; }
+  .chart [stroke="#00795a"] { stroke: #3fc79a; } .chart [fill="#00795a"] { fill: #3fc79a; }
+  .chart [stroke="#a1457c"] { stroke: #e39ac4; } .chart [fill="#a1457c"] { fill: #e39ac4; }
+  .chart [stroke="#8a6100"] { stroke: #f0c03c; } .chart [fill="#8a6100"] { fill: #f0c03c; }
+  .chart [stroke="#444444"] { stroke: #c2c9d1; } .chart [fill="#444444"] { fill: #c2c9d1; }
+}
 * { box-sizing: border-box; }
-body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; }
+body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); }
 header, main, footer { max-width: 68rem; margin: 0 auto; padding: 1rem; }
 h1, h2, h3, li { overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; }
-h2 { font-size: 1.25rem; margin: 2rem 0 .6rem; border-bottom: 2px solid #d0d7de; padding-bottom: .2rem; }
+h2 { font-size: 1.25rem; margin: 2rem 0 .6rem; border-bottom: 2px solid var(--line); padding-bottom: .2rem; }
 h3 { font-size: 1.05rem; margin: 1.4rem 0 .4rem; }
-a { color: #0b4f8a; }
+a { color: var(--link); }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; padding: 0; margin: 0; list-style: none; }
 .table { overflow-x: auto; margin: .6rem 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: #3d444d; padding-bottom: .3rem; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #d0d7de; text-align: right; white-space: nowrap; }
+caption { text-align: left; color: var(--soft); padding-bottom: .3rem; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-thead th { background: #f0f3f6; white-space: normal; vertical-align: bottom; }
-.small { color: #3d444d; font-size: .9rem; }
+thead th { background: var(--head); white-space: normal; vertical-align: bottom; }
+.small { color: var(--soft); font-size: .9rem; }
+.verdict { font-size: 1.15rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
   gap: 1.5rem 1rem; }
 figure { margin: 0; }
 .chart { max-width: 32rem; }
 .chart svg[role=img] { width: 100%; height: auto; display: block; }
-.chart text { font: 14px system-ui, sans-serif; fill: #1b1f24; }
+.chart text { font: 14px system-ui, sans-serif; fill: var(--ink); }
 .chart .axis { font-size: 15px; }
-.grid { stroke: #e2e6ea; } .diagonal { stroke: #57606a; stroke-dasharray: 4 4; fill: none; }
+.grid { stroke: var(--grid); } .diagonal { stroke: var(--soft); stroke-dasharray: 4 4; fill: none; }
 .legend { list-style: none; padding: 0; margin: .2rem 0 0; display: flex; flex-wrap: wrap;
   gap: .1rem 1rem; }
 .wall { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13.5rem), 1fr));
@@ -92,13 +105,7 @@ class Report:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the page; it appears whole or not at all."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            temporary.write_text(self.html(), encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, self.html())
 
 
 def paragraph(text: str, small: bool = False) -> str:
@@ -107,13 +114,39 @@ def paragraph(text: str, small: bool = False) -> str:
     return f"<p{kind}>{escape(text)}</p>"
 
 
+def verdict(sentences: Iterable[str]) -> str:
+    """The outcome in words, above everything else; each sentence comes from the figures below it."""
+    return f'<p class="verdict">{escape(" ".join(sentences))}</p>'
+
+
+def heat_table(
+    header: Sequence[str], rows: Iterable[tuple[str, Sequence[tuple[str, float]]]], caption: str
+) -> str:
+    """A table whose cells (text, share from 0 to 1) are shaded by their share."""
+    shaded = [[name, *(_Shaded(text, share) for text, share in cells)] for name, cells in rows]
+    return table(header, shaded, caption)
+
+
+class _Shaded:
+    def __init__(self, text: str, share: float) -> None:
+        self.text, self.share = text, share
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def style(self) -> str:
+        # At most half opaque, so that the text keeps its contrast in both colour schemes.
+        return f' style="background:rgba(var(--heat),{0.5 * self.share:.2f})"'
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str) -> str:
     """A table of plain cells; the first cell of each row names it."""
     head = "".join(f'<th scope="col">{escape(str(cell))}</th>' for cell in header)
     body = "".join(
         "<tr>"
         + f'<th scope="row">{escape(str(row[0]))}</th>'
-        + "".join(f"<td>{escape(str(cell))}</td>" for cell in row[1:])
+        + "".join(f"<td{getattr(cell, 'style', '')}>{escape(str(cell))}</td>" for cell in row[1:])
         + "</tr>"
         for row in rows
     )

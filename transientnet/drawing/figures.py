@@ -1,4 +1,4 @@
-"""Pictures in the astronomer's conventions: origin at the lower left, zscale, grey."""
+"""Matplotlib figures of stamps, explanations and probabilities."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ import numpy.typing as npt
 
 from ..errors import MissingDependencyError
 from ..triplet import CHANNELS, Triplet
+from .stamps import PALETTE, levels
 
 if TYPE_CHECKING:
     from ..models.explain import Explanation
     from ..results.predictions import Predictions
 
-__all__ = ["plot_explanation", "plot_predictions", "plot_triplet"]
+__all__ = ["CLASS_COLOURS", "plot_explanation", "plot_predictions", "plot_triplet"]
+
+CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Wong (2011, Nature Methods 8, 441): told apart by readers with any colour vision."""
+_LINES = ("-", "--", "-.", ":")
+_TICK_COLOUR = "#f0e442"
 
 
 def _figure(width: float, height: float) -> Any:
@@ -24,7 +30,7 @@ def _figure(width: float, height: float) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError.for_extra("adapt", "Plotting") from error
+        raise MissingDependencyError.for_extra("plot", "Plotting") from error
 
     class Picture(Figure):  # type: ignore[misc, unused-ignore]
         """A figure that a notebook shows, without pyplot: no global state, no window, safe in threads."""
@@ -39,18 +45,35 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _show(axes: Any, stamp: npt.NDArray[Any] | None, title: str) -> None:
-    from astropy.visualization import ZScaleInterval
-
+def _show(axes: Any, image: npt.NDArray[np.uint8] | None, title: str) -> None:
+    """One panel of RGB pixels, origin at the lower left."""
     axes.set_title(title)
     axes.set_xticks([])
     axes.set_yticks([])
-    if stamp is None or stamp.ndim != 2 or not np.isfinite(np.ma.filled(stamp.astype(float), np.nan)).any():
-        axes.text(0.5, 0.5, "absent" if stamp is None else "blank", ha="center", transform=axes.transAxes)
+    if image is None or not image.size:
+        axes.text(0.5, 0.5, "absent" if image is None else "blank", ha="center", transform=axes.transAxes)
         return
-    image = np.ma.masked_invalid(stamp)
-    low, high = ZScaleInterval().get_limits(image.compressed())
-    axes.imshow(image, origin="lower", cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    axes.imshow(image, origin="lower", interpolation="nearest")
+
+
+def _mark(axes: Any, shape: tuple[int, ...], pixel_scale: float | None) -> None:
+    """Ticks beside the target, and a bar of a round number of arcseconds."""
+    height, width = shape[:2]
+    y, x, reach = (height - 1) / 2, (width - 1) / 2, min(height, width)
+    line = {"color": _TICK_COLOUR, "linewidth": 1.6}
+    axes.plot([x + 0.1 * reach, x + 0.18 * reach], [y, y], **line)
+    axes.plot([x, x], [y + 0.1 * reach, y + 0.18 * reach], **line)
+    if pixel_scale:
+        length = _round_number(0.3 * width * pixel_scale)
+        start, low = 0.05 * width, 0.06 * height
+        axes.plot([start, start + length / pixel_scale], [low, low], **line)
+        axes.text(start, low + 0.03 * height, f"{length:g}″", color=_TICK_COLOUR, fontsize=9)
+
+
+def _round_number(value: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is not above `value`."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(max(step for step in (1, 2, 5) if step * power <= value) * power)
 
 
 def _finish(figure: Any, path: str | os.PathLike[str] | None) -> Any:
@@ -59,11 +82,35 @@ def _finish(figure: Any, path: str | os.PathLike[str] | None) -> Any:
     return figure
 
 
-def plot_triplet(triplet: Triplet, path: str | os.PathLike[str] | None = None) -> Any:
-    """Science, reference and difference side by side, each with its own zscale."""
+def plot_triplet(
+    triplet: Triplet, path: str | os.PathLike[str] | None = None, *, stretch: str = "asinh"
+) -> Any:
+    """Science, reference and difference side by side.
+
+    Parameters
+    ----------
+    triplet : Triplet
+    path : path, optional
+        Also write the figure there.
+    stretch : {"asinh", "zscale", "linear"}
+        See `stamps.levels`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With ticks beside the target, a scale bar where the pixel scale is known, and missing pixels in blue.
+
+    Raises
+    ------
+    MissingDependencyError
+        Without the ``plot`` extra.
+    """
     figure = _figure(7.5, 2.9)
     for axes, stamp, name in zip(figure.subplots(1, 3), triplet.stamps, CHANNELS, strict=True):
-        _show(axes, stamp, name)
+        image = None if stamp is None else PALETTE[levels(stamp, stretch)]
+        _show(axes, image, name)
+        if image is not None and image.size:
+            _mark(axes, image.shape, triplet.pixel_scale)
     figure.suptitle(triplet.id)
     return _finish(figure, path)
 
@@ -73,7 +120,7 @@ def plot_explanation(explanation: Explanation, path: str | os.PathLike[str] | No
     figure = _figure(10.2, 3.1)
     panels = figure.subplots(1, 4)
     for axes, stamp, name in zip(panels[:3], explanation.tensor, CHANNELS, strict=True):
-        _show(axes, stamp, name)
+        _show(axes, PALETTE[levels(stamp, "linear")], name)
     importance = explanation.importance
     limit = max(float(np.abs(importance).max()), 1e-3)
     shown = panels[3].imshow(
@@ -95,9 +142,12 @@ def plot_predictions(predictions: Predictions, path: str | os.PathLike[str] | No
     usable = np.isfinite(predictions.probabilities).all(axis=1)
     # Of two classes one tells all.
     shown = predictions.classes[1:] if len(predictions.classes) == 2 else predictions.classes
-    for name in shown:
+    for k, name in enumerate(shown):
         values = predictions.probabilities[usable, predictions.classes.index(name)]
-        axes.hist(values, bins=np.linspace(0, 1, 41).tolist(), histtype="step", linewidth=1.8, label=name)
+        style = {"color": CLASS_COLOURS[k % len(CLASS_COLOURS)], "linestyle": _LINES[k % len(_LINES)]}
+        axes.hist(
+            values, bins=np.linspace(0, 1, 41).tolist(), histtype="step", linewidth=1.8, label=name, **style
+        )
     axes.set(xlabel="probability", ylabel="candidates", yscale="log" if usable.sum() > 100 else "linear")
     axes.set_title(f"{predictions.model}: {usable.sum()} scored, {(~usable).sum()} not")
     axes.legend()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from ..triplet import Triplet
 from .charts import Series, chart
-from .document import paragraph, picture_wall, table
+from .document import heat_table, paragraph, picture_wall, table, verdict
 from .nights import night_table
 from .stamps import data_uri, strip
 
@@ -21,6 +22,9 @@ Section = tuple[str, list[str]]
 
 PICTURES = 24
 """Mistakes shown per class."""
+
+_LOWEST_RATE = 0.001
+"""Left end of the false positive axis: a night's bogus are thousands, and the rates that matter are small."""
 
 _NAMES = {
     "auc": "Area under the ROC curve",
@@ -125,7 +129,7 @@ def evaluation_sections(
     list of (str, list of str)
         Headings and HTML, for `Report.add_sections`.
     """
-    sections: list[Section] = [("Figures", _figures(results))]
+    sections: list[Section] = [("Verdict", [verdict(_verdict(results))]), ("Figures", _figures(results))]
     for name in dict.fromkeys(name for result in results.values() for name in result["curves"]):
         having = {model: r["curves"][name] for model, r in results.items() if name in r["curves"]}
         sections.append((f"Finding {name}", _one_class(name, having, brightness)))
@@ -147,6 +151,23 @@ def evaluation_sections(
             parts += [f"<h3>{escape(kind)}</h3>", picture_wall(mine)]
         sections.append((heading, parts))
     return sections
+
+
+def _verdict(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What each model does, in a sentence that its figures make."""
+    sentences = []
+    for model, result in results.items():
+        accuracy = result["metrics"].get("balanced_accuracy") or result["metrics"]["accuracy"]
+        right = (
+            f"{100 * accuracy['value']:.1f} % ({100 * accuracy['low']:.1f} to {100 * accuracy['high']:.1f})"
+        )
+        sentences.append(f"{model} is right on {right} of each class on average ({result['n']} candidates).")
+        for name, curves in result["curves"].items():
+            tight = curves["thresholds"][0]
+            found = f"{100 * tight['recall']:.1f} % ({100 * tight['low']:.1f} to {100 * tight['high']:.1f})"
+            rate = f"{100 * tight['false_positive_rate']:g} %"
+            sentences.append(f"At {rate} false positives it finds {found} of the {name}.")
+    return sentences
 
 
 def _figures(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -193,7 +214,8 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
                 )
                 for m, c in having.items()
             ],
-            diagonal=True,
+            x_range=(_LOWEST_RATE, 1.0),
+            x_log=True,
             note=note,
         ),
         chart(
@@ -223,6 +245,7 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
         rate = counts["thresholds"][-1]["false_positive_rate"]
         every = [row[k] for rows in bright.values() for row in rows for k in ("from", "to")]
         fewest = min(row["n"] for rows in bright.values() for row in rows)
+        logarithmic = brightness != "magnitude" and min(every) > 0
         charts.append(
             chart(
                 f"Recall against {brightness or 'brightness'}",
@@ -231,13 +254,14 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
                 [
                     _dots(
                         m,
-                        [row | {"middle": (row["from"] + row["to"]) / 2} for row in rows],
+                        [row | {"middle": _middle(row["from"], row["to"], logarithmic)} for row in rows],
                         "middle",
                         "recall",
                     )
                     for m, rows in bright.items()
                 ],
                 x_range=(min(every), max(every)),
+                x_log=logarithmic,
                 note=f"Bins of {fewest} or more candidates.",
             )
         )
@@ -262,6 +286,10 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
     ]
 
 
+def _middle(low: float, high: float, logarithmic: bool) -> float:
+    return math.sqrt(low * high) if logarithmic else (low + high) / 2
+
+
 def _dots(name: str, rows: Sequence[Mapping[str, float]], x: str, y: str) -> Series:
     across, up, low, high = ([row[key] for row in rows] for key in (x, y, "low", "high"))
     return Series(name, across, up, low, high, points=True)
@@ -271,10 +299,9 @@ def _confusion(model: str, result: Mapping[str, Any]) -> str:
     classes = result["classes"]
     rows = []
     for name, counts in zip(classes, result["confusion"], strict=True):
-        total = sum(counts)
-        share = [f"{n:g} ({100 * n / total:.1f} %)" if total else "0" for n in counts]
-        rows.append([name, *share])
-    return table(
+        total = sum(counts) or 1
+        rows.append((name, [(f"{n:g} ({100 * n / total:.1f} %)", n / total) for n in counts]))
+    return heat_table(
         ["Labelled", *(f"judged {name}" for name in classes)],
         rows,
         f"{model}: candidates, and share of the row",

@@ -1,27 +1,123 @@
-"""Stamps as 8-bit grey PNG, in the standard library alone."""
+"""The one renderer of stamps: for pages as indexed PNG without any library, for figures as RGB.
+
+Conventions: first row at the bottom, grey, a stretch about the background, missing pixels (as `preprocess`
+sees them: NaN, sentinels, fill values, masked) in one dull blue that no grey level resembles and that
+colour-blind readers tell apart, ticks beside the target and never over it.
+"""
 
 from __future__ import annotations
 
 import base64
 import struct
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..prepare.missing import mark_missing
 from ..triplet import Triplet
 
-__all__ = ["data_uri", "encode_png", "stretch", "strip"]
+__all__ = [
+    "GAP",
+    "MISSING",
+    "PALETTE",
+    "STRETCHES",
+    "Levels",
+    "background",
+    "data_uri",
+    "encode_png",
+    "levels",
+    "observed",
+    "strip",
+]
+
+STRETCHES = ("asinh", "zscale", "linear")
+
+Levels = npt.NDArray[np.uint8]
+
+MISSING, FIELD, CROSS, TICK, GAP = range(5)
+"""Levels that are no grey: missing pixels, an empty field, the cross of an absent stamp, ticks, gaps."""
+_GREYS = 64
+"""Grey levels: noise compresses to half the size, and no eye sees the difference."""
+
+PALETTE: npt.NDArray[np.uint8] = np.array(
+    [(42, 74, 107), (235, 235, 235), (190, 190, 190), (240, 228, 66), (255, 255, 255)]
+    + [(level, level, level) for level in np.linspace(0, 255, _GREYS).round().astype(int).tolist()],
+    np.uint8,
+)
+"""RGB of the levels: those that are no grey, then black to white."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_ABSENT = 235
-_GAP = 2
+_GAP_WIDTH = 2
+# Where the ticks of a strip begin, and how long they are, in parts of the side.
+_TICK_FROM, _TICK_LENGTH = 0.11, 0.08
+# The sky is shown from so many times the noise below it; the brightest pixel reaches at least so many above.
+_BELOW, _ABOVE = -2.0, 5.0
 
 
-def encode_png(image: npt.NDArray[np.uint8]) -> bytes:
-    """An (H, W) array of grey levels as a PNG file; row 0 is at the top."""
+def observed(stamp: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """A stamp with NaN where `preprocess` takes a pixel for missing, shape (H, W); empty if it is not 2-D."""
+    image = np.ma.filled(np.ma.asarray(stamp).astype(np.float64), np.nan)
+    if image.ndim != 2 or image.size == 0:
+        return np.empty((0, 0))
+    clean = np.array([bool(np.isfinite(image).all())])
+    marked, _, _ = mark_missing(image[None], clean)
+    return np.asarray(marked[0], np.float64)
+
+
+def background(image: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Median and noise (scaled median absolute deviation, else standard deviation, else 1) of seen pixels."""
+    values = image[np.isfinite(image)]
+    if not values.size:
+        return 0.0, 1.0
+    middle = float(np.median(values))
+    noise = 1.4826 * float(np.median(np.abs(values - middle))) or float(values.std()) or 1.0
+    return middle, noise
+
+
+def levels(stamp: npt.NDArray[Any], stretch: str = "asinh") -> Levels:
+    """Indices into `PALETTE`, shape (H, W), first row first.
+
+    Parameters
+    ----------
+    stamp : ndarray, shape (H, W)
+    stretch : {"asinh", "zscale", "linear"}
+        ``asinh`` of the signal-to-noise from 2 below the sky to the brightest pixel (to 5 at least);
+        zscale as IRAF's; or linear from the lowest to the highest pixel.
+    """
+    image = observed(stamp)
+    shown = np.full(image.shape, MISSING, np.uint8)
+    seen = np.isfinite(image)
+    if not seen.any():
+        return shown
+    values = image[seen]
+    if stretch == "asinh":
+        middle, noise = background(image)
+        values = np.arcsinh((values - middle) / noise)
+        low, high = max(values.min(), np.arcsinh(_BELOW)), max(values.max(), np.arcsinh(_ABOVE))
+    elif stretch == "zscale" and values.size > 1 and np.ptp(values) > 0:
+        from astropy.visualization import ZScaleInterval
+
+        low, high = ZScaleInterval().get_limits(values)
+    else:
+        low, high = values.min(), values.max()
+    scaled = (values - low) / (high - low if high > low else 1.0)
+    shown[seen] = len(PALETTE) - _GREYS + np.rint((_GREYS - 1) * np.clip(scaled, 0, 1)).astype(np.uint8)
+    return shown
+
+
+def strip(triplet: Triplet, side: int = 63, stretch: str = "asinh") -> Levels:
+    """Science, reference and difference side by side as `levels`, each `side` pixels high, with ticks."""
+    parts: list[Levels] = []
+    for stamp in triplet.stamps:
+        shown = _absent(side) if stamp is None else _ticked(_fitted(levels(stamp, stretch), side))
+        parts += [shown[::-1], np.full((side, _GAP_WIDTH), GAP, np.uint8)]
+    return np.concatenate(parts[:-1], axis=1)
+
+
+def encode_png(image: Levels) -> bytes:
+    """An (H, W) array of `levels` as a PNG file with a palette; row 0 is at the top."""
     height, width = image.shape
     # One filter byte, 0 for none, leads every line.
     lines = np.zeros((height, width + 1), np.uint8)
@@ -30,54 +126,31 @@ def encode_png(image: npt.NDArray[np.uint8]) -> bytes:
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"".join(
         (
             _SIGNATURE,
-            chunk(b"IHDR", header),
+            chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+            chunk(b"PLTE", PALETTE.tobytes()),
             chunk(b"IDAT", zlib.compress(lines.tobytes(), 6)),
             chunk(b"IEND", b""),
         )
     )
 
 
-def data_uri(image: npt.NDArray[np.uint8]) -> str:
+def data_uri(image: Levels) -> str:
     """A PNG as an address that needs no file."""
     return "data:image/png;base64," + base64.b64encode(encode_png(image)).decode("ascii")
 
 
-def stretch(stamp: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Grey levels of a stamp between its 1st and 99.5th percentile; missing pixels are light grey."""
-    image = np.ma.filled(np.ma.asarray(stamp, dtype=np.float64), np.nan)
-    known = np.isfinite(image) & (np.abs(image) < 1e30)
-    grey = np.full(image.shape, _ABSENT, np.uint8)
-    if known.any():
-        low, high = np.percentile(image[known], [1, 99.5])
-        scaled = (image[known] - low) / (high - low if high > low else 1.0)
-        # 32 levels: noise compresses to half the size, and no eye sees the difference.
-        grey[known] = (31 * np.clip(scaled, 0, 1)).astype(np.uint8) * 8
-    return grey
-
-
-def strip(triplet: Triplet, side: int = 63) -> npt.NDArray[np.uint8]:
-    """Science, reference and difference side by side, origin at the lower left, `side` pixels high each."""
-    parts: list[npt.NDArray[np.uint8]] = []
-    for stamp in triplet.stamps:
-        usable = stamp is not None and stamp.ndim == 2 and stamp.size > 0
-        part = _nearest(stretch(stamp), side) if usable and stamp is not None else _empty(side)
-        parts += [part[::-1], np.full((side, _GAP), 255, np.uint8)]
-    return np.concatenate(parts[:-1], axis=1)
-
-
-def _nearest(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+def _fitted(image: Levels, side: int) -> Levels:
     """Bring the larger axis to `side` by picking pixels; centre a narrower one."""
+    out = np.full((side, side), FIELD, np.uint8)
+    if not image.size:
+        return out
     height, width = image.shape
-    longest = max(height, width)
-    out = np.full((side, side), _ABSENT, np.uint8)
-    rows, columns = (max(1, round(side * length / longest)) for length in (height, width))
-    picked = image[_picks(height, rows)][:, _picks(width, columns)]
+    rows, columns = (max(1, round(side * length / max(height, width))) for length in (height, width))
     top, left = (side - rows) // 2, (side - columns) // 2
-    out[top : top + rows, left : left + columns] = picked
+    out[top : top + rows, left : left + columns] = image[_picks(height, rows)][:, _picks(width, columns)]
     return out
 
 
@@ -85,9 +158,18 @@ def _picks(length: int, wanted: int) -> npt.NDArray[np.int64]:
     return ((np.arange(wanted) + 0.5) * length / wanted).astype(np.int64)
 
 
-def _empty(side: int) -> npt.NDArray[np.uint8]:
+def _ticked(image: Levels) -> Levels:
+    """A tick to the right of the target and one above it (row 0 is the lowest)."""
+    side = len(image)
+    middle, start, length = side // 2, round(side * _TICK_FROM), max(2, round(side * _TICK_LENGTH))
+    image[middle, middle + start : middle + start + length] = TICK
+    image[middle + start : middle + start + length, middle] = TICK
+    return image
+
+
+def _absent(side: int) -> Levels:
     """What stands for an absent stamp: a light field with its diagonals drawn."""
-    image = np.full((side, side), _ABSENT, np.uint8)
-    diagonal: Sequence[int] = range(side)
-    image[diagonal, diagonal] = image[diagonal, diagonal[::-1]] = 190
+    image = np.full((side, side), FIELD, np.uint8)
+    diagonal = np.arange(side)
+    image[diagonal, diagonal] = image[diagonal, diagonal[::-1]] = CROSS
     return image

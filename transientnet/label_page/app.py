@@ -37,12 +37,14 @@ STATIC = {
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
     "grid.js": "text/javascript; charset=utf-8",
+    "outbox.js": "text/javascript; charset=utf-8",
     "server.js": "text/javascript; charset=utf-8",
     "stamps.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-MAX_BODY = 16_384
+MAX_BODY = 262_144
+MAX_ANSWERS = 64
 MAX_STAMPS = 96
 
 _HEADERS = {
@@ -127,7 +129,7 @@ def make_app(session: Session, training: Training, token: str, title: str) -> St
         Route("/api/session", page.session),
         Route("/api/stamps", page.stamps),
         Route("/api/progress", page.progress),
-        Route("/api/answer", page.answer, methods=["POST"]),
+        Route("/api/answers", page.answers, methods=["POST"]),
         Route("/api/undo", page.undo, methods=["POST"]),
         Route("/api/opinion", page.opinion, methods=["POST"]),
         Route("/api/train", page.train, methods=["POST"]),
@@ -151,6 +153,8 @@ class _Page:
     def __init__(self, session: Session, training: Training, title: str) -> None:
         self._session, self._training, self._title = session, training, title
         self._changed = asyncio.Event()
+        #: labeller and visit of the page -> number of the last answer that is on disk
+        self._heard: dict[tuple[str, str], int] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def keep_table(self) -> None:
@@ -189,12 +193,25 @@ class _Page:
     async def progress(self, request: Request) -> Response:
         return JSONResponse(self._state(_labeller(request.query_params.get("labeller"))))
 
-    async def answer(self, request: Request) -> Response:
+    async def answers(self, request: Request) -> Response:
+        """Keep answers in their order; a request that is sent again after a broken connection counts once."""
         body = await _body(request)
-        labeller, row = _labeller(body.get("labeller")), self._row(body.get("row"))
-        kind, label, note = (str(body.get(name, "")) for name in ("kind", "label", "note"))
-        self._session.answer(labeller, row, kind or NONE, label, note)
-        self._changed.set()
+        labeller, visit, answers = (
+            _labeller(body.get("labeller")),
+            str(body.get("visit")),
+            body.get("answers"),
+        )
+        if not isinstance(answers, list) or not 0 < len(answers) <= MAX_ANSWERS:
+            raise UsageError(f"answers must be a list of 1 to {MAX_ANSWERS}")
+        for answer in answers:
+            if not isinstance(answer, dict) or not isinstance(answer.get("number"), int):
+                raise UsageError("an answer is an object with a number, a row, a kind, a label and a note")
+            if answer["number"] <= self._heard.get((labeller, visit), 0):
+                continue
+            kind, label, note = (str(answer.get(name, "")) for name in ("kind", "label", "note"))
+            self._session.answer(labeller, self._row(answer.get("row")), kind or NONE, label, note)
+            self._heard[labeller, visit] = answer["number"]
+            self._changed.set()
         return JSONResponse(self._state(labeller))
 
     async def undo(self, request: Request) -> Response:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..drawing.stamps import background, observed
 from ..errors import EmptyInputError
 from ..models.classifier import BATCH_SIZE, Classifier
 from ..prepare.preprocess import preprocess
@@ -265,11 +266,9 @@ def pack_stamps(triplet: Triplet) -> bytes:
         if image is None:
             header.append(None)
             continue
-        finite = np.isfinite(image) & (np.abs(image) < 1e30)
+        finite = np.isfinite(image)
         values = image[finite]
-        middle = float(np.median(values)) if values.size else 0.0
-        noise = 1.4826 * float(np.median(np.abs(values - middle))) if values.size else 0.0
-        noise = noise or (float(values.std()) if values.size else 0.0) or 1.0
+        middle, noise = background(image)
         stretched = np.arcsinh(np.where(finite, (image - middle) / noise, 0.0))
         scale = max(float(np.abs(stretched).max()), 1e-3) / _MAX_CODE
         codes = np.where(finite, np.rint(stretched / scale), BLANK_PIXEL).astype("<i2")
@@ -290,8 +289,8 @@ def pack_stamps(triplet: Triplet) -> bytes:
 
 
 def _cropped(stamp: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
-    image = np.ma.filled(np.ma.masked_array(stamp).astype(np.float64), np.nan)
-    if image.ndim != 2 or image.size == 0:
+    image = observed(stamp)
+    if not image.size:
         return None
     rows, columns = (slice(max(0, (n - FIELD) // 2), max(0, (n - FIELD) // 2) + FIELD) for n in image.shape)
     cropped: npt.NDArray[np.float64] = image[rows, columns]

@@ -17,7 +17,7 @@ from .queue import RANDOM, how_chosen, teaching_order
 
 __all__ = ["Session", "class_keys"]
 
-AHEAD = 12
+AHEAD = 40
 """Candidates that the page is told of in advance, so that it can fetch their stamps."""
 
 LEASE = 300.0

@@ -1,9 +1,10 @@
 import { Refused, candidate, get, post } from "./server.js";
+import { Outbox } from "./outbox.js";
 import { draw } from "./stamps.js";
 import { Grid } from "./grid.js";
 
 const $ = (id) => document.getElementById(id);
-const STRETCHES = ["zscale", "asinh", "linear"];
+const STRETCHES = ["asinh", "zscale", "linear"];
 const CHANNELS = ["science", "reference", "difference"];
 const ZOOMS = [1, 2, 4, 8];
 const BLINK_MS = 500;
@@ -16,8 +17,25 @@ const QUANTITIES = {
 const run = {
   labeller: "", classes: [], keys: [], ids: [], order: [], answers: {}, next: [], progress: null, training: null,
 };
-const view = { row: null, shown: null, past: [], stretch: "zscale", zoom: 0, blink: 0, phase: 0, grid: false };
-let busy = false;
+const view = { row: null, shown: null, past: [], stretch: "asinh", zoom: 0, blink: 0, phase: 0, grid: false };
+let outbox = null;
+
+// --- one thing after the other --------------------------------------------------------------------------
+
+let doing = Promise.resolve();
+
+/** Keys and clicks are done in their order, each on what is on the screen when its turn comes. */
+function queued(action) {
+  doing = doing.then(action).catch((error) => alarm(String(error)));
+  return doing;
+}
+
+/** Resolves when the browser has put on the screen what was drawn; a hidden tab never does. */
+const painted = () =>
+  new Promise((resolve) => {
+    requestAnimationFrame(() => requestAnimationFrame(resolve));
+    setTimeout(resolve, 60);
+  });
 
 // --- the server's word --------------------------------------------------------------------------------
 
@@ -77,7 +95,7 @@ function buildStage() {
 
 function paint() {
   if (!view.shown) return;
-  const options = { stretch: view.stretch, zoom: ZOOMS[view.zoom], marks: true };
+  const options = { stretch: view.stretch, zoom: ZOOMS[view.zoom], marks: true, pixelScale: view.shown.pixel_scale };
   CHANNELS.forEach((channel, k) => {
     const other = k === 0 && view.phase ? 1 : k;
     draw($(`stamp-${channel}`), view.shown.stamps[other], options);
@@ -99,12 +117,17 @@ async function open(row) {
   $("stage").hidden = $("answers").hidden = false;
   view.row = row;
   view.shown = found;
+  for (const next of run.next) candidate(next).catch(() => {});
   $("model-says").textContent = "";
   $("note").value = said(row)[2];
   showFacts(found);
   showAnswer();
   paint();
+  await painted();
 }
+
+/** The first of the next rows that was not answered here, whether the server has heard of it or not. */
+const following = () => run.next.find((row) => row !== view.row && !outbox.holds(row));
 
 function showFacts(found) {
   const facts = [["candidate", found.id]];
@@ -141,7 +164,7 @@ function buildAnswers() {
     const hint = document.createElement("kbd");
     hint.textContent = key;
     button.append(`${text} `, hint);
-    button.addEventListener("click", () => answer(kind, label));
+    button.addEventListener("click", () => queued(() => answer(kind, label)));
     $("answers").append(button);
     return button;
   };
@@ -150,40 +173,35 @@ function buildAnswers() {
   make("skip", "s", "skip", "", "");
   const undoButton = make("undo", "z", "undo", "", "");
   undoButton.replaceWith(undoButton.cloneNode(true));
-  $("answers").lastChild.addEventListener("click", undo);
+  $("answers").lastChild.addEventListener("click", () => queued(undo));
 }
 
-/** The next stamp appears only after the server has this answer on disk. */
+/** An answer belongs to the stamp on the screen; the next one appears while the server writes. */
 async function answer(kind, label) {
   const row = view.grid ? grid.row : view.row;
-  if (busy || row === null || row === undefined) return;
-  busy = true;
-  const note = view.grid ? said(row)[2] : $("note").value;
-  const state = await trying(
-    () => post("api/answer", { labeller: run.labeller, row, kind, label, note }),
-    "This answer is NOT saved.",
-  );
-  busy = false;
-  if (!state) return;
-  run.answers[row] = [kind, label, note];
-  await take(state);
+  if (row === null || row === undefined) return;
+  give(row, kind, label, view.grid ? said(row)[2] : $("note").value);
   say(`${label || kind}: ${run.ids[row]}`);
   if (kind === "none") return;
   if (view.grid) {
     grid.paint(grid.at);
     grid.select(grid.at + 1);
-  } else {
-    view.past.push(row);
-    $("note").blur();
-    await open(run.next.find((next) => next !== row) ?? run.next[0]);
+    return;
   }
+  view.past.push(row);
+  $("note").blur();
+  if (following() === undefined) await outbox.idle();
+  await open(following());
+}
+
+function give(row, kind, label, note) {
+  outbox.push({ row, kind, label, note, before: run.answers[row] });
+  run.answers[row] = [kind, label, note];
 }
 
 async function undo() {
-  if (busy) return;
-  busy = true;
+  await outbox.idle();
   const state = await trying(() => post("api/undo", { labeller: run.labeller }), "Nothing was undone.");
-  busy = false;
   if (!state) return;
   await take(state);
   if (state.row === null) return say("There is nothing to undo.");
@@ -203,7 +221,7 @@ async function back() {
 }
 
 async function forward() {
-  const row = run.next.find((next) => next !== view.row);
+  const row = following();
   if (view.row !== null) view.past.push(view.row);
   await open(row ?? run.next[0]);
 }
@@ -217,21 +235,10 @@ async function opinion() {
   $("model-says").textContent = `${found.model}: ${p.join(", ") || "refuses to score this candidate"}`;
 }
 
-async function saveNote() {
+function saveNote() {
+  if (view.row === null) return;
   const [kind, label, note] = said(view.row);
-  if (view.row === null || $("note").value === note || busy) return;
-  await answerNote(kind, label);
-}
-
-async function answerNote(kind, label) {
-  const [row, note] = [view.row, $("note").value];
-  const state = await trying(
-    () => post("api/answer", { labeller: run.labeller, row, kind, label, note }),
-    "This note is NOT saved.",
-  );
-  if (!state) return;
-  run.answers[row] = [kind, label, note];
-  await take(state);
+  if ($("note").value !== note) give(view.row, kind, label, $("note").value);
 }
 
 // --- looking ------------------------------------------------------------------------------------------
@@ -413,7 +420,11 @@ document.addEventListener("keydown", (event) => {
     if (event.target === $("note") && (event.key === "Enter" || event.key === "Escape")) $("note").blur();
     return;
   }
-  if (view.grid && grid.key(event.key)) return event.preventDefault();
+  if (view.grid && grid.moves(event.key)) {
+    event.preventDefault();
+    queued(() => grid.key(event.key));
+    return;
+  }
   if (view.grid && event.key === "Enter" && event.target === $("grid")) return toggleGrid(grid.row);
   if (!$("shortcuts").checked && event.key.length === 1) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
@@ -424,7 +435,7 @@ document.addEventListener("keydown", (event) => {
       : (COMMANDS[key]?.[1] ?? OTHERS[key]);
   if (!action) return;
   event.preventDefault();
-  action();
+  queued(action);
 });
 
 $("note").addEventListener("blur", saveNote);
@@ -432,9 +443,9 @@ $("stretch").addEventListener("change", () => setStretch($("stretch").value));
 $("blink").addEventListener("click", toggleBlink);
 $("zoom-in").addEventListener("click", () => setZoom(1));
 $("zoom-out").addEventListener("click", () => setZoom(-1));
-$("back").addEventListener("click", back);
-$("forward").addEventListener("click", forward);
-$("opinion").addEventListener("click", opinion);
+$("back").addEventListener("click", () => queued(back));
+$("forward").addEventListener("click", () => queued(forward));
+$("opinion").addEventListener("click", () => queued(opinion));
 $("mode").addEventListener("click", () => toggleGrid(view.grid ? grid.row : undefined));
 $("panel-button").addEventListener("click", () => $("panel").showModal());
 $("help-button").addEventListener("click", () => $("help").showModal());
@@ -446,6 +457,15 @@ $("train").addEventListener("click", train);
 async function start(name) {
   const session = await get(`api/session?labeller=${encodeURIComponent(name)}`);
   Object.assign(run, session, { labeller: name.trim().split(/\s+/).join(" ") });
+  outbox = new Outbox(run.labeller, {
+    saved: take,
+    trouble: alarm,
+    refused: (message, answers) => {
+      for (const { row, before } of answers.toReversed()) run.answers[row] = before ?? ["none", "", ""];
+      alarm(`NOT saved: ${answers.map(({ row }) => run.ids[row]).join(", ")}. ${message}`);
+    },
+    changed: (count) => ($("saving").textContent = count ? `saving ${count}…` : "saved"),
+  });
   document.title = `${session.title} – transientnet label`;
   $("title").textContent = session.title;
   buildStage();

@@ -127,14 +127,19 @@ export class Grid {
     this.moved(this.rows[this.at]);
   }
 
-  key(name) {
+  moves(name) {
+    return name in this.#steps();
+  }
+
+  #steps() {
     const page = this.columns * Math.max(1, Math.floor(this.box.clientHeight / (this.height + GAP)));
-    const steps = {
+    return {
       ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns,
       PageUp: -page, PageDown: page, Home: -this.rows.length, End: this.rows.length,
     };
-    if (!(name in steps)) return false;
-    this.select(this.at + steps[name]);
-    return true;
+  }
+
+  key(name) {
+    this.select(this.at + this.#steps()[name]);
   }
 }

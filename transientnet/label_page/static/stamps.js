@@ -33,7 +33,7 @@ function levels(stamp, stretch) {
 const scratch = document.createElement("canvas");
 
 /** Draw a stamp into a square of a canvas, first row at the bottom, zoomed about the target. */
-export function draw(canvas, stamp, { stretch, zoom = 1, left = 0, side = canvas.width, marks = false }) {
+export function draw(canvas, stamp, { stretch, zoom = 1, left = 0, side = canvas.width, marks = false, pixelScale }) {
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   context.fillStyle = "#05070a";
@@ -81,8 +81,25 @@ export function draw(canvas, stamp, { stretch, zoom = 1, left = 0, side = canvas
     context.moveTo(left + middle, middle - gap);
     context.lineTo(left + middle, middle - gap - length);
     context.stroke();
+    if (pixelScale) drawBar(context, left, side, scale / pixelScale);
   }
   context.restore();
+}
+
+/** A bar of 1, 2 or 5 times a power of ten arcseconds, at most a third of the side long. */
+function drawBar(context, left, side, pixelsPerArcsec) {
+  const most = (0.3 * side) / pixelsPerArcsec;
+  const power = 10 ** Math.floor(Math.log10(most));
+  const length = [5, 2, 1].find((step) => step * power <= most) * power;
+  const [x, y] = [left + side * 0.05, side * 0.95];
+  context.beginPath();
+  context.moveTo(x, y);
+  context.lineTo(x + length * pixelsPerArcsec, y);
+  context.stroke();
+  context.fillStyle = context.strokeStyle;
+  context.font = `${Math.round(side / 22)}px system-ui, sans-serif`;
+  context.textAlign = "left";
+  context.fillText(`${Number(length.toPrecision(1))}″`, x, y - side * 0.02);
 }
 
 /** Three stamps beside each other in one canvas. */

@@ -1,0 +1,69 @@
+"""``transientnet completeness``: what this telescope would lose, known before its first label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["completeness"]
+
+
+def completeness(
+    cutouts: Annotated[list[str], typer.Argument(help="Any night's candidates: files, globs or folders.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Model with a class real or bogus.")
+    ] = "realbogus",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path(
+        "completeness"
+    ),
+    pixel_scale: Annotated[
+        float | None, typer.Option(help="arcsec per pixel, if the files do not say.")
+    ] = None,
+    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the files do not say.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Survey name, or a TOML file with field names.")] = None,
+    injections: Annotated[int, typer.Option("--injections", "-n", min=1, help="Sources to inject.")] = 1000,
+    trail: Annotated[
+        float, typer.Option(min=0, help="Inject trails of this length, in units of the seeing.")
+    ] = 0.0,
+    zero_point: Annotated[
+        float | None, typer.Option(help="Magnitude of a flux of one in the science stamps.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="p(real) from which a source counts as found.")
+    ] = 0.5,
+    min_recall: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Exit with 1 if recall at detection is below this."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the injections.")] = 0,
+) -> None:
+    """Inject sources into your own stamps: recall against brightness, limits, thresholds; no label needed."""
+    from ..evaluation.completeness import DETECTED
+    from ..evaluation.completeness import completeness as measure
+    from ..evaluation.completeness_report import summary, write_folder
+
+    result = measure(
+        cutouts if len(cutouts) > 1 else cutouts[0],
+        model=model,
+        layout=layout,
+        pixel_scale=pixel_scale,
+        fwhm=fwhm,
+        injections=injections,
+        trail=trail,
+        zero_point=zero_point,
+        threshold=threshold,
+        seed=seed,
+    )
+    for line in summary(result):
+        typer.echo(line)
+    written = write_folder(result, output)
+    typer.echo(f"transientnet: wrote {', '.join(str(path) for path in written)}", err=True)
+    recall = result.recall()
+    if min_recall is not None and not recall.value >= min_recall:
+        typer.echo(
+            f"transientnet: recall at signal-to-noise {DETECTED:g} or more is {recall}, below {min_recall:g}",
+            err=True,
+        )
+        raise typer.Exit(1)
