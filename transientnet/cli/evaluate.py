@@ -23,6 +23,10 @@ def evaluate(
     ] = None,
     pixel_scale: Annotated[float | None, typer.Option(help="arcsec per pixel, if nothing tells.")] = None,
     fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if nothing tells.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the classes, if not 'label'.")] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Column of the sky objects, if not 'group'.")
+    ] = None,
     min_auc: Annotated[
         float | None, typer.Option(help="Exit with 1 if a model's area under the ROC curve is below this.")
     ] = None,
@@ -31,7 +35,14 @@ def evaluate(
     from ..evaluation.evaluate import measure
 
     measured = measure(
-        labels, model or ["realbogus"], output, cutouts=cutouts, pixel_scale=pixel_scale, fwhm=fwhm
+        labels,
+        model or ["realbogus"],
+        output,
+        cutouts=cutouts,
+        pixel_scale=pixel_scale,
+        fwhm=fwhm,
+        label_column=label_column,
+        group_column=group_column,
     )
     failed = False
     for name, result in measured.items():

@@ -15,7 +15,8 @@ from ..drawing.sections import evaluation_sections, mistakes
 from ..errors import LabelError
 from ..files.atomic import write_atomically
 from ..files.strict_json import dump_json
-from ..labels.checks import GROUPED, prepare, sky_objects
+from ..labels.checks import prepare
+from ..labels.sky_objects import GROUPED, sky_objects
 from ..labels.table import read_labels
 from ..models.classifier import load_model
 from ..results.predictions import Predictions
@@ -34,12 +35,14 @@ def measure(
     cutouts: Any = None,
     pixel_scale: float | None = None,
     fwhm: float | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Score labelled candidates with each model, and write ``report.html`` and ``metrics.json``.
 
     Parameters
     ----------
-    labels, cutouts, pixel_scale, fwhm
+    labels, cutouts, pixel_scale, fwhm, label_column, group_column
         As in `transientnet.labels.read_labels`. Rows that name no sky object are put together as `adapt`
         does it, by the likeness of their stamps: intervals resample whole objects.
     models : sequence of str
@@ -58,7 +61,14 @@ def measure(
     LabelError
         If the table has a class that a model does not know, or fewer than two classes.
     """
-    table = read_labels(labels, cutouts=cutouts, pixel_scale=pixel_scale, fwhm=fwhm)
+    table = read_labels(
+        labels,
+        cutouts=cutouts,
+        pixel_scale=pixel_scale,
+        fwhm=fwhm,
+        label_column=label_column,
+        group_column=group_column,
+    )
     labelled = np.flatnonzero(table.labels != "")
     table = table.select(labelled)
     if len(table.classes) < 2:
@@ -68,7 +78,7 @@ def measure(
     classifiers = [load_model(name) for name in models]
     groups, guessed = table.groups, bool((table.groups == "").any())
     if guessed:
-        _, groups, _ = sky_objects(table, prepare(table.triplets, classifiers[0].contract))
+        groups = sky_objects(table, prepare(table.triplets, classifiers[0].contract)).groups
     kind, bright = brightness(table.triplets)
     results: dict[str, dict[str, Any]] = {}
     judged, wrong, orders = {}, {}, {}
