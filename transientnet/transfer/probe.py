@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ContractError
+from ..evaluation.splits import grouped_folds
 from ..models.record import ModelRecord
 from .export import load_network
 from .network import StampNetwork
-from .training import HEAD
+from .training import HEAD, Survey
 
-__all__ = ["STRENGTHS", "choose_strength", "features_of", "fit_head", "load_base", "survey_classes"]
+__all__ = ["STRENGTHS", "features_of", "fit_head", "fit_probe", "load_base", "survey_classes"]
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """Pulls towards the head's start among which cross-validation chooses."""
 
-_SOLVED = {"maxiter": 1000, "gtol": 1e-7, "ftol": 1e-13}
+_SOLVED: Any = {"max_iter": 1000, "tolerance_grad": 1e-6, "tolerance_change": 1e-9, "history_size": 20}
 
 
 def survey_classes(labels: Sequence[str], base: ModelRecord) -> tuple[str, ...]:
@@ -79,46 +78,72 @@ def fit_head(head: nn.Linear, features: Tensor, y: Tensor, weight: Tensor, stren
 
     The penalty is the squared distance from where the head stands, in units of the features'
     spread, so that the head of a base model is improved and never thrown away.
+
+    Parameters
+    ----------
+    head : Linear
+    features : Tensor, shape (N, F)
+    y : Tensor of int64, shape (N,)
+    weight : Tensor, shape (N,)
+        Of each row; mean 1.
+    strength : float
+        Of the pull towards the start.
     """
-    x = features.double().numpy()
-    spread = np.maximum(x.std(0, ddof=1), 1e-3) if len(x) > 1 else np.ones(x.shape[1])
+    x = features.double()
+    spread = x.std(0).clamp(min=1e-3) if len(x) > 1 else torch.ones(x.shape[1], dtype=x.dtype)
     z = x / spread
-    slope = head.weight.detach().cpu().double().numpy() * spread
-    offset = head.bias.detach().cpu().double().numpy()
-    truth = np.eye(len(offset))[y.numpy()]
-    share = weight.double().numpy()[:, None] / len(x)
+    slope = head.weight.detach().cpu().double() * spread
+    offset = head.bias.detach().cpu().double()
+    share = F.one_hot(y, len(offset)) * weight.double()[:, None] / len(x)
+    steeper = torch.zeros_like(slope, requires_grad=True)
+    higher = torch.zeros_like(offset, requires_grad=True)
+    optimizer = torch.optim.LBFGS([steeper, higher], line_search_fn="strong_wolfe", **_SOLVED)
 
-    def loss(moved: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        steeper, higher = moved[: slope.size].reshape(slope.shape), moved[slope.size :]
-        logs = log_softmax(z @ (slope + steeper).T + offset + higher, axis=1)
-        excess = share * (np.exp(logs) - truth)
-        value = strength * ((steeper**2).sum() / 2 + 1e-3 * (higher**2).sum()) - (share * truth * logs).sum()
-        gradient = excess.T @ z + strength * steeper, excess.sum(0) + 2e-3 * strength * higher
-        return value, np.concatenate([part.ravel() for part in gradient])
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logs = torch.log_softmax(z @ (slope + steeper).T + offset + higher, dim=1)
+        pull = strength * ((steeper**2).sum() / 2 + 1e-3 * (higher**2).sum())
+        value: Tensor = pull - (share * logs).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
 
-    found = minimize(loss, np.zeros(slope.size + offset.size), jac=True, method="L-BFGS-B", options=_SOLVED).x
+    threads = torch.get_num_threads()
+    # Threads that share out products this small wait for each other: on a busy machine, for seconds.
+    torch.set_num_threads(1)
+    try:
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    finally:
+        torch.set_num_threads(threads)
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy((slope + found[: slope.size].reshape(slope.shape)) / spread))
-        head.bias.copy_(torch.from_numpy(offset + found[slope.size :]))
+        head.weight.copy_((slope + steeper) / spread)
+        head.bias.copy_(offset + higher)
 
 
-def choose_strength(
-    head: nn.Linear,
-    features: Tensor,
-    y: Tensor,
-    weight: Tensor,
-    folds: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]],
-) -> float:
-    """The strength with the lowest loss on left-out rows."""
+def fit_probe(head: nn.Linear, features: Tensor, survey: Survey, seed: int, folds: int = 5) -> None:
+    """Fit a linear head as `fit_head` does, with the strength that an inner cross-validation prefers.
+
+    Parameters
+    ----------
+    head : Linear
+    features : Tensor, shape (N, F)
+        Of the survey's rows.
+    survey : Survey
+    seed : int
+        Of the inner folds.
+    folds : int
+        Number of inner folds; with objects too few to split, the head stays near its start.
+    """
+    y, weight = survey.y, survey.weight
+    inner = grouped_folds(y.numpy(), survey.groups, folds, seed)
     losses = []
     for strength in STRENGTHS:
         total = 0.0
-        for train, test in folds:
-            trial = nn.Linear(head.in_features, head.out_features)
-            trial.load_state_dict(head.state_dict())
+        for train, test in inner:
+            trial = copy.deepcopy(head).cpu()
             fit_head(trial, features[train], y[train], weight[train], strength)
             with torch.inference_mode():
                 output = trial(features[test]).double()
             total += float((weight[test] * F.cross_entropy(output, y[test], reduction="none")).sum())
         losses.append(total)
-    return STRENGTHS[int(np.argmin(losses))]
+    chosen = STRENGTHS[int(np.argmin(losses))] if len(inner) > 1 else STRENGTHS[-1]
+    fit_head(head, features, y, weight, chosen)
