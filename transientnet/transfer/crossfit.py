@@ -63,7 +63,7 @@ class CrossFit:
     losses : tuple of float
         Calibrated negative log likelihood of each on left-out rows.
     chosen : int
-        The best, or the best without fine-tuning if that cannot be told from it.
+        The best, or the best without fine-tuning where fine-tuning is not surely better.
     interrupted : bool
     """
 
@@ -78,6 +78,18 @@ class CrossFit:
 
 def make_folds(y: npt.NDArray[Any], groups: npt.NDArray[Any], count: int, seed: int) -> list[Fold]:
     """Folds that keep sky objects whole and share out the classes; fewer where a class is small.
+
+    Parameters
+    ----------
+    y, groups : ndarray, shape (N,)
+        Class and sky object of each row.
+    count : int
+        Folds wanted.
+    seed : int
+
+    Returns
+    -------
+    list of Fold
 
     Raises
     ------
@@ -239,7 +251,7 @@ def choose(
 ) -> tuple[int, tuple[float, ...]]:
     """The candidate with the least loss; a fine-tuned one only if it is better by a standard error.
 
-    A few left-out labels cannot tell which of many candidates is the best, and the least of many noisy
+    A few left-out labels do not show which of many candidates is the best: the smallest of many noisy
     losses is too good to be true (the one-standard-error rule of Breiman et al. 1984, over sky objects).
 
     Parameters

@@ -70,6 +70,10 @@ def _written_before(folder: Path) -> bool:
 def own_folder(folder: Path) -> Iterator[None]:
     """Make the output folder, and keep other adaptations out of it while the block runs.
 
+    Parameters
+    ----------
+    folder : Path
+
     Raises
     ------
     UsageError
@@ -85,7 +89,7 @@ def own_folder(folder: Path) -> Iterator[None]:
 
 
 def model_name(config: AdaptConfig, folder: Path) -> str:
-    """The new model's name: as given, or the folder's, in letters that a name may have."""
+    """The new model's name: `config.name`, or the folder's, in letters that a name may have."""
     text = config.name or folder.resolve().name
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._") or "adapted"
 
@@ -159,7 +163,7 @@ def write_folder(
     vectors = write_test_vectors(folder / "model_vectors.npz", Classifier(file, record, device="cpu"), shown)
     row = manifest_row(record, file, vectors=vectors, card=CARD_NAME)
     write_card(row, folder)
-    # A folder holds one run's model: an older manifest would speak of bytes that are gone.
+    # A folder holds one run's model: an older manifest would describe bytes that are gone.
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
     write_registry(folder, [row])
     write_atomically(folder / "metrics.json", dump_json({**metrics.to_dict(), "parity": parity}) + "\n")

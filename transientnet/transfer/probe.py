@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +24,8 @@ __all__ = ["STRENGTHS", "features_of", "fit_head", "fit_probe", "load_base", "su
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """Pulls towards the head's start among which cross-validation chooses."""
 
-_SOLVED: Any = {"max_iter": 1000, "tolerance_grad": 1e-6, "tolerance_change": 1e-9, "history_size": 20}
+# Newton's method ends where another step would gain less than about this, in nats per label.
+_SOLVED, _MOST_STEPS = 1e-10, 100
 
 
 def survey_classes(labels: Sequence[str], base: ModelRecord) -> tuple[str, ...]:
@@ -39,8 +39,25 @@ def survey_classes(labels: Sequence[str], base: ModelRecord) -> tuple[str, ...]:
 def load_base(path: Path, base: ModelRecord, classes: tuple[str, ...]) -> StampNetwork:
     """The base network with a head for `classes`.
 
-    Classes that the base model knows start from its own head; where it knows them all, the network
-    already classifies. Other classes start from zero.
+    Where the base model has all of them, its own head is the start and the network already classifies;
+    otherwise the head starts from zero.
+
+    Parameters
+    ----------
+    path : Path
+        ONNX file of the base model.
+    base : ModelRecord
+    classes : tuple of str
+
+    Returns
+    -------
+    StampNetwork
+        With one head, `HEAD`.
+
+    Raises
+    ------
+    ContractError
+        The file holds another kind of network, or more heads than one.
     """
     initializers = onnx.load(str(path), load_external_data=False).graph.initializer
     heads = [
@@ -67,7 +84,7 @@ def load_base(path: Path, base: ModelRecord, classes: tuple[str, ...]) -> StampN
 
 @torch.inference_mode()
 def features_of(network: StampNetwork, x: Tensor, batch: int = 256) -> Tensor:
-    """Features (N, F) of a normalised tensor, on the CPU."""
+    """Features (N, F) of a normalised tensor (N, 3, S, S), on the CPU."""
     device = next(network.parameters()).device
     network.eval()
     return torch.cat([network.embedding(part.to(device)).cpu() for part in torch.split(x, batch)])
@@ -77,7 +94,8 @@ def fit_head(head: nn.Linear, features: Tensor, y: Tensor, weight: Tensor, stren
     """Fit a linear head on frozen features, in place: a convex problem, solved to its end.
 
     The penalty is the squared distance from where the head stands, in units of the features'
-    spread, so that the head of a base model is improved and never thrown away.
+    spread, so that the head of a base model is improved and never thrown away. Newton's method with a
+    backtracking line search.
 
     Parameters
     ----------
@@ -91,32 +109,46 @@ def fit_head(head: nn.Linear, features: Tensor, y: Tensor, weight: Tensor, stren
     """
     x = features.double()
     spread = x.std(0).clamp(min=1e-3) if len(x) > 1 else torch.ones(x.shape[1], dtype=x.dtype)
-    z = x / spread
-    slope = head.weight.detach().cpu().double() * spread
-    offset = head.bias.detach().cpu().double()
-    share = F.one_hot(y, len(offset)) * weight.double()[:, None] / len(x)
-    steeper = torch.zeros_like(slope, requires_grad=True)
-    higher = torch.zeros_like(offset, requires_grad=True)
-    optimizer = torch.optim.LBFGS([steeper, higher], line_search_fn="strong_wolfe", **_SOLVED)
+    design = torch.cat([x / spread, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+    before = torch.cat([head.weight.detach().cpu() * spread, head.bias.detach().cpu()[:, None]], dim=1)
+    classes, width = before.shape
+    truth = F.one_hot(y, classes).double()
+    share = weight.double()[:, None] / len(x)
+    pull = torch.full((width,), strength, dtype=x.dtype)
+    pull[-1] *= 2e-3
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        logs = torch.log_softmax(z @ (slope + steeper).T + offset + higher, dim=1)
-        pull = strength * ((steeper**2).sum() / 2 + 1e-3 * (higher**2).sum())
-        value: Tensor = pull - (share * logs).sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+    def loss(moved: Tensor) -> tuple[Tensor, Tensor]:
+        logs = torch.log_softmax(design @ (before + moved).T, dim=1)
+        return (pull * moved**2).sum() / 2 - (share * truth * logs).sum(), logs.exp()
 
     threads = torch.get_num_threads()
     # Threads that share out products this small wait for each other: on a busy machine, for seconds.
     torch.set_num_threads(1)
     try:
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        moved = torch.zeros_like(before)
+        value, p = loss(moved)
+        for _ in range(_MOST_STEPS):
+            gradient = (share * (p - truth)).T @ design + pull * moved
+            curvature = torch.zeros(classes, width, classes, width, dtype=x.dtype)
+            for k in range(classes):
+                for m in range(k + 1):
+                    joint = share[:, 0] * p[:, k] * (float(k == m) - p[:, m])
+                    curvature[k, :, m] = design.T @ (joint[:, None] * design)
+                    curvature[m, :, k] = curvature[k, :, m]
+                curvature[k, :, k] += torch.diag(pull)
+            step = torch.linalg.solve(curvature.reshape(classes * width, -1), gradient.flatten())
+            step, slope, size = step.reshape(before.shape), float(gradient.flatten() @ step), 1.0
+            if slope < _SOLVED:
+                break
+            while (trial := loss(moved - size * step))[0] > value - 1e-4 * size * slope and size > 1e-6:
+                size /= 2
+            moved, (value, p) = moved - size * step, trial
     finally:
         torch.set_num_threads(threads)
+    after = before + moved
     with torch.no_grad():
-        head.weight.copy_((slope + steeper) / spread)
-        head.bias.copy_(offset + higher)
+        head.weight.copy_(after[:, :-1] / spread)
+        head.bias.copy_(after[:, -1])
 
 
 def fit_probe(head: nn.Linear, features: Tensor, survey: Survey, seed: int, folds: int = 5) -> None:

@@ -120,7 +120,15 @@ class Recipe:
 
 
 def recipe_for(labels: int, config: AdaptConfig, contract: InputContract) -> Recipe:
-    """The fine-tuning that `config` asks for; what it leaves open follows the number of labels."""
+    """The fine-tuning that `config` asks for; what it leaves open follows the number of labels.
+
+    Parameters
+    ----------
+    labels : int
+    config : AdaptConfig
+    contract : InputContract
+        Its softening is that of the stamps.
+    """
     steps = config.steps or int(np.clip(_STEPS_PER_ROOT * np.sqrt(labels), _FEWEST, _MOST))
     return Recipe(
         steps=steps,
@@ -173,9 +181,9 @@ def average(many: list[Weights]) -> Weights:
 def fast_math(device: torch.device) -> AbstractContextManager[object]:
     """Half-precision multiplication where the machine has it in hardware."""
     if device.type == "cpu":
-        # torch < 2.10 cannot tell.
-        tell: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
-        able = bool(tell().get("avx512_bf16") or tell().get("amx_bf16"))
+        # torch < 2.10 does not know.
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        able = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     else:
         able = torch.cuda.is_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16, enabled=able)
@@ -183,7 +191,7 @@ def fast_math(device: torch.device) -> AbstractContextManager[object]:
 
 @torch.inference_mode()
 def logits_of(network: StampNetwork, x: Tensor, batch: int = 256) -> Tensor:
-    """Logits (N, K) of a normalised tensor, in full precision, on the CPU."""
+    """Logits (N, K) of a normalised tensor (N, 3, S, S), in full precision, on the CPU."""
     device = next(network.parameters()).device
     network.eval()
     parts = [network.heads[HEAD](network.embedding(part.to(device))).cpu() for part in torch.split(x, batch)]
