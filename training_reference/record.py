@@ -99,10 +99,10 @@ def evidence_sets(alerts: Alerts, head: str) -> dict[str, tuple[np.ndarray, str]
 
 
 def measure(
-    head: str, logits: np.ndarray, alerts: Alerts, fitted: dict[str, Any], resamples: int
+    head: str, logits: np.ndarray, alerts: Alerts, fitted: calibration.Calibrated, resamples: int
 ) -> dict[str, Any]:
     """Every figure of a head on its evidence sets, from held-out logits."""
-    probabilities = calibration.apply(logits, fitted["calibration"])
+    probabilities = fitted.calibration.apply(logits)
     results: dict[str, Any] = {}
     for name, (labels, evidence) in evidence_sets(alerts, head).items():
         known = labels >= 0
@@ -216,7 +216,7 @@ def write_models(
             weights=_even_weights(labels[known]),
             resamples=resamples,
         )
-        probabilities = calibration.apply(held_out[head], fitted["calibration"])
+        probabilities = fitted.calibration.apply(held_out[head])
         measured = measure(head, held_out[head], alerts, fitted, resamples)
         results["models"][head] = measured
         record = ModelRecord(
@@ -246,7 +246,7 @@ def write_models(
                 "label counts": {name: int((labels == c).sum()) for c, name in enumerate(classes)},
                 **{key: run[key] for key in ("commit", "seed", "data_sha256", "wall_seconds", "machine")},
             },
-            **fitted,
+            **fitted.to_record(),
         )
         path = weights / f"{head}-{VERSION}.onnx"
         export_onnx(network, head, record, path)

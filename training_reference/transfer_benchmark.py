@@ -218,11 +218,9 @@ def _network(trial: Trial, target: Target, base: str, learn: np.ndarray, test: n
     import torch
 
     from transientnet.models.calibration import apply
-    from transientnet.transfer.crossfit import Survey
     from transientnet.transfer.experiment import train_arm
     from transientnet.transfer.probe import load_base
-    from transientnet.transfer.recipe import class_weights
-    from transientnet.transfer.training import logits_of
+    from transientnet.transfer.training import Survey, class_weights, logits_of
 
     torch.set_num_threads(1)
     config = AdaptConfig(seed=trial.seed, device="cpu")
@@ -241,7 +239,7 @@ def _network(trial: Trial, target: Target, base: str, learn: np.ndarray, test: n
     network, calibration = train_arm(
         trial.arm, start, survey, config, record.contract, trial.seed, ready=True
     )
-    return apply(logits_of(network, x).numpy(), calibration)
+    return calibration.apply(logits_of(network, x).numpy())
 
 
 # --- the table ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "AdaptConfig": "transfer.config",
-    "AdaptResult": "transfer.config",
+    "AdaptResult": "transfer.outcome",
     "Classifier": "models.classifier",
     "InputContract": "prepare.contract",
     "ModelRecord": "models.record",

@@ -11,11 +11,12 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from transientnet import load_model
+from transientnet import ModelRecord, Triplet
 from transientnet.errors import LabelError
 from transientnet.labels.checks import LabelCheck, check_labels, prepare
 from transientnet.labels.table import Labels, read_labels
 from transientnet.prepare.contract import InputContract
+from transientnet.prepare.preprocess import Prepared
 
 CONTRACT = InputContract()
 
@@ -256,13 +257,64 @@ def test_a_class_that_cannot_be_judged_is_named(tmp_path: Path, labels: str, spl
         check.require(skip_bad=True)
 
 
-def test_classes_that_the_base_model_does_not_have_are_named() -> None:
-    stack = np.stack([sky(n) for n in range(4)])
-    record = load_model("realbogus").record
-    labels = read_labels(["real", "rael", "bogus", "bogus"], cutouts=stack).spelled_as(record.classes)
-    check = check_labels(labels, prepare(labels.triplets, CONTRACT), record)
-    assert kinds(check)["new classes"] == (1,)
-    assert "'rael' (1 row" in "\n".join(check.lines())
+BASE = ModelRecord("base", "1.0.0", ("bogus", "real"), CONTRACT)
+
+
+def check_names(names: list[str], *, new_classes: bool = False) -> LabelCheck:
+    """Check class names only: every row has the same usable stamp."""
+    rows = np.arange(len(names))
+    triplet = Triplet(*sky(0), id="c")
+    table = Labels(
+        (triplet,) * len(rows), np.array(names), rows.astype(str), np.ones(len(rows)),
+        np.full(len(rows), ""), rows + 1,
+    )  # fmt: skip
+    prepared = Prepared(
+        sky(0)[None] + np.arange(len(rows), dtype=np.float32)[:, None, None, None],
+        np.zeros(len(rows), np.uint16),
+        np.ones(len(rows), bool),
+    )
+    return check_labels(table.spelled_as(BASE.classes), prepared, BASE, new_classes=new_classes)
+
+
+def slips(check: LabelCheck) -> list[str]:
+    return [p.message for p in check.problems if p.kind == "new classes" and p.fatal]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["real"] * 20 + ["bogus"] * 20 + ["reel"] * 2, "'reel' (row 41 (c); row 42 (c)) is close to 'real'"),
+        (["reel"] * 20 + ["bogus"] * 20, "is close to 'real'"),
+        (["rael"] * 9 + ["bogus"] * 9, "is close to 'real'"),
+        (["transient"] * 20 + ["dipole"] * 20 + ["dipoles"] * 4, "is close to 'dipole'"),
+        (["real"] * 20 + ["bogus"] * 20 + ["unsure"] * 3, "has 3 rows and is not a class of base@1.0.0"),
+    ],
+)  # fmt: skip
+def test_a_class_name_that_looks_like_a_slip_must_be_meant(names: list[str], said: str) -> None:
+    check = check_names(names)
+    assert len(slips(check)) == 1
+    assert said in slips(check)[0]
+    assert "--new-classes" in slips(check)[0]
+    with pytest.raises(LabelError, match="new classes"):
+        check.require(skip_bad=True)
+    meant = check_names(names, new_classes=True)
+    assert slips(meant) == []
+    assert "new classes" in kinds(meant)
+    assert set(meant.require().classes) == set(names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["transient"] * 20 + ["artefact"] * 20,
+        ["real"] * 20 + ["bogus"] * 20 + ["satellite"] * 10,
+        ["SN Ia"] * 20 + ["SN II"] * 15,
+        ["a"] * 4 + ["b"] * 3,
+        ["real"] * 20 + ["bogus"] * 3,
+    ],
+)
+def test_classes_of_the_survey_s_own_need_no_leave(names: list[str]) -> None:
+    assert check_names(names).ok
 
 
 def test_stamps_of_one_field_become_one_object() -> None:
@@ -281,6 +333,33 @@ def test_groups_that_are_given_are_kept() -> None:
     check = checked(read_labels(["a", "b", "a"], cutouts=stack, groups=["p", "q", ""]))
     assert check.labels.groups.tolist()[:2] == ["p", "q"]
     assert check.labels.groups[2] not in ("p", "q", "")
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_comments_and_columns_of_any_name(folder: Path, separator: str) -> None:
+    path = folder / "my.csv"
+    rows = ["# night of 2024-11-05; two people", "path,label,verdict,field", "  # break", "c0.fits,7,bogus,a",
+            "c1.fits,8,real,b"]  # fmt: skip
+    path.write_text("\n".join(row.replace(",", separator) for row in rows))
+    table = read_labels(path, label_column="verdict", group_column="field")
+    assert table.labels.tolist() == ["bogus", "real"]
+    assert table.groups.tolist() == ["a", "b"]
+    assert table.rows.tolist() == [1, 2]
+    assert read_labels(path).labels.tolist() == ["7", "8"]
+    for how in ({"label_column": "kind"}, {"group_column": "kind"}):
+        with pytest.raises(LabelError, match=r"no column 'kind'.*it has path, label, verdict, field"):
+            read_labels(path, **how)
+
+
+def test_a_column_that_is_named_outranks_one_that_is_called_group(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    columns = {"label": ["a", "b"], "group": ["x", "x"], "host": ["p", "q"]}
+    pq.write_table(pa.table(columns), tmp_path / "my.parquet")
+    stack = np.stack([sky(0), sky(1)])
+    for table in (columns, tmp_path / "my.parquet"):
+        assert read_labels(table, cutouts=stack, group_column="host").groups.tolist() == ["p", "q"]
 
 
 def test_similarity_finds_objects_of_a_real_survey(shared_data: Path) -> None:

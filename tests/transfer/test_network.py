@@ -28,6 +28,14 @@ def network() -> StampNetwork:
     return made.eval()
 
 
+@pytest.fixture(scope="module")
+def exported(network: StampNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network as an ONNX file."""
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    assert export_onnx(network, "realbogus", record(network), path) <= PARITY
+    return path
+
+
 def record(network: StampNetwork) -> ModelRecord:
     return ModelRecord("realbogus", "0.0.1", CLASSES, InputContract(), network=network.config.to_dict())
 
@@ -58,40 +66,36 @@ def test_written_out_network_says_the_same_and_has_no_batch_statistics(network: 
         torch.testing.assert_close(plain(x)["realbogus"], network(x)["realbogus"], atol=1e-4, rtol=1e-4)
 
 
-def test_onnx_file_holds_the_network_and_the_record(network: StampNetwork, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    assert export_onnx(network, "realbogus", record(network), path) <= PARITY
-    again = load_network(path, record(network), {"realbogus": 2}).eval()
+def test_onnx_file_holds_the_network_and_the_record(network: StampNetwork, exported: Path) -> None:
+    again = load_network(exported, record(network), {"realbogus": 2}).eval()
     x = 3 * torch.randn(4, 3, 63, 63)
     with torch.inference_mode():
         expected = network(x)["realbogus"]
         torch.testing.assert_close(again(x)["realbogus"], expected, atol=1e-4, rtol=1e-4)
-    classifier = load_model(path)
+    classifier = load_model(exported)
     assert classifier.record.to_metadata() == record(network).to_metadata()
     np.testing.assert_allclose(classifier.run(x.numpy())[0], expected.numpy(), atol=1e-4)
 
 
-def test_a_new_head_keeps_the_trunk(network: StampNetwork, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    export_onnx(network, "realbogus", record(network), path)
-    other = load_network(path, record(network), {"survey": 5}).eval()
+def test_a_new_head_keeps_the_trunk(network: StampNetwork, exported: Path) -> None:
+    other = load_network(exported, record(network), {"survey": 5}).eval()
     x = 3 * torch.randn(2, 3, 63, 63)
     with torch.inference_mode():
         torch.testing.assert_close(other.embedding(x), network.embedding(x), atol=1e-4, rtol=1e-4)
         assert other(x)["survey"].shape == (2, 5)
 
 
-def test_new_weights_and_classes_go_into_the_graph_of_the_base(network: StampNetwork, tmp_path: Path) -> None:
-    base = tmp_path / "base.onnx"
-    export_onnx(network, "realbogus", record(network), base)
-    other = load_network(base, record(network), {"survey": 3})
+def test_new_weights_and_classes_go_into_the_graph_of_the_base(
+    network: StampNetwork, exported: Path, tmp_path: Path
+) -> None:
+    other = load_network(exported, record(network), {"survey": 3})
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(1.1)
     own = ModelRecord(
         "own", "1.0.0", ("a", "b", "c"), InputContract(), network=record(network).network, parent="realbogus"
     )
-    assert rewrite_onnx(base, other, "survey", own, tmp_path / "own.onnx") <= PARITY
+    assert rewrite_onnx(exported, other, "survey", own, tmp_path / "own.onnx") <= PARITY
     classifier = load_model(tmp_path / "own.onnx")
     assert classifier.record.to_metadata() == own.to_metadata()
     x = 3 * torch.randn(3, 3, 63, 63)
@@ -104,12 +108,10 @@ def test_new_weights_and_classes_go_into_the_graph_of_the_base(network: StampNet
         np.testing.assert_allclose(again(x)["realbogus"].numpy(), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_record_of_another_shape_is_refused(network: StampNetwork, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    export_onnx(network, "realbogus", record(network), path)
+def test_a_record_of_another_shape_is_refused(exported: Path) -> None:
     wider = ModelRecord("realbogus", "0.0.1", CLASSES, InputContract(), network=NetworkConfig().to_dict())
     with pytest.raises(ContractError, match="do not fit"):
-        load_network(path, wider, {"realbogus": 2})
+        load_network(exported, wider, {"realbogus": 2})
     foreign = ModelRecord("realbogus", "0.0.1", CLASSES, InputContract())
     with pytest.raises(ContractError, match="not a network of this package"):
-        load_network(path, foreign, {"realbogus": 2})
+        load_network(exported, foreign, {"realbogus": 2})

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..transfer.config import AdaptResult, Progress
+    from ..transfer.config import Progress
+    from ..transfer.outcome import AdaptResult
 
 __all__ = ["adapt"]
 
@@ -24,16 +25,24 @@ def adapt(
     ],
     cutouts: Annotated[
         Path | None,
-        typer.Option(help="File or folder that the table's ids (or rows, or relative paths) speak of."),
+        typer.Option(help="File or folder that the table's ids (or rows, or relative paths) refer to."),
     ] = None,
     base: Annotated[str, typer.Option(help="Model to start from.")] = "realbogus",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new model.")] = Path(
-        "adapted"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder of the new model: new, empty, or from an earlier run."),
+    ] = Path("adapted"),
     pixel_scale: Annotated[
-        float | None, typer.Option(help="arcsec per pixel, if the table does not tell.")
+        float | None, typer.Option(help="arcsec per pixel, where the table has none.")
     ] = None,
-    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the table does not tell.")] = None,
+    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, where the table has none.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the classes, if not 'label'.")] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Column of the sky objects, if not 'group'.")
+    ] = None,
+    new_classes: Annotated[
+        bool, typer.Option("--new-classes", help="Class names that look like misspellings are meant.")
+    ] = False,
     compare_scratch: Annotated[
         int, typer.Option(metavar="N", help="Compare transfer, linear probe and scratch over N seeds.")
     ] = 0,
@@ -45,7 +54,9 @@ def adapt(
         bool, typer.Option("--skip-bad", help="Leave out rows with unusable stamps or contradicting labels.")
     ] = False,
     method: Annotated[str, typer.Option(help="transfer, or probe (the last layer alone).")] = "transfer",
-    steps: Annotated[int | None, typer.Option(help="Steps per fold; default after the label count.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps per fold; by default from the number of labels.")
+    ] = None,
     folds: Annotated[int, typer.Option(help="Folds of the grouped cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -65,6 +76,9 @@ def adapt(
         compare_scratch=compare_scratch,
         label_noise=label_noise,
         skip_bad=skip_bad,
+        new_classes=new_classes,
+        label_column=label_column,
+        group_column=group_column,
         seed=seed,
         device=device,
         threads=threads,
@@ -79,7 +93,8 @@ def adapt(
         "base": base,
     }
     if dry_run:
-        _check(labels, given)
+        columns = {"label_column": label_column, "group_column": group_column}
+        _check(labels, {**given, **columns, "new_classes": new_classes})
         return
     with _Bar() as bar:
         result = run(labels, output=str(output), config=config, progress=bar, **given)
@@ -99,26 +114,24 @@ def _check(labels: Path, given: dict[str, Any]) -> None:
 
 
 def _summary(result: AdaptResult) -> None:
-    cv = result.metrics["cross_validation"]
-
-    def told(figures: dict[str, Any], name: str) -> str:
-        value = figures["metrics"][name]
-        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-
-    for notice in result.metrics["labels"]["notices"]:
+    figures = result.figures
+    judged = figures.cross_validation
+    for notice in figures.labels.notices:
         typer.echo(f"transientnet: {notice}", err=True)
+    typer.echo(figures.outcome)
     typer.echo(f"{result.record.id}: {result.model}")
-    for who in ("new", "base"):
-        if who in cv:
-            n, objects = cv[who]["n"], cv[who]["n_groups"]
-            figures = f"balanced accuracy {told(cv[who], 'balanced_accuracy')}  AUC {told(cv[who], 'auc')}"
-            typer.echo(f"  {who:4} {figures}  ({n} stamps of {objects} objects, left out of training)")
-    if "comparison" in result.metrics:
-        typer.echo(f"  {result.metrics['comparison']['sentence']}")
-    for doubt in result.metrics["doubted_labels"]:
-        row = f"row {doubt['row']} ({doubt['id']})"
-        likelier = f"{doubt['likelier']!r} ({doubt['p_likelier']:.2f})"
-        typer.echo(f"  doubted: {row} is labelled {doubt['label']!r}, likelier {likelier}")
+    for who, measured in (("new", judged.new), ("base", judged.base)):
+        if measured is not None:
+            values = [measured["metrics"][name] for name in ("balanced_accuracy", "auc")]
+            accuracy, auc = (f"{v['value']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for v in values)
+            rows = f"{measured['n']} stamps of {measured['n_groups']} objects, left out of training"
+            typer.echo(f"  {who:4} balanced accuracy {accuracy}  AUC {auc}  ({rows})")
+    if figures.learning_rise:
+        typer.echo(f"  {figures.learning_rise}")
+    if figures.comparison:
+        typer.echo(f"  {figures.comparison.sentence}")
+    for doubt in figures.doubted_labels:
+        typer.echo(f"  doubted: {doubt}")
 
 
 class _Bar:

@@ -38,6 +38,10 @@ def evaluate(
     budget: Annotated[
         int | None, typer.Option(min=1, help="Candidates looked at in a night; by default a tenth of it.")
     ] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the classes, if not 'label'.")] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Column of the sky objects, if not 'group'.")
+    ] = None,
     min_auc: Annotated[
         float | None, typer.Option(help="Exit with 1 if a model's area under the ROC curve is below this.")
     ] = None,
@@ -55,6 +59,8 @@ def evaluate(
         pixel_scale=pixel_scale,
         fwhm=fwhm,
         night=Night(night, bogus_share, budget),
+        label_column=label_column,
+        group_column=group_column,
     )
     failed = False
     for name, result in measured.items():

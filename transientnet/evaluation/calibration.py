@@ -6,19 +6,22 @@ model's record, and applied after the logits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
-from ..models.calibration import LEVELS, apply, sets_of, softmax
+from ..models.calibration import LEVELS, Calibration, Conformal, Coverage, Fit, Threshold, sets_of, softmax
 from .metrics import FALSE_POSITIVE_RATES, calibration_error
+from .splits import grouped_folds
 from .statistics import bootstrap, clopper_pearson
 
 __all__ = [
+    "Calibrated",
     "calibrate",
     "fit_calibration",
     "fit_conformal",
@@ -27,11 +30,26 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 
-FOLDS = 5
 TEMPERATURES = (0.02, 50.0)
 
 # A calibration of more parameters must win by this much in cross-validated nats per candidate.
 _WORTH = 0.002
+
+
+class Calibrated(NamedTuple):
+    """All that a record says about its probabilities."""
+
+    calibration: Calibration
+    thresholds: tuple[Threshold, ...]
+    conformal: Conformal
+
+    def to_record(self) -> dict[str, Any]:
+        """The fields ``calibration``, ``thresholds`` and ``conformal`` of a `ModelRecord`."""
+        return {
+            "calibration": self.calibration.to_dict(),
+            "thresholds": [threshold.to_dict() for threshold in self.thresholds],
+            "conformal": self.conformal.to_dict(),
+        }
 
 
 def calibrate(
@@ -43,8 +61,8 @@ def calibrate(
     weights: npt.ArrayLike | None = None,
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Fit all that a record tells about its probabilities, on held-out candidates.
+) -> Calibrated:
+    """Fit all that a record says about its probabilities, on held-out candidates.
 
     Parameters
     ----------
@@ -58,8 +76,7 @@ def calibrate(
 
     Returns
     -------
-    dict
-        The fields ``calibration``, ``thresholds`` and ``conformal`` of a `ModelRecord`.
+    Calibrated
 
     Raises
     ------
@@ -74,14 +91,12 @@ def calibrate(
             + (f"; there are none of {', '.join(absent)}" if absent else "")
         )
     calibration = fit_calibration(z, y, groups=groups, weights=weights, resamples=resamples, seed=seed)
-    probabilities = apply(z, calibration)
-    return {
-        "calibration": calibration,
-        "thresholds": fit_thresholds(
-            probabilities, y, classes, groups=groups, resamples=resamples, seed=seed
-        ),
-        "conformal": fit_conformal(probabilities, y, groups=groups, seed=seed),
-    }
+    probabilities = calibration.apply(z)
+    return Calibrated(
+        calibration,
+        fit_thresholds(probabilities, y, classes, groups=groups, resamples=resamples, seed=seed),
+        fit_conformal(probabilities, y, groups=groups, seed=seed),
+    )
 
 
 def fit_calibration(
@@ -92,7 +107,7 @@ def fit_calibration(
     weights: npt.ArrayLike | None = None,
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Calibration:
     """Choose and fit a calibration.
 
     A temperature (Guo et al. 2017), or a temperature with a bias per class (Alexandari et al. 2020;
@@ -108,41 +123,29 @@ def fit_calibration(
 
     Returns
     -------
-    dict
-        ``method``, ``temperature``, perhaps ``bias``; ``n``; and ``before`` and ``after`` with
-        negative log likelihood ``nll`` and expected calibration error ``ece``, with its 95 %
-        interval. ``after`` is measured out of fold.
+    Calibration
     """
     z, y = np.asarray(logits, np.float64), np.asarray(labels, int)
     w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
-    raw = apply(z, {})
+    raw = Calibration().apply(z)
+    folds = grouped_folds(y, groups, seed=seed)
     held_out: dict[str, npt.NDArray[np.float32]] = {}
     for method in ("temperature", "temperature-bias"):
         held_out[method] = raw.copy()
-        for train, test in _folds(y, groups, seed):
-            held_out[method][test] = apply(z[test], _fit(z[train], y[train], w[train], method))
+        for train, test in folds:
+            held_out[method][test] = _fit(z[train], y[train], w[train], method).apply(z[test])
     losses = {method: _nll(p, y, w) for method, p in held_out.items()}
     better = losses["temperature-bias"] < losses["temperature"] - _WORTH
     method = "temperature-bias" if better else "temperature"
 
-    def measured(p: npt.NDArray[np.float32]) -> dict[str, Any]:
+    def measured(p: npt.NDArray[np.float32]) -> Fit:
         interval = bootstrap(
             lambda v: calibration_error(p, y, weights=v), groups, len(y), weights=w,
             resamples=resamples, seed=seed,
         )  # fmt: skip
-        return {
-            "nll": _nll(p, y, w),
-            "ece": calibration_error(p, y, weights=w),
-            "ece_interval": list(interval),
-        }
+        return Fit(_nll(p, y, w), calibration_error(p, y, weights=w), interval)
 
-    return {
-        "method": method,
-        **_fit(z, y, w, method),
-        "n": len(y),
-        "before": measured(raw),
-        "after": measured(held_out[method]),
-    }
+    return replace(_fit(z, y, w, method), n=len(y), before=measured(raw), after=measured(held_out[method]))
 
 
 def _nll(p: npt.NDArray[np.float32], y: npt.NDArray[Any], w: FloatArray) -> float:
@@ -150,7 +153,7 @@ def _nll(p: npt.NDArray[np.float32], y: npt.NDArray[Any], w: FloatArray) -> floa
     return float(-(w * np.log(chosen)).sum() / w.sum())
 
 
-def _fit(z: FloatArray, y: npt.NDArray[Any], w: FloatArray, method: str) -> dict[str, Any]:
+def _fit(z: FloatArray, y: npt.NDArray[Any], w: FloatArray, method: str) -> Calibration:
     """Newton's method on the convex loss in (1 / temperature, bias)."""
     n, k = z.shape
     w = w / w.sum()
@@ -194,30 +197,8 @@ def _fit(z: FloatArray, y: npt.NDArray[Any], w: FloatArray, method: str) -> dict
         if np.abs(size * step).max() < 1e-9:
             break
     inverse = float(np.clip(parameters[0], 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]))
-    fitted: dict[str, Any] = {"temperature": 1.0 / inverse}
-    if biases:
-        fitted["bias"] = (parameters[1:] - parameters[1:].mean()).tolist()
-    return fitted
-
-
-def _folds(
-    labels: npt.NDArray[Any], groups: npt.ArrayLike | None, seed: int
-) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    """Grouped folds (train, test) that share out each class."""
-    names = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    first, index = np.unique(names, return_index=True, return_inverse=True)[1:]
-    index = index.ravel()
-    rng = np.random.default_rng(seed)
-    fold = np.zeros(len(first), int)
-    dealt = 0
-    for c in np.unique(labels):
-        mine = rng.permutation(np.flatnonzero(labels[first] == c))
-        fold[mine] = (np.arange(len(mine)) + dealt) % FOLDS
-        dealt += len(mine)
-    for number in range(FOLDS):
-        test = fold[index] == number
-        if test.any() and len(np.unique(labels[~test])) == len(np.unique(labels)):
-            yield np.flatnonzero(~test), np.flatnonzero(test)
+    bias = (parameters[1:] - parameters[1:].mean()).tolist() if biases else []
+    return Calibration(1.0 / inverse, tuple(bias), method)
 
 
 def fit_thresholds(
@@ -229,7 +210,7 @@ def fit_thresholds(
     groups: npt.ArrayLike | None = None,
     resamples: int = 1000,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> tuple[Threshold, ...]:
     """Thresholds on a class's probability at stated false positive rates.
 
     Parameters
@@ -243,11 +224,7 @@ def fit_thresholds(
 
     Returns
     -------
-    list of dict
-        ``class``, ``false_positive_rate`` (asked for), ``threshold`` with the bootstrap interval
-        ``threshold_interval``, ``measured_false_positive_rate`` and ``recall`` with the exact
-        intervals ``false_positive_interval`` and ``recall_interval``, ``n_negative``,
-        ``n_positive``. A candidate passes with a probability of at least the threshold.
+    tuple of Threshold
     """
     p, y = np.asarray(probabilities, np.float64), np.asarray(labels, int)
     rows = []
@@ -269,20 +246,20 @@ def fit_thresholds(
             )
             alarms, hits = int((others >= cut).sum()), int((own >= cut).sum())
             rows.append(
-                {
-                    "class": classes[c],
-                    "false_positive_rate": rate,
-                    "threshold": cut,
-                    "threshold_interval": [low, high],
-                    "measured_false_positive_rate": alarms / len(others),
-                    "false_positive_interval": list(clopper_pearson(alarms, len(others))),
-                    "recall": hits / len(own),
-                    "recall_interval": list(clopper_pearson(hits, len(own))),
-                    "n_negative": len(others),
-                    "n_positive": len(own),
-                }
+                Threshold(
+                    classes[c],
+                    rate,
+                    cut,
+                    (low, high),
+                    alarms / len(others),
+                    clopper_pearson(alarms, len(others)),
+                    hits / len(own),
+                    clopper_pearson(hits, len(own)),
+                    len(others),
+                    len(own),
+                )
             )
-    return rows
+    return tuple(rows)
 
 
 def _threshold(scores: FloatArray, order: npt.NDArray[Any], rate: float, weights: FloatArray) -> float:
@@ -302,7 +279,7 @@ def fit_conformal(
     *,
     groups: npt.ArrayLike | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Conformal:
     """Split-conformal prediction sets, class by class.
 
     A class belongs to a candidate's set if its probability reaches that class's own quantile among
@@ -319,40 +296,33 @@ def fit_conformal(
 
     Returns
     -------
-    dict
-        ``method``, ``n`` per class, and ``levels``: per level (as text) the least probability per
-        class ``cutoffs``, and, cross-validated by group, ``coverage`` with its exact
-        ``coverage_interval``, ``class_coverage`` and ``mean_size``.
+    Conformal
+        Its coverages are cross-validated by group.
     """
     p, y = np.asarray(probabilities, np.float32), np.asarray(labels, int)
     k = p.shape[1]
-    result: dict[str, Any] = {
-        "method": "class-conditional",
-        "n": [int((y == c).sum()) for c in range(k)],
-        "levels": {},
-    }
+    folds = grouped_folds(y, groups, seed=seed)
+    stored: dict[str, Coverage] = {}
     for level in levels:
         inside = np.zeros(p.shape, bool)
         tested = np.zeros(len(y), bool)
-        for train, test in _folds(y, groups, seed):
+        for train, test in folds:
             inside[test] = sets_of(p[test], _cutoffs(p[train], y[train], level))
             tested[test] = True
         covered = inside[np.arange(len(y)), y]
         hits, n = int(covered[tested].sum()), int(tested.sum())
-        result["levels"][f"{level:g}"] = {
-            "cutoffs": _cutoffs(p, y, level),
-            "coverage": hits / n if n else None,
-            "coverage_interval": list(clopper_pearson(hits, n)),
-            "class_coverage": [
-                float(covered[tested & (y == c)].mean()) if (tested & (y == c)).any() else None
-                for c in range(k)
-            ],
-            "mean_size": float(inside[tested].sum(axis=1).mean()) if n else None,
-        }
-    return result
+        own = [tested & (y == c) for c in range(k)]
+        stored[f"{level:g}"] = Coverage(
+            _cutoffs(p, y, level),
+            hits / n if n else None,
+            clopper_pearson(hits, n),
+            tuple(float(covered[mine].mean()) if mine.any() else None for mine in own),
+            float(inside[tested].sum(axis=1).mean()) if n else None,
+        )
+    return Conformal(n=tuple(int((y == c).sum()) for c in range(k)), levels=stored)
 
 
-def _cutoffs(p: npt.NDArray[np.float32], y: npt.NDArray[Any], level: float) -> list[float]:
+def _cutoffs(p: npt.NDArray[np.float32], y: npt.NDArray[Any], level: float) -> tuple[float, ...]:
     """Per class, the probability that all but a share of 1 - `level` of its candidates reach."""
     cutoffs = []
     for c in range(p.shape[1]):
@@ -360,4 +330,4 @@ def _cutoffs(p: npt.NDArray[np.float32], y: npt.NDArray[Any], level: float) -> l
         # Of n + 1 exchangeable candidates, this many may fall below.
         below = int(np.floor((len(own) + 1) * (1 - level) + 1e-9))
         cutoffs.append(float(own[below - 1]) if below >= 1 else 0.0)
-    return cutoffs
+    return tuple(cutoffs)

@@ -15,7 +15,8 @@ from ..drawing.sections import evaluation_sections, mistakes
 from ..errors import LabelError
 from ..files.atomic import write_atomically
 from ..files.strict_json import dump_json
-from ..labels.checks import GROUPED, prepare, sky_objects
+from ..labels.checks import prepare
+from ..labels.sky_objects import GROUPED, sky_objects
 from ..labels.table import Labels, read_labels
 from ..models.classifier import Classifier, load_model
 from ..results.predictions import Predictions
@@ -36,14 +37,16 @@ def measure(
     pixel_scale: float | None = None,
     fwhm: float | None = None,
     night: Night = LABELLED,
+    label_column: str | None = None,
+    group_column: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Score labelled candidates with each model, and write ``report.html`` and ``metrics.json``.
 
     Parameters
     ----------
-    labels, cutouts, pixel_scale, fwhm
-        As in `transientnet.labels.table.read_labels`. Rows that name no sky object are put together as
-        `adapt` does it, by the likeness of their stamps: intervals resample whole objects.
+    labels, cutouts, pixel_scale, fwhm, label_column, group_column
+        As in `transientnet.labels.read_labels`. Rows that name no sky object are put together as `adapt`
+        does it, by the likeness of their stamps: intervals resample whole objects.
     models : sequence of str
         Names or paths; they are compared pairwise where their classes are the same.
     output : path
@@ -65,7 +68,14 @@ def measure(
     UsageError
         If the night's numbers are out of range.
     """
-    table = read_labels(labels, cutouts=cutouts, pixel_scale=pixel_scale, fwhm=fwhm)
+    table = read_labels(
+        labels,
+        cutouts=cutouts,
+        pixel_scale=pixel_scale,
+        fwhm=fwhm,
+        label_column=label_column,
+        group_column=group_column,
+    )
     labelled = np.flatnonzero(table.labels != "")
     table = table.select(labelled)
     if len(table.classes) < 2:
@@ -75,7 +85,7 @@ def measure(
     classifiers = [load_model(name) for name in models]
     groups, guessed = table.groups, bool((table.groups == "").any())
     if guessed:
-        _, groups, _ = sky_objects(table, prepare(table.triplets, classifiers[0].contract))
+        groups = sky_objects(table, prepare(table.triplets, classifiers[0].contract)).groups
     kind, bright = brightness(table.triplets)
     results: dict[str, dict[str, Any]] = {}
     judged, wrong = {}, {}

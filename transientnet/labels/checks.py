@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import difflib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,33 +17,36 @@ from ..models.registry.resolve import resolve
 from ..prepare.contract import InputContract
 from ..prepare.preprocess import Prepared, preprocess
 from ..triplet import QualityFlag, Triplet
-from .table import Labels, Text, bare_name, read_labels
+from .sky_objects import GROUPED, sky_objects
+from .table import Labels, bare_name, read_labels
 
-__all__ = ["GROUPED", "LabelCheck", "Problem", "check_labels", "check_table", "prepare", "sky_objects"]
+__all__ = ["LabelCheck", "Problem", "check_labels", "check_table", "prepare"]
 
-GROUPED = {
-    "table": "groups from the table or the stamps' source",
-    "similarity": "groups from the likeness of the stamps, where not given",
-}
-"""Where groups come from, in words."""
+ALIKE = 0.75
+"""Likeness (`difflib`) of two class names from which on one may be a misspelling of the other."""
 
-SIMILARITY = 0.85
-"""Correlation of two reference stamps, without their centres, above which they show the same sky.
+RARE = 5
+"""A class name is rare beside another one that stands in this many times as many rows; and so is a class
+that the base model lacks and that has fewer rows than this, beside such a class."""
 
-On ZTF 97 of 100 pairs above it are the same object, and half of such pairs are above it.
-"""
-
-_POOL = 3
-_CENTRE = 4
 _LISTED = 12
 _CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One kind of trouble and the rows (index into the labels) that have it.
+    """One kind of trouble.
 
-    ``fatal`` rows must not be used; ``skippable`` ones may be left out instead of mended.
+    Attributes
+    ----------
+    kind : str
+    rows : tuple of int
+        Index into the labels.
+    message : str
+    fatal : bool
+        The table must not be used as it is.
+    skippable : bool
+        The rows may be left out instead of corrected.
     """
 
     kind: str
@@ -60,13 +63,13 @@ class LabelCheck:
     Attributes
     ----------
     labels : Labels
-        As given, with every group filled in.
+        With every group filled in.
     counts : dict of str to int
         Rows per class.
     objects : dict of str to int
         Sky objects per class.
     grouped_by : {"table", "similarity"}
-        Where the groups come from; "similarity" as soon as one had to be found from the stamps.
+        Where the groups come from; "similarity" as soon as one had to be inferred from the stamps.
     problems : tuple of Problem
     usable : ndarray of bool, shape (N,)
         Rows with a class and stamps that can be used, not part of any fatal problem.
@@ -115,11 +118,13 @@ class LabelCheck:
         if fatal:
             text = "; ".join(f"{problem.kind}: {problem.message}" for problem in fatal)
             hint = "; or leave such rows out with skip_bad" if any(p.skippable for p in fatal) else ""
-            raise LabelError(f"{self.labels.where}: {text}. Mend the table{hint}")
+            raise LabelError(f"{self.labels.where}: {text}. Correct the table{hint}")
         return self.labels.select(self.usable)
 
 
-def check_labels(labels: Labels, prepared: Prepared, base: ModelRecord | None = None) -> LabelCheck:
+def check_labels(
+    labels: Labels, prepared: Prepared, base: ModelRecord | None = None, *, new_classes: bool = False
+) -> LabelCheck:
     """Check a label table row by row.
 
     Parameters
@@ -128,7 +133,14 @@ def check_labels(labels: Labels, prepared: Prepared, base: ModelRecord | None = 
     prepared : Prepared
         Its triplets after `preprocess`.
     base : ModelRecord, optional
-        The model to start from: classes that it does not have are named.
+        The model to start from: classes that it does not have are reported.
+    new_classes : bool
+        Accept class names that look like a slip: close to a class of the base model, close to a name with
+        `RARE` times as many rows, or in fewer than `RARE` rows beside a class with `RARE` times as many.
+
+    Returns
+    -------
+    LabelCheck
     """
     problems: list[Problem] = []
     named = labels.labels != ""
@@ -150,14 +162,20 @@ def check_labels(labels: Labels, prepared: Prepared, base: ModelRecord | None = 
     if labels.renamed:
         text = ", ".join(f"{name!r} as {other!r}" for name, other in labels.renamed.items())
         rows = np.flatnonzero(np.isin(labels.labels, list(labels.renamed.values()))).tolist()
-        report("spelling", rows, f"taken: {text}", fatal=False)
+        report("spelling", rows, f"read {text}", fatal=False)
     for others in _alike_names(labels.classes):
         rows = np.flatnonzero(np.isin(labels.labels, others)).tolist()
         report(
             "class names", rows, f"{', '.join(map(repr, others))} differ only in case or spaces: one class?"
         )
 
-    same, groups, by_likeness = sky_objects(labels, prepared)
+    slips = {} if new_classes else _slips(labels, base)
+    for name, text in slips.items():
+        rows = np.flatnonzero(labels.labels == name).tolist()
+        text = f"{name!r} ({_listed(map(labels.named, rows))}) {text}"
+        report("new classes", rows, f"{text}: correct the label, or allow new classes (--new-classes)")
+
+    same, groups, inferred = sky_objects(labels, prepared)
     labels = replace(labels, groups=groups)
     conflicts: list[int] = []
     repeats: list[int] = []
@@ -171,12 +189,12 @@ def check_labels(labels: Labels, prepared: Prepared, base: ModelRecord | None = 
     report("conflicting labels", conflicts, f"one stamp has several labels: {text}", skippable=True)
     text = _listed(labels.named(row) for row in repeats)
     report("duplicates", repeats, f"{len(repeats)} rows repeat the stamp of another row: {text}", fatal=False)
-    rows = np.flatnonzero(by_likeness).tolist()
+    rows = np.flatnonzero(inferred).tolist()
     report(
         "groups",
         rows,
-        f"{len(rows)} rows name no sky object; stamps that show the same sky were put together, which finds "
-        "about half of what belongs together: a column 'group' makes every figure more honest",
+        f"{len(rows)} rows name no sky object; where their stamps show the same sky they were put together. "
+        "On ZTF that finds half of the pairs: a column 'group' keeps objects out of both sides of a split",
         fatal=False,
     )
     rows = _leaks(labels)
@@ -186,11 +204,13 @@ def check_labels(labels: Labels, prepared: Prepared, base: ModelRecord | None = 
     )
     report("leakage", rows, f"one sky object is in several splits: {text}")
 
-    new = [name for name in labels.classes if base is not None and name not in base.classes]
+    new = [n for n in labels.classes if base is not None and n not in base.classes and n not in slips]
     if base is not None and new:
         rows = np.flatnonzero(np.isin(labels.labels, new)).tolist()
         text = f"{', '.join(map(repr, new))} ({_count(len(rows), 'row')}) not among {', '.join(base.classes)}"
-        report("new classes", rows, f"{text} of {base.id}: the model gets a head of your own", fatal=False)
+        report(
+            "new classes", rows, f"{text} of {base.id}: the model gets a last layer of its own", fatal=False
+        )
 
     usable = named & prepared.usable & ~unread
     usable[conflicts] = False
@@ -203,7 +223,7 @@ def check_labels(labels: Labels, prepared: Prepared, base: ModelRecord | None = 
         labels,
         dict(sorted(counts.items())),
         objects,
-        "similarity" if by_likeness.any() else "table",
+        "similarity" if inferred.any() else "table",
         tuple(problems),
         usable,
     )
@@ -230,6 +250,25 @@ def _alike_names(classes: Sequence[str]) -> list[list[str]]:
     for name in classes:
         alike[bare_name(name)].append(name)
     return [others for others in alike.values() if len(others) > 1]
+
+
+def _slips(labels: Labels, base: ModelRecord | None) -> dict[str, str]:
+    """Class names that may not be meant, and why."""
+    counts = Counter(name for name in labels.labels.tolist() if name)
+    known = base.classes if base is not None else ()
+    found = {}
+    for name in labels.classes:
+        if name in known:
+            continue
+        bare = bare_name(name)
+        much = [other for other in counts if counts[other] >= RARE * counts[name]]
+        # Spellings that differ in case alone are an error of their own.
+        likely = {bare_name(other): other for other in (*much, *known) if bare_name(other) != bare}
+        if close := difflib.get_close_matches(bare, likely, 1, ALIKE):
+            found[name] = f"is close to {likely[close[0]]!r}"
+        elif base is not None and much and counts[name] < RARE:
+            found[name] = f"has {_count(counts[name], 'row')} and is not a class of {base.id}"
+    return found
 
 
 def _too_few(labels: Labels, usable: npt.NDArray[np.bool_]) -> dict[str, str]:
@@ -262,68 +301,6 @@ def _leaks(labels: Labels) -> list[int]:
     return [row for row, group in enumerate(labels.groups.tolist()) if len(splits[group]) > 1]
 
 
-def sky_objects(labels: Labels, prepared: Prepared) -> tuple[list[list[int]], Text, npt.NDArray[np.bool_]]:
-    """Rows with one and the same stamp, the sky object of every row, and which rows had none given.
-
-    Rows without a group are put together when they share a stamp, or when the surroundings of the
-    target in their reference stamps correlate by more than `SIMILARITY`. Groups that were given are
-    never merged with others, except by rows that repeat one of their stamps.
-    """
-    n = len(labels)
-    usable = np.flatnonzero(prepared.usable)
-    stamps: dict[bytes, list[int]] = defaultdict(list)
-    for row in usable.tolist():
-        stamps[hashlib.sha256(prepared.tensor[row].tobytes()).digest()].append(row)
-    same = [rows for rows in stamps.values() if len(rows) > 1]
-
-    missing = labels.groups == ""
-    parent = list(range(n))
-
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
-    for rows in same:
-        for row in rows[1:]:
-            parent[root(row)] = root(rows[0])
-    alone = np.flatnonzero(missing & prepared.usable)
-    for one, other in _alike(prepared.tensor[alone, 1]):
-        parent[root(int(alone[one]))] = root(int(alone[other]))
-
-    roots = [root(row) for row in range(n)]
-    names = {roots[row]: str(labels.groups[row]) for row in reversed(range(n)) if not missing[row]}
-    groups = [
-        str(labels.groups[row]) or names.get(roots[row]) or f"stamp {labels.rows[roots[row]]}"
-        for row in range(n)
-    ]
-    return same, np.array(groups, dtype=str), missing & prepared.usable
-
-
-def _alike(references: npt.NDArray[np.float32]) -> Iterable[tuple[int, int]]:
-    """Pairs of reference stamps that show the same surroundings.
-
-    The centre is left out: two stars of the same brightness are alike there.
-    """
-    n, size = len(references), references.shape[-1]
-    side = size // _POOL
-    start = (size - side * _POOL) // 2
-    window: npt.NDArray[Any] = references[:, start : start + side * _POOL, start : start + side * _POOL]
-    pooled = window.reshape(n, side, _POOL, side, _POOL).mean((2, 4))
-    middle, reach = side // 2, min(_CENTRE, side // 4)
-    pooled[:, middle - reach : middle + reach + 1, middle - reach : middle + reach + 1] = 0.0
-    flat = pooled.reshape(n, side * side)
-    flat -= flat.mean(axis=1, keepdims=True)
-    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    for begin in range(0, n, 1024):
-        likeness = flat[begin : begin + 1024] @ flat[: begin + 1024].T
-        rows, others = np.nonzero(likeness > SIMILARITY)
-        for row, other in zip((rows + begin).tolist(), others.tolist(), strict=True):
-            if other < row:
-                yield row, other
-
-
 def check_table(
     labels: Any,
     *,
@@ -332,15 +309,42 @@ def check_table(
     pixel_scale: float | None = None,
     fwhm: float | None = None,
     base: str = "realbogus",
+    label_column: str | None = None,
+    group_column: str | None = None,
+    new_classes: bool = False,
 ) -> LabelCheck:
-    """Read and check a label table without training anything; see `read_labels`.
+    """Read and check a label table without training anything.
 
-    `base` is the model whose contract says which stamps can be used.
+    Parameters
+    ----------
+    labels, cutouts, groups, pixel_scale, fwhm, label_column, group_column
+        As for `read_labels`.
+    base : str
+        Model whose contract decides which stamps can be used.
+    new_classes : bool
+        As for `check_labels`.
+
+    Returns
+    -------
+    LabelCheck
+
+    Raises
+    ------
+    LabelError
+        The table cannot be read.
     """
     record = resolve(base)[1]
-    table = read_labels(labels, cutouts=cutouts, groups=groups, pixel_scale=pixel_scale, fwhm=fwhm)
-    table = table.spelled_as(record.classes)
-    return check_labels(table, prepare(table.triplets, record.contract), record)
+    table = read_labels(
+        labels,
+        cutouts=cutouts,
+        groups=groups,
+        pixel_scale=pixel_scale,
+        fwhm=fwhm,
+        label_column=label_column,
+        group_column=group_column,
+    ).spelled_as(record.classes)
+    prepared = prepare(table.triplets, record.contract)
+    return check_labels(table, prepared, record, new_classes=new_classes)
 
 
 def prepare(triplets: Sequence[Triplet], contract: InputContract) -> Prepared:

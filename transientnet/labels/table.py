@@ -1,11 +1,11 @@
-"""A survey's own labels: a table of names, joined with the stamps that it speaks of.
+"""A survey's own labels: a table of names, joined with the stamps that it refers to.
 
-The table says where a row's stamps are in one of four ways: ``path`` (a file with the candidate);
+A row's stamps are found in one of four ways: ``path`` (a file with the candidate);
 ``science``, ``reference``, ``difference`` (a file each); ``id`` (the candidate's name in the source
 given as `cutouts`); or none of these, and row i is candidate i of `cutouts`, as it also is where
 candidates have no names. ``label`` is the class. ``group`` (sky object), ``weight``, ``split`` (train,
 validation or test), ``pixel_scale`` and ``fwhm`` are optional. Packets' names are understood as well:
-``candid``, ``objectId``, ``fwhm_px``.
+``candid``, ``objectId``, ``fwhm_px``. Lines that start with ``#`` are comments.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Labels:
     Attributes
     ----------
     triplets : tuple of Triplet
-        One per row; `Triplet.error` tells of a stamp that could not be read.
+        One per row; `Triplet.error` is set where the stamp could not be read.
     labels : ndarray of str, shape (N,)
         Class names; empty where the table has none.
     groups : ndarray of str, shape (N,)
-        Sky objects; empty where neither the table nor the stamps' source tells.
+        Sky objects; empty where neither the table nor the stamps' source names one.
     weights : ndarray of float64, shape (N,)
         How much a row counts in training.
     split : ndarray of str, shape (N,)
@@ -61,9 +61,9 @@ class Labels:
     rows : ndarray of int, shape (N,)
         Row number in the table; 1 is the first row below the header.
     where : str
-        The table's name, for messages.
+        Name of the table, for messages.
     renamed : dict of str to str
-        Labels of the table that were taken as a class of another spelling.
+        Labels of the table that were read as a class of another spelling.
     """
 
     triplets: tuple[Triplet, ...]
@@ -111,7 +111,7 @@ class Labels:
         return replace(self, labels=labels, renamed={**self.renamed, **renamed}) if renamed else self
 
     def named(self, row: int) -> str:
-        """How a message speaks of a row: its number, and the candidate's name if it has one."""
+        """A row in a message: its number, and the candidate's name if it has one."""
         name = self.triplets[row].id
         return f"row {self.rows[row]}" + (f" ({name})" if name else "")
 
@@ -123,6 +123,8 @@ def read_labels(
     groups: Any = None,
     pixel_scale: float | None = None,
     fwhm: float | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
 ) -> Labels:
     """Read a label table and the stamps that it names.
 
@@ -138,7 +140,9 @@ def read_labels(
     groups : sequence, optional
         Sky object of each row, instead of the column.
     pixel_scale, fwhm : float, optional
-        arcsec per pixel, and seeing in pixels, for rows whose table cells do not tell.
+        arcsec per pixel, and seeing in pixels, for rows whose cells are empty.
+    label_column, group_column : str, optional
+        Columns of the classes and of the sky objects, where they are not ``label`` and ``group``.
 
     Returns
     -------
@@ -148,12 +152,17 @@ def read_labels(
     Raises
     ------
     LabelError
-        The table has no ``label`` column or no rows, a cell cannot be understood, or nothing tells
+        The table has no rows or lacks a column, a cell cannot be understood, or the table does not say
         where the stamps are.
     MissingDependencyError
         For Parquet without the ``parquet`` extra.
     """
-    table, where, folder = _load(labels, cutouts)
+    chosen = {
+        column: name
+        for column, name in (("label", label_column), ("group", group_column))
+        if name is not None
+    }
+    table, where, folder = _load(labels, cutouts, chosen)
     count = len(table["label"])
     if count == 0:
         raise LabelError(f"{where}: no rows")
@@ -189,7 +198,7 @@ def read_labels(
 
 
 def _with(triplet: Triplet, pixel_scale: float | None, fwhm: float | None) -> Triplet:
-    """The table's word goes before the file's."""
+    """The table's values outrank the file's."""
     if triplet.error is not None:
         return triplet
     return replace(triplet, pixel_scale=pixel_scale or triplet.pixel_scale, fwhm=fwhm or triplet.fwhm)
@@ -198,12 +207,12 @@ def _with(triplet: Triplet, pixel_scale: float | None, fwhm: float | None) -> Tr
 # --- the table ---------------------------------------------------------------------------------------
 
 
-def _load(labels: Any, cutouts: Any) -> tuple[Table, str, Path]:
+def _load(labels: Any, cutouts: Any, chosen: Mapping[str, str]) -> tuple[Table, str, Path]:
     """Known columns as text, the table's name, and the folder where its paths start."""
     base = Path(cutouts) if isinstance(cutouts, (str, os.PathLike)) and os.path.isdir(cutouts) else None
     if isinstance(labels, (str, os.PathLike)):
         path = Path(labels)
-        columns = _read_file(path)
+        columns = _read_file(path, chosen)
         where, folder = str(path), base or path.parent
     elif isinstance(labels, Mapping) or hasattr(labels, "columns"):
         names = [str(name) for name in (labels if isinstance(labels, Mapping) else labels.columns)]
@@ -212,35 +221,46 @@ def _load(labels: Any, cutouts: Any) -> tuple[Table, str, Path]:
     else:
         columns = {"label": list(labels)}
         where, folder = "labels", base or Path()
-    table = {column: [_text(value) for value in columns[name]] for column, name in _known(columns).items()}
-    if "label" not in table:
+    known = _known(columns, chosen)
+    if lacking := [chosen.get(column, column) for column in ("label", *chosen) if column not in known]:
         raise LabelError(
-            f"{where}: no column 'label', which holds the classes; it has {', '.join(columns) or 'none'}"
+            f"{where}: no column {lacking[0]!r}"
+            + (", which holds the classes" if lacking[0] == chosen.get("label", "label") else "")
+            + f"; it has {', '.join(columns) or 'none'}; name another with label_column or group_column "
+            "(--label-column, --group-column)"
         )
-    return table, where, folder
+    return (
+        {column: [_text(value) for value in columns[name]] for column, name in known.items()},
+        where,
+        folder,
+    )
 
 
-def _known(names: Iterable[str]) -> dict[str, str]:
-    """Which of a table's `names` are read, by the column of `COLUMNS` that they are."""
+def _known(names: Iterable[str], chosen: Mapping[str, str]) -> dict[str, str]:
+    """Which of a table's `names` are read, by the column of `COLUMNS` that they are; `chosen` ones first."""
     from ..readers.surveys import match_role, normalise
 
     names = list(names)
     found = {name.strip().lower(): name for name in names if name.strip().lower() in COLUMNS}
+    for column, name in chosen.items():
+        found.pop(column, None)
+        if name in names:
+            found[column] = name
     # "object" may be a kind as well as a name.
     others = [name for name in names if name not in found.values() and normalise(name) != "object"]
     for column in _AS_PACKETS_HAVE_THEM:
-        if column not in found and (called := match_role(others, column)):
+        if column not in {*found, *chosen} and (called := match_role(others, column)):
             found[column] = called[0]
     return found
 
 
-def _read_file(path: Path) -> dict[str, list[Any]]:
+def _read_file(path: Path, chosen: Mapping[str, str]) -> dict[str, list[Any]]:
     if not path.is_file():
         raise LabelError(f"{path}: no such label table")
     ending = path.suffix.lower()
     try:
         if ending == ".parquet":
-            return _read_parquet(path)
+            return _read_parquet(path, chosen)
         if ending == ".ecsv":
             from astropy.table import Table as AstropyTable
 
@@ -259,9 +279,9 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
     from ..readers.sniff import columns
 
     with open(path, newline="", encoding="utf-8-sig") as stream:
-        _, separator = columns(stream.readline())
-        stream.seek(0)
-        every = csv.reader(stream, strict=True, delimiter=separator)
+        text = [line for line in stream if not line.lstrip().startswith("#")]
+        _, separator = columns(text[0] if text else "")
+        every = csv.reader(text, strict=True, delimiter=separator)
         lines = (line for line in every if any(cell.strip() for cell in line))
         header = [name.strip() for name in next(lines, [])]
         if len(set(header)) != len(header):
@@ -273,13 +293,13 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
     return {name: [row[k] for row in rows] for k, name in enumerate(header)}
 
 
-def _read_parquet(path: Path) -> dict[str, list[Any]]:
+def _read_parquet(path: Path, chosen: Mapping[str, str]) -> dict[str, list[Any]]:
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingDependencyError.for_extra("parquet", "Reading Parquet") from error
     with pq.ParquetFile(path) as file:
-        names = list(_known(file.schema_arrow.names).values())
+        names = list(_known(file.schema_arrow.names, chosen).values())
         found: dict[str, list[Any]] = file.read(columns=names).to_pydict()
     return found
 
@@ -335,8 +355,9 @@ def _stamps(table: Table, cutouts: Any, folder: Path, where: str) -> list[Triple
         ]
     if cutouts is None:
         raise LabelError(
-            f"{where}: nothing tells where the stamps are; add a column 'path', or columns 'science', "
-            "'reference', 'difference', or give the file or folder that holds the stamps as cutouts"
+            f"{where}: it does not say where the stamps are; add a column 'path', or columns 'science', "
+            "'reference', 'difference', or name the file or folder that holds the stamps with cutouts "
+            "(--cutouts)"
         )
     if "id" in table and not isinstance(cutouts, np.ndarray):
         name = os.fspath(cutouts) if isinstance(cutouts, (str, os.PathLike)) else "cutouts"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .config import AdaptConfig, AdaptResult, Progress
+from .config import AdaptConfig, Progress
+from .outcome import AdaptResult
 
-__all__ = ["AdaptConfig", "AdaptResult", "Progress", "adapt"]
+__all__ = ["adapt"]
 
 
 def adapt(
@@ -26,19 +27,20 @@ def adapt(
     Parameters
     ----------
     labels : path, table or sequence of str
-        A label table (see `transientnet.labels`), or N class names for an array of N stamps.
+        A label table (see `transientnet.labels.table`), or N class names for an array of N stamps.
     cutouts : path or ndarray, optional
-        What the table's ids, relative paths or rows speak of; or an array (N, 3, H, W).
+        File or folder that the table's ids, relative paths or rows refer to; or an array (N, 3, H, W).
     groups : sequence of length N, optional
         Sky object of each row: no split ever cuts through one.
     pixel_scale, fwhm : float, optional
-        arcsec per pixel, and seeing in pixels, where neither table nor stamps tell.
+        arcsec per pixel, and seeing in pixels, where neither the table nor the stamps have them.
     base : str
         Model to start from, as for `load_model`. Labels may be its classes, some of them, or others.
     output : str
-        Folder; gets ``model.onnx``, ``weights_manifest.json``, ``MODEL_CARD.md``, ``metrics.json``
-        and ``report.html``.
+        New or empty folder, or that of an earlier adaptation; gets ``model.onnx``,
+        ``weights_manifest.json``, ``MODEL_CARD.md``, ``metrics.json`` and ``report.html``.
     config : AdaptConfig, optional
+        All other choices.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
 
@@ -50,22 +52,25 @@ def adapt(
     ------
     LabelError
         The table cannot be used as it is; nothing was trained.
+    UsageError
+        The folder holds other files, another adaptation writes to it, or an option makes no sense.
     MissingDependencyError
         Without the ``adapt`` extra.
     ModelUnavailableError
-        The base model cannot be had, or is not one that can be adapted.
+        The base model is not available, or is not one that can be adapted.
 
     Notes
     -----
     Ctrl-C leaves the best model so far, with ``interrupted`` set in the result. A run that was killed
-    goes on where it stood when started again with the same input.
+    goes on where it stood when started again with the same labels and stamps and the same choices for
+    the training; name, version, description, licence and citation may differ.
     """
     from ..errors import MissingDependencyError
 
     try:
         from .run import run
     except ImportError as error:
-        if (error.name or "").split(".")[0] not in ("torch", "onnx", "onnxscript", "sklearn"):
+        if (error.name or "").split(".")[0] not in ("torch", "onnx", "onnxscript", "scipy"):
             raise
         raise MissingDependencyError.for_extra("adapt", "Adapting a model") from error
     return run(

@@ -1,17 +1,14 @@
-"""Every choice of an adaptation, and what it gives back. Loads no torch."""
+"""Every choice of an adaptation. Loads no torch."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import UsageError
-from ..models.record import ModelRecord
 
-__all__ = ["METHODS", "AdaptConfig", "AdaptResult", "Progress"]
+__all__ = ["METHODS", "AdaptConfig", "Progress"]
 
 METHODS = ("transfer", "probe")
 
@@ -53,6 +50,10 @@ class AdaptConfig:
         List the labels that the cross-validation doubts.
     skip_bad : bool
         Leave out rows with unusable stamps or contradicting labels, instead of refusing the table.
+    new_classes : bool
+        Class names that look like misspellings are meant as they are; see `check_labels`.
+    label_column, group_column : str, optional
+        Columns of the table that hold the classes and the sky objects, where they have names of their own.
     seed : int
     device : {"auto", "cpu", "cuda"}
     threads : int, optional
@@ -79,6 +80,9 @@ class AdaptConfig:
     compare_scratch: int = 0
     label_noise: bool = False
     skip_bad: bool = False
+    new_classes: bool = False
+    label_column: str | None = None
+    group_column: str | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -115,30 +119,3 @@ class AdaptConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AdaptResult:
-    """What `adapt` made.
-
-    Attributes
-    ----------
-    folder : Path
-    record : ModelRecord
-        The manifest's row of the new model.
-    metrics : mapping
-        As in ``metrics.json``: the cross-validated figures of the new model and of the base model,
-        the learning curve, and the comparison and doubted labels if asked for.
-    interrupted : bool
-        Ctrl-C came; the model is the best so far.
-    """
-
-    folder: Path
-    record: ModelRecord
-    metrics: Mapping[str, Any] = field(repr=False)
-    interrupted: bool = False
-
-    @property
-    def model(self) -> Path:
-        """The new network, for ``transientnet score -m``."""
-        return self.folder / "model.onnx"

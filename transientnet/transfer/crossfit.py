@@ -12,61 +12,38 @@ fine-tuning is better by more than its standard error.
 from __future__ import annotations
 
 import copy
-import hashlib
-import os
-import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from threading import Event, Lock, current_thread, main_thread
-from typing import Any, NamedTuple, cast
+from threading import Event, Lock
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 
 from ..errors import LabelError
 from ..evaluation.calibration import fit_calibration
-from ..models.calibration import apply
+from ..evaluation.splits import Fold, grouped_folds
+from ..scoring.interrupts import on_interrupt
+from .checkpoints import Checkpoints
 from .network import StampNetwork
-from .probe import STRENGTHS, choose_strength, features_of, fit_head
-from .training import HEAD, Recipe, Weights, average, fine_tune, get_weights, logits_of, set_weights
+from .probe import features_of, fit_probe
+from .training import (
+    HEAD,
+    Index,
+    Recipe,
+    Survey,
+    Weights,
+    average,
+    fine_tune,
+    get_weights,
+    logits_of,
+    set_weights,
+)
 
-__all__ = ["CrossFit", "Fold", "Survey", "cross_fit", "make_folds"]
-
-Index = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Survey:
-    """Labelled stamps, ready for the network.
-
-    x : Tensor, shape (N, 3, S, S); y : Tensor of int64, shape (N,); weight : Tensor, shape (N,), of
-    each row in the loss; groups : shape (N,), sky objects.
-    """
-
-    x: Tensor
-    y: Tensor
-    weight: Tensor
-    groups: npt.NDArray[Any]
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def take(self, rows: Index) -> Survey:
-        return Survey(self.x[rows], self.y[rows], self.weight[rows], self.groups[rows])
-
-
-class Fold(NamedTuple):
-    """Rows to train on and rows left out."""
-
-    train: Index
-    test: Index
+__all__ = ["CrossFit", "choose", "cross_fit", "make_folds"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +63,7 @@ class CrossFit:
     losses : tuple of float
         Calibrated negative log likelihood of each on left-out rows.
     chosen : int
-        The best, or the best without fine-tuning if that cannot be told from it.
+        The best, or the best without fine-tuning where fine-tuning is not surely better.
     interrupted : bool
     """
 
@@ -102,24 +79,31 @@ class CrossFit:
 def make_folds(y: npt.NDArray[Any], groups: npt.NDArray[Any], count: int, seed: int) -> list[Fold]:
     """Folds that keep sky objects whole and share out the classes; fewer where a class is small.
 
+    Parameters
+    ----------
+    y, groups : ndarray, shape (N,)
+        Class and sky object of each row.
+    count : int
+        Folds wanted.
+    seed : int
+
+    Returns
+    -------
+    list of Fold
+
     Raises
     ------
     LabelError
-        If a class has fewer than two sky objects.
+        If the sky objects of a class are too few to train on some and judge on others.
     """
     objects = [len(np.unique(groups[y == c])) for c in np.unique(y)]
-    if len(objects) < 2 or min(objects) < 2:
+    folds = grouped_folds(y, groups, min(count, *objects), seed) if len(objects) > 1 else []
+    if len(folds) < 2:
         raise LabelError(
-            "every class needs labels of at least two sky objects, to train on one and judge on the other"
+            "the sky objects cannot be split so that every class is trained on some and judged on others; "
+            "label more objects of the rarest class"
         )
-    splitter = StratifiedGroupKFold(min(count, *objects), shuffle=True, random_state=seed)
-    folds = [Fold(train, test) for train, test in splitter.split(y, y, groups)]
-    whole = [f for f in folds if len(f.test) and len(np.unique(y[f.train])) == len(objects)]
-    if len(whole) < 2:
-        raise LabelError(
-            "the sky objects cannot be split so that both halves have every class; label more objects"
-        )
-    return whole
+    return folds
 
 
 def cross_fit(
@@ -130,7 +114,7 @@ def cross_fit(
     seed: int,
     *,
     ready: bool,
-    checkpoints: Path | None = None,
+    checkpoints: Checkpoints | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> CrossFit:
     """Train one network per fold and average them.
@@ -145,29 +129,32 @@ def cross_fit(
         None fits the head alone.
     seed : int
     ready : bool
-        Whether the head of `start` already tells the classes, so that the base model is a candidate.
-    checkpoints : Path, optional
-        Folder where each finished fold is kept, so that a killed run goes on from there.
+        Whether the head of `start` already knows the classes, so that the base model is a candidate.
+    checkpoints : Checkpoints, optional
+        Where each finished fold is kept, so that a killed run goes on from there.
     on_step : callable
         Called after each step of each fold, from one thread at a time.
+
+    Returns
+    -------
+    CrossFit
+        After Ctrl-C, of the folds that were finished by then; without any, of those without fine-tuning.
     """
-    candidates = ["base"] if ready else []
     features = features_of(start, survey.x)
     networks: list[list[Weights]] = []
     outputs: list[list[Tensor]] = []
     for fold in folds:
-        probe = _probe(start, features, survey, fold, seed)
+        probe = copy.deepcopy(start)
+        fit_probe(cast(nn.Linear, probe.heads[HEAD]), features[fold.train], survey.take(fold.train), seed)
         offered = [start, probe] if ready else [probe]
         networks.append([get_weights(network) for network in offered])
         outputs.append([logits_of(network, survey.x[fold.test]) for network in offered])
-    candidates.append("probe")
-
-    interrupted = False
+    candidates = ["base", "probe"] if ready else ["probe"]
+    untuned, interrupted = len(candidates), False
     if recipe is not None:
 
         def train(number: int, on_step: Callable[[], None]) -> list[Weights]:
-            path = checkpoints / f"fold-{number}.npz" if checkpoints else None
-            kept = _read(path) if path else None
+            kept = checkpoints.read(number) if checkpoints else None
             if kept is not None:
                 for _ in range(recipe.steps):
                     on_step()
@@ -175,10 +162,9 @@ def cross_fit(
             network = copy.deepcopy(start)
             if not ready:
                 set_weights(network, networks[number][-1])
-            part = survey.take(folds[number].train)
-            kept = fine_tune(network, part.x, part.y, part.weight, recipe, seed + number, on_step)
-            if path:
-                _write(path, kept)
+            kept = fine_tune(network, survey.take(folds[number].train), recipe, seed + number, on_step)
+            if checkpoints:
+                checkpoints.write(number, kept)
             return kept
 
         done, interrupted = _side_by_side(train, len(folds), next(start.parameters()).device, on_step)
@@ -192,22 +178,21 @@ def cross_fit(
             folds = [folds[k] for k in finished]
             networks = [networks[k] for k in finished]
             outputs = [outputs[k] for k in finished]
-            steps = [round(recipe.steps * (k + 1) / recipe.snapshots) for k in range(recipe.snapshots)]
-            candidates += [f"{step} steps" for step in steps]
+            candidates += [f"{step} steps" for step in recipe.marks]
 
     rows = np.concatenate([fold.test for fold in folds])
     order = np.argsort(rows)
     rows = rows[order]
     joined = [torch.cat([o[k] for o in outputs]).numpy()[order] for k in range(len(candidates))]
-    calibrations = [_calibrated(logits, survey, rows) for logits in joined]
-    losses = [float(found["after"]["nll"]) for found in calibrations]
-    chosen = _choose(joined, calibrations, survey, rows, untuned=candidates.index("probe") + 1)
+    chosen, losses = choose(
+        joined, survey.y[rows].numpy(), survey.weight[rows].numpy(), survey.groups[rows], untuned
+    )
     return CrossFit(
         average([network[chosen] for network in networks]),
         rows,
         joined[chosen],
         tuple(candidates),
-        tuple(losses),
+        losses,
         chosen,
         interrupted,
     )
@@ -221,7 +206,8 @@ def _side_by_side(
 ) -> tuple[dict[int, list[Weights]], bool]:
     """What `train` gives for each fold that ended, and whether Ctrl-C came before all had.
 
-    On the CPU the folds share the threads out: a small batch keeps one core busy, not several.
+    On the CPU the folds share the threads out: a small batch keeps one core busy, not several. Any
+    error, of a fold or in this thread, stops all folds at their next step.
     """
     threads = torch.get_num_threads()
     workers = min(count, threads) if device.type == "cpu" else 1
@@ -233,14 +219,15 @@ def _side_by_side(
         with one_at_a_time:
             on_step()
 
-    torch.set_num_threads(threads // workers)
+    torch.set_num_threads(max(1, threads // workers))
     try:
-        with _ctrl_c_as(stop.set), ThreadPoolExecutor(workers) as pool:
+        with on_interrupt(stop.set), ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(train, number, step) for number in range(count)]
-            wait(futures, return_when=FIRST_EXCEPTION)
-            stop.set()
-            for future in futures:
-                future.cancel()
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
     finally:
         torch.set_num_threads(threads)
     done: dict[int, list[Weights]] = {}
@@ -255,111 +242,44 @@ def _side_by_side(
     return done, len(done) < count
 
 
-@contextmanager
-def _ctrl_c_as(call: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C calls `call`, however often it comes; an exception would leave threads behind at their work.
-
-    Signals come to the main thread alone, and not at all to a process that was told to ignore them.
-    """
-    usual = signal.getsignal(signal.SIGINT)
-    if current_thread() is not main_thread() or usual is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda *_: call())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-
-
-def _probe(start: StampNetwork, features: Tensor, survey: Survey, fold: Fold, seed: int) -> StampNetwork:
-    """`start` with its head fitted on the fold's training rows; the strength is chosen within them."""
-    network = copy.deepcopy(start)
-    head = cast(nn.Linear, network.heads[HEAD])
-    y, weight = survey.y[fold.train], survey.weight[fold.train]
-    try:
-        inner = make_folds(y.numpy(), survey.groups[fold.train], 5, seed)
-        strength = choose_strength(head, features[fold.train], y, weight, inner)
-    except LabelError:
-        strength = STRENGTHS[-1]  # too few objects to tell: stay near the start
-    fit_head(head, features[fold.train], y, weight, strength)
-    return network
-
-
-def _calibrated(logits: npt.NDArray[np.float32], survey: Survey, rows: Index) -> dict[str, Any]:
-    return fit_calibration(
-        logits,
-        survey.y[rows].numpy(),
-        groups=survey.groups[rows],
-        weights=survey.weight[rows].numpy(),
-        resamples=0,
-    )
-
-
-def _choose(
-    joined: list[npt.NDArray[np.float32]],
-    calibrations: list[dict[str, Any]],
-    survey: Survey,
-    rows: Index,
+def choose(
+    logits: list[npt.NDArray[np.float32]],
+    y: npt.NDArray[Any],
+    weight: npt.NDArray[Any],
+    groups: npt.NDArray[Any],
     untuned: int,
-) -> int:
+) -> tuple[int, tuple[float, ...]]:
     """The candidate with the least loss; a fine-tuned one only if it is better by a standard error.
 
-    The first `untuned` candidates have the trunk of the base model. A few left-out labels cannot tell
-    which of many candidates is the best, and the least of many noisy losses is too good to be true (the
-    one-standard-error rule of Breiman et al. 1984, over sky objects).
+    A few left-out labels do not show which of many candidates is the best: the smallest of many noisy
+    losses is too good to be true (the one-standard-error rule of Breiman et al. 1984, over sky objects).
+
+    Parameters
+    ----------
+    logits : list of ndarray, each of shape (N, K)
+        Of the left-out rows, by each candidate.
+    y, weight, groups : ndarray, shape (N,)
+        Class, weight and sky object of each row.
+    untuned : int
+        The first so many candidates have the trunk of the base model.
+
+    Returns
+    -------
+    chosen : int
+    losses : tuple of float
+        Calibrated negative log likelihood of each candidate, out of fold.
     """
-    losses = [found["after"]["nll"] for found in calibrations]
+    fitted = [fit_calibration(z, y, groups=groups, weights=weight, resamples=0) for z in logits]
+    losses = tuple(calibration.after.nll if calibration.after else np.inf for calibration in fitted)
     best, plain = int(np.argmin(losses)), int(np.argmin(losses[:untuned]))
     if best < untuned:
-        return best
-    y, weight = survey.y[rows].numpy(), survey.weight[rows].numpy()
+        return best, losses
 
     def loss(k: int) -> npt.NDArray[np.float64]:
-        given = apply(joined[k], calibrations[k])[np.arange(len(y)), y]
-        return np.asarray(-weight * np.log(np.maximum(given.astype(np.float64), 1e-12)))
+        own = fitted[k].apply(logits[k])[np.arange(len(y)), y]
+        return np.asarray(-weight * np.log(np.maximum(own.astype(np.float64), 1e-12)))
 
-    _, group = np.unique(survey.groups[rows], return_inverse=True)
+    _, group = np.unique(groups, return_inverse=True)
     gain = np.bincount(group, loss(plain) - loss(best))
     error = np.sqrt(len(gain)) * gain.std(ddof=1) / weight.sum()
-    return best if losses[plain] - losses[best] > error else plain
-
-
-def fingerprint(*parts: Any) -> str:
-    """Name of a run: the same input and choices give the same."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(
-            np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
-        )
-    return digest.hexdigest()[:16]
-
-
-def open_checkpoints(folder: Path, run: str) -> Path:
-    """The run's own folder of checkpoints; those of other runs are removed."""
-    own = folder / run
-    if folder.is_dir():
-        for other in folder.iterdir():
-            if other != own:
-                shutil.rmtree(other, ignore_errors=True)
-    own.mkdir(parents=True, exist_ok=True)
-    return own
-
-
-def _write(path: Path, kept: list[Weights]) -> None:
-    arrays = {f"{k}/{name}": v.numpy() for k, weights in enumerate(kept) for name, v in weights.items()}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-    os.replace(temporary, path)
-
-
-def _read(path: Path) -> list[Weights] | None:
-    if not path.is_file():
-        return None
-    kept: dict[int, Weights] = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        for key in arrays.files:
-            number, name = key.split("/", 1)
-            kept.setdefault(int(number), {})[name] = torch.from_numpy(arrays[key])
-    return [kept[number] for number in sorted(kept)]
+    return (best if losses[plain] - losses[best] > error else plain), losses

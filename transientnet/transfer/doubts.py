@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .outcome import Doubt
+
 __all__ = ["doubtful"]
 
 
 def doubtful(
     probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], classes: Sequence[str]
-) -> list[dict[str, Any]]:
+) -> list[Doubt]:
     """Rows that networks which never saw them confidently put into another class.
 
     A row counts as confidently of class c where its probability reaches the mean probability of c
@@ -24,12 +26,12 @@ def doubtful(
     probabilities : ndarray, shape (N, K)
         Out of fold.
     labels : ndarray of int, shape (N,)
-    classes : sequence of str
+    classes : sequence of str, length K
 
     Returns
     -------
-    list of dict
-        ``row``, ``label``, ``likelier`` and the probabilities of both; most doubtful first.
+    list of Doubt
+        Most doubtful first; `Doubt.row` counts from 0.
     """
     p = np.asarray(probabilities, np.float64)
     usual = np.array(
@@ -37,17 +39,10 @@ def doubtful(
     )
     confident = np.where(p >= usual, p, -1.0)
     likelier = confident.argmax(axis=1)
-    rows = np.flatnonzero((confident.max(axis=1) > 0) & (likelier != labels))
-    margin = p[rows, likelier[rows]] - p[rows, labels[rows]]
-    rows = rows[margin > 0]
-    order = np.argsort(-(p[rows, likelier[rows]] - p[rows, labels[rows]]), kind="stable")
+    every = np.arange(len(p))
+    margin = p[every, likelier] - p[every, labels]
+    rows = np.flatnonzero((confident.max(axis=1) > 0) & (likelier != labels) & (margin > 0))
     return [
-        {
-            "row": int(row),
-            "label": classes[labels[row]],
-            "likelier": classes[likelier[row]],
-            "p_label": float(p[row, labels[row]]),
-            "p_likelier": float(p[row, likelier[row]]),
-        }
-        for row in rows[order].tolist()
+        Doubt(r, classes[labels[r]], classes[likelier[r]], float(p[r, labels[r]]), float(p[r, likelier[r]]))
+        for r in rows[np.argsort(-margin[rows], kind="stable")].tolist()
     ]

@@ -1,4 +1,4 @@
-"""Write a trained network as an ONNX file with its record inside, and prove that both say the same."""
+"""Write a trained network as an ONNX file with its record inside, and prove that the two agree."""
 
 from __future__ import annotations
 
@@ -161,6 +161,19 @@ def load_network(path: Path, record: ModelRecord, heads: dict[str, int]) -> Stam
     """Rebuild the trainable network from an ONNX file that `export_onnx` wrote.
 
     Heads of the same size as the file's are filled from it; others start fresh.
+
+    Parameters
+    ----------
+    path : Path
+    record : ModelRecord
+        Its `network` field holds the network's configuration.
+    heads : dict of str to int
+        Name and number of classes of each head.
+
+    Returns
+    -------
+    StampNetwork
+        Without batch statistics.
 
     Raises
     ------

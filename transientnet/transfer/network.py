@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 __all__ = ["NetworkConfig", "StampNetwork"]
 
-# Beyond this the tensor's hyperbolic sine says nothing more than "saturated".
+# Beyond this the tensor's hyperbolic sine means nothing but "saturated".
 _LARGEST = 15.0
 # The central peak is looked for this far from the candidate, in pixels.
 _PEAK_REACH = 5

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..files.atomic import write_atomically
+from ..errors import UsageError
+from ..evaluation.calibration import Calibrated
+from ..files.atomic import replacing, write_atomically
+from ..files.locks import exclusive
 from ..files.strict_json import dump_json
-from ..labels.table import Labels
 from ..models.cards import CARD_NAME, write_card
 from ..models.classifier import Classifier
 from ..models.outliers import fit_reference
@@ -22,120 +24,172 @@ from ..models.record import ModelRecord
 from ..models.registry.manifest import MANIFEST_NAME, manifest_row, write_registry
 from ..models.vectors import write_test_vectors
 from ..prepare.contract import InputContract
-from ..prepare.preprocess import Prepared
 from ..triplet import QualityFlag, Triplet
 from .config import AdaptConfig
 from .export import OPSET, rewrite_onnx
 from .network import StampNetwork
+from .outcome import AdaptMetrics, LeftOut
 from .summary import write_report
 from .training import HEAD
 
-__all__ = ["Outcome", "model_name", "write_folder"]
+__all__ = ["check_folder", "model_name", "own_folder", "write_folder"]
+
+_LOCKED = "adapt"
+"""What the lock in the folder is named after; it stays there and marks the folder as one of adapt's."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """All that a run found, before it is written.
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds files which no adaptation wrote.
 
-    `rows` index `table` and `prepared`; `probabilities` and `labels` are the left-out ones of these
-    rows; `calibrated` holds the record's fields ``calibration``, ``thresholds`` and ``conformal``.
+    Raises
+    ------
+    UsageError
     """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; adapt writes a folder: name another with -o (output=)")
+    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
+    if names and not (folder / f".{_LOCKED}.lock").exists() and not _written_before(folder):
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise UsageError(
+            f"{folder}: holds files that adapt did not write ({shown}); name a new or empty folder with -o "
+            "(output=)"
+        )
 
-    network: StampNetwork
-    classes: tuple[str, ...]
-    contract: InputContract
-    base: ModelRecord
-    base_file: Path
-    config: AdaptConfig
-    calibrated: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    table: Labels
-    prepared: Prepared
-    rows: npt.NDArray[Any]
-    probabilities: npt.NDArray[np.float32]
-    labels: npt.NDArray[Any]
+
+def _written_before(folder: Path) -> bool:
+    """Whether the folder holds the output of a version that left no lock behind."""
+    try:
+        return {"cross_validation", "training", "base"} <= set(
+            json.loads((folder / "metrics.json").read_bytes())
+        )
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Make the output folder, and keep other adaptations out of it while the block runs.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    UsageError
+        It holds other files, or another process writes to it.
+    """
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    refusal = UsageError(
+        f"{folder}: another adapt is writing to it; wait for its end, or name another folder"
+    )
+    with exclusive(folder / _LOCKED, refusal):
+        yield
 
 
 def model_name(config: AdaptConfig, folder: Path) -> str:
-    """The new model's name: as given, or the folder's, in letters that a name may have."""
+    """The new model's name: `config.name`, or the folder's, in letters that a name may have."""
     text = config.name or folder.resolve().name
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._") or "adapted"
 
 
-def write_folder(folder: Path, outcome: Outcome) -> ModelRecord:
-    """Write everything; the record that it returns is the manifest's row."""
-    config, metrics = outcome.config, outcome.metrics
-    headline = metrics["cross_validation"]["new"]
+def write_folder(
+    folder: Path,
+    network: StampNetwork,
+    contract: InputContract,
+    calibrated: Calibrated,
+    metrics: AdaptMetrics,
+    left_out: LeftOut,
+    base: ModelRecord,
+    base_file: Path,
+) -> ModelRecord:
+    """Write model, manifest, card, figures and report.
+
+    Parameters
+    ----------
+    folder : Path
+    network : StampNetwork
+        The new one.
+    contract : InputContract
+        Of the new model.
+    calibrated : Calibrated
+    metrics : AdaptMetrics
+    left_out : LeftOut
+    base : ModelRecord
+    base_file : Path
+        ONNX file of the base model.
+
+    Returns
+    -------
+    ModelRecord
+        The manifest's row.
+    """
+    config, table, judged = metrics.config, left_out.table, metrics.cross_validation
     record = ModelRecord(
         name=model_name(config, folder),
         version=config.version,
-        classes=outcome.classes,
-        contract=outcome.contract,
-        calibration=outcome.calibrated["calibration"],
-        thresholds=tuple(outcome.calibrated["thresholds"]),
-        conformal=outcome.calibrated["conformal"],
-        reference=_reference(outcome),
+        classes=metrics.classes,
+        contract=contract,
+        **calibrated.to_record(),
+        reference=_reference(left_out, metrics),
         metrics={
-            "n": headline["n"],
-            "n_groups": headline["n_groups"],
-            "evidence": metrics["cross_validation"]["evidence"],
-            **headline["metrics"],
-            "confusion": headline["confusion"],
+            "n": judged.new["n"],
+            "n_groups": judged.new["n_groups"],
+            "evidence": judged.evidence,
+            **judged.new["metrics"],
+            "confusion": judged.new["confusion"],
         },
         training={
-            "data": f"{len(outcome.table)} labelled stamps of {outcome.table.where}",
-            "labels": {name: f"{n} stamps" for name, n in metrics["labels"]["counts"].items()},
-            "split": f"{metrics['cross_validation']['folds']} folds that keep sky objects whole",
+            "data": f"{len(table)} labelled stamps of {table.where}",
+            "labels": {name: f"{n} stamps" for name, n in metrics.labels.counts.items()},
+            "split": f"{judged.folds} folds that keep sky objects whole",
             "method": config.method,
-            "chosen": metrics["training"]["chosen"],
+            "chosen": metrics.training.chosen,
+            "outcome": metrics.outcome,
             "seed": config.seed,
         },
-        network=outcome.network.config.to_dict(),
-        description=config.description or f"{outcome.base.name} adapted to {len(outcome.table)} labels",
+        network=network.config.to_dict(),
+        description=config.description or f"{base.name} adapted to {len(table)} labels",
         licence=config.licence,
         citation=config.citation,
-        parent=outcome.base.id,
+        parent=base.id,
         opset=OPSET,
     )
     file = folder / "model.onnx"
-    partial = folder / ".model.part.onnx"
-    try:
-        parity = rewrite_onnx(outcome.base_file, outcome.network.cpu(), HEAD, record, partial)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
-    shown = _shown(outcome)
+    with replacing(file) as partial:
+        parity = rewrite_onnx(base_file, network.cpu(), HEAD, record, partial)
+    shown = _shown(left_out, len(metrics.classes))
     vectors = write_test_vectors(folder / "model_vectors.npz", Classifier(file, record, device="cpu"), shown)
     row = manifest_row(record, file, vectors=vectors, card=CARD_NAME)
     write_card(row, folder)
-    # A folder holds one run's model: an older manifest would speak of bytes that are gone.
+    # A folder holds one run's model: an older manifest would describe bytes that are gone.
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
     write_registry(folder, [row])
-    write_atomically(folder / "metrics.json", dump_json({**metrics, "parity": parity}) + "\n")
-    write_report(folder / "report.html", row, outcome)
+    write_atomically(folder / "metrics.json", dump_json({**metrics.to_dict(), "parity": parity}) + "\n")
+    write_report(folder / "report.html", row, base, metrics, left_out)
     return row
 
 
-def _reference(outcome: Outcome) -> dict[str, Any]:
+def _reference(left_out: LeftOut, metrics: AdaptMetrics) -> dict[str, Any]:
     """Statistics of the survey's stamps; of those with all three channels, while there are any."""
     absent = QualityFlag.MISSING_REFERENCE | QualityFlag.MISSING_DIFFERENCE
-    whole = (outcome.prepared.quality[outcome.rows] & absent) == 0
+    whole = (left_out.prepared.quality[left_out.rows] & absent) == 0
     if whole.sum() < 2:
         return {}
-    rows = outcome.rows[whole]
+    rows = left_out.rows[whole]
     return fit_reference(
-        outcome.prepared.tensor[rows],
-        outcome.probabilities[whole],
-        outcome.prepared.quality[rows],
-        outcome.classes,
-        groups=outcome.table.groups[rows],
-        seed=outcome.config.seed,
+        left_out.prepared.tensor[rows],
+        left_out.probabilities[whole],
+        left_out.prepared.quality[rows],
+        metrics.classes,
+        groups=left_out.table.groups[rows],
+        seed=metrics.config.seed,
     )
 
 
-def _shown(outcome: Outcome) -> list[Triplet]:
-    """A stamp of each class, under names that tell nothing of the survey."""
-    rows = [int(outcome.rows[np.flatnonzero(outcome.labels == c)[0]]) for c in range(len(outcome.classes))]
-    return [
-        replace(outcome.table.triplets[row], id=str(k), group=None, meta={}) for k, row in enumerate(rows)
-    ]
+def _shown(left_out: LeftOut, classes: int) -> list[Triplet]:
+    """A stamp of each class, under names that disclose nothing of the survey."""
+    rows = [int(left_out.rows[np.flatnonzero(left_out.y == c)[0]]) for c in range(classes)]
+    triplets = left_out.table.triplets
+    return [replace(triplets[row], id=str(k), group=None, meta={}) for k, row in enumerate(rows)]

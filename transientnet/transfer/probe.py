@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ContractError
+from ..evaluation.splits import grouped_folds
 from ..models.record import ModelRecord
 from .export import load_network
 from .network import StampNetwork
-from .training import HEAD
+from .training import HEAD, Survey
 
-__all__ = ["STRENGTHS", "choose_strength", "features_of", "fit_head", "load_base", "survey_classes"]
+__all__ = ["STRENGTHS", "features_of", "fit_head", "fit_probe", "load_base", "survey_classes"]
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """Pulls towards the head's start among which cross-validation chooses."""
 
-_SOLVED = {"maxiter": 1000, "gtol": 1e-7, "ftol": 1e-13}
+# Newton's method ends where another step would gain less than about this, in nats per label.
+_SOLVED, _MOST_STEPS = 1e-10, 100
 
 
 def survey_classes(labels: Sequence[str], base: ModelRecord) -> tuple[str, ...]:
@@ -40,8 +39,25 @@ def survey_classes(labels: Sequence[str], base: ModelRecord) -> tuple[str, ...]:
 def load_base(path: Path, base: ModelRecord, classes: tuple[str, ...]) -> StampNetwork:
     """The base network with a head for `classes`.
 
-    Classes that the base model knows start from its own head; where it knows them all, the network
-    already classifies. Other classes start from zero.
+    Where the base model has all of them, its own head is the start and the network already classifies;
+    otherwise the head starts from zero.
+
+    Parameters
+    ----------
+    path : Path
+        ONNX file of the base model.
+    base : ModelRecord
+    classes : tuple of str
+
+    Returns
+    -------
+    StampNetwork
+        With one head, `HEAD`.
+
+    Raises
+    ------
+    ContractError
+        The file holds another kind of network, or more heads than one.
     """
     initializers = onnx.load(str(path), load_external_data=False).graph.initializer
     heads = [
@@ -68,7 +84,7 @@ def load_base(path: Path, base: ModelRecord, classes: tuple[str, ...]) -> StampN
 
 @torch.inference_mode()
 def features_of(network: StampNetwork, x: Tensor, batch: int = 256) -> Tensor:
-    """Features (N, F) of a normalised tensor, on the CPU."""
+    """Features (N, F) of a normalised tensor (N, 3, S, S), on the CPU."""
     device = next(network.parameters()).device
     network.eval()
     return torch.cat([network.embedding(part.to(device)).cpu() for part in torch.split(x, batch)])
@@ -78,47 +94,88 @@ def fit_head(head: nn.Linear, features: Tensor, y: Tensor, weight: Tensor, stren
     """Fit a linear head on frozen features, in place: a convex problem, solved to its end.
 
     The penalty is the squared distance from where the head stands, in units of the features'
-    spread, so that the head of a base model is improved and never thrown away.
+    spread, so that the head of a base model is improved and never thrown away. Newton's method with a
+    backtracking line search.
+
+    Parameters
+    ----------
+    head : Linear
+    features : Tensor, shape (N, F)
+    y : Tensor of int64, shape (N,)
+    weight : Tensor, shape (N,)
+        Of each row; mean 1.
+    strength : float
+        Of the pull towards the start.
     """
-    x = features.double().numpy()
-    spread = np.maximum(x.std(0, ddof=1), 1e-3) if len(x) > 1 else np.ones(x.shape[1])
-    z = x / spread
-    slope = head.weight.detach().cpu().double().numpy() * spread
-    offset = head.bias.detach().cpu().double().numpy()
-    truth = np.eye(len(offset))[y.numpy()]
-    share = weight.double().numpy()[:, None] / len(x)
+    x = features.double()
+    spread = x.std(0).clamp(min=1e-3) if len(x) > 1 else torch.ones(x.shape[1], dtype=x.dtype)
+    design = torch.cat([x / spread, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+    before = torch.cat([head.weight.detach().cpu() * spread, head.bias.detach().cpu()[:, None]], dim=1)
+    classes, width = before.shape
+    truth = F.one_hot(y, classes).double()
+    share = weight.double()[:, None] / len(x)
+    pull = torch.full((width,), strength, dtype=x.dtype)
+    pull[-1] *= 2e-3
 
-    def loss(moved: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        steeper, higher = moved[: slope.size].reshape(slope.shape), moved[slope.size :]
-        logs = log_softmax(z @ (slope + steeper).T + offset + higher, axis=1)
-        excess = share * (np.exp(logs) - truth)
-        value = strength * ((steeper**2).sum() / 2 + 1e-3 * (higher**2).sum()) - (share * truth * logs).sum()
-        gradient = excess.T @ z + strength * steeper, excess.sum(0) + 2e-3 * strength * higher
-        return value, np.concatenate([part.ravel() for part in gradient])
+    def loss(moved: Tensor) -> tuple[Tensor, Tensor]:
+        logs = torch.log_softmax(design @ (before + moved).T, dim=1)
+        return (pull * moved**2).sum() / 2 - (share * truth * logs).sum(), logs.exp()
 
-    found = minimize(loss, np.zeros(slope.size + offset.size), jac=True, method="L-BFGS-B", options=_SOLVED).x
+    threads = torch.get_num_threads()
+    # Threads that share out products this small wait for each other: on a busy machine, for seconds.
+    torch.set_num_threads(1)
+    try:
+        moved = torch.zeros_like(before)
+        value, p = loss(moved)
+        for _ in range(_MOST_STEPS):
+            gradient = (share * (p - truth)).T @ design + pull * moved
+            curvature = torch.zeros(classes, width, classes, width, dtype=x.dtype)
+            for k in range(classes):
+                for m in range(k + 1):
+                    joint = share[:, 0] * p[:, k] * (float(k == m) - p[:, m])
+                    curvature[k, :, m] = design.T @ (joint[:, None] * design)
+                    curvature[m, :, k] = curvature[k, :, m]
+                curvature[k, :, k] += torch.diag(pull)
+            step = torch.linalg.solve(curvature.reshape(classes * width, -1), gradient.flatten())
+            step, slope, size = step.reshape(before.shape), float(gradient.flatten() @ step), 1.0
+            if slope < _SOLVED:
+                break
+            while (trial := loss(moved - size * step))[0] > value - 1e-4 * size * slope and size > 1e-6:
+                size /= 2
+            moved, (value, p) = moved - size * step, trial
+    finally:
+        torch.set_num_threads(threads)
+    after = before + moved
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy((slope + found[: slope.size].reshape(slope.shape)) / spread))
-        head.bias.copy_(torch.from_numpy(offset + found[slope.size :]))
+        head.weight.copy_(after[:, :-1] / spread)
+        head.bias.copy_(after[:, -1])
 
 
-def choose_strength(
-    head: nn.Linear,
-    features: Tensor,
-    y: Tensor,
-    weight: Tensor,
-    folds: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]],
-) -> float:
-    """The strength with the lowest loss on left-out rows."""
+def fit_probe(head: nn.Linear, features: Tensor, survey: Survey, seed: int, folds: int = 5) -> None:
+    """Fit a linear head as `fit_head` does, with the strength that an inner cross-validation prefers.
+
+    Parameters
+    ----------
+    head : Linear
+    features : Tensor, shape (N, F)
+        Of the survey's rows.
+    survey : Survey
+    seed : int
+        Of the inner folds.
+    folds : int
+        Number of inner folds; with objects too few to split, the head stays near its start.
+    """
+    y, weight = survey.y, survey.weight
+    inner = grouped_folds(y.numpy(), survey.groups, folds, seed)
     losses = []
     for strength in STRENGTHS:
         total = 0.0
-        for train, test in folds:
-            trial = nn.Linear(head.in_features, head.out_features)
-            trial.load_state_dict(head.state_dict())
+        for train, test in inner:
+            trial = copy.deepcopy(head).cpu()
             fit_head(trial, features[train], y[train], weight[train], strength)
             with torch.inference_mode():
                 output = trial(features[test]).double()
             total += float((weight[test] * F.cross_entropy(output, y[test], reduction="none")).sum())
         losses.append(total)
-    return STRENGTHS[int(np.argmin(losses))]
+    chosen = STRENGTHS[int(np.argmin(losses))] if len(inner) > 1 else STRENGTHS[-1]
+    fit_head(head, features, y, weight, chosen)

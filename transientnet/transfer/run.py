@@ -16,27 +16,38 @@ from ..errors import UsageError
 from ..evaluation.brightness import brightness
 from ..evaluation.calibration import calibrate
 from ..evaluation.metrics import compare, evaluate
-from ..labels.checks import check_labels, prepare
+from ..evaluation.splits import Fold
+from ..labels.checks import LabelCheck, check_labels, prepare
 from ..labels.table import Labels, read_labels
-from ..models.calibration import apply
+from ..models.calibration import Calibration
+from ..models.classifier import Classifier
 from ..models.record import ModelRecord
 from ..models.registry.resolve import resolve
 from ..prepare.contract import InputContract
 from ..prepare.preprocess import Prepared
 from ..triplet import Triplet
-from .config import AdaptConfig, AdaptResult, Progress
-from .crossfit import Fold, Survey, cross_fit, fingerprint, make_folds, open_checkpoints
+from .checkpoints import CHECKPOINTS, Checkpoints, fingerprint
+from .config import AdaptConfig, Progress
+from .crossfit import cross_fit, make_folds
 from .doubts import doubtful
-from .experiment import compare_with_scratch
-from .learning import learning_curve
-from .output import Outcome, write_folder
+from .experiment import compare_with_scratch, learning_curve
+from .outcome import (
+    AdaptMetrics,
+    AdaptResult,
+    Choice,
+    Comparison,
+    CurvePoint,
+    Judgement,
+    LabelSummary,
+    LeftOut,
+    Rise,
+    in_words,
+)
+from .output import check_folder, own_folder, write_folder
 from .probe import load_base, survey_classes
-from .recipe import class_weights, recipe_for
-from .training import logits_of, set_weights
+from .training import Survey, class_weights, logits_of, recipe_for, set_weights
 
 __all__ = ["run"]
-
-CHECKPOINTS = ".checkpoints"
 
 
 def run(
@@ -51,27 +62,48 @@ def run(
     config: AdaptConfig,
     progress: Progress | None,
 ) -> AdaptResult:
-    """See `transientnet.adapt.adapt`."""
+    """See `transientnet.transfer.adapt.adapt`."""
     began = time.monotonic()
-    tell = progress or _silent
+    report = progress or _silent
+    folder = Path(output)
+    check_folder(folder)
     path, record = resolve(base)
-    tell("reading", 0, 1)
-    table = read_labels(labels, cutouts=cutouts, groups=groups, pixel_scale=pixel_scale, fwhm=fwhm)
+    report("reading", 0, 1)
+    table = read_labels(
+        labels,
+        cutouts=cutouts,
+        groups=groups,
+        pixel_scale=pixel_scale,
+        fwhm=fwhm,
+        label_column=config.label_column,
+        group_column=config.group_column,
+    )
     table = table.spelled_as(record.classes)
     everything = prepare(table.triplets, record.contract)
-    checked = check_labels(table, everything, record)
+    checked = check_labels(table, everything, record, new_classes=config.new_classes)
     table = checked.require(skip_bad=config.skip_bad)
     use = checked.usable
     prepared = Prepared(everything.tensor[use], everything.quality[use], everything.usable[use])
-    tell("reading", 1, 1)
+    report("reading", 1, 1)
+    with own_folder(folder):
+        return _train(folder, checked, table, prepared, record, path, config, report, began)
 
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
+
+def _train(
+    folder: Path,
+    checked: LabelCheck,
+    table: Labels,
+    prepared: Prepared,
+    record: ModelRecord,
+    path: Path,
+    config: AdaptConfig,
+    report: Progress,
+    began: float,
+) -> AdaptResult:
     device = _device(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-
     classes = survey_classes(table.labels.tolist(), record)
     start = load_base(path, record, classes).to(device)
     known = set(classes) <= set(record.classes)
@@ -85,14 +117,12 @@ def run(
         table.groups[learn],
     )
     recipe = None if config.method == "probe" else recipe_for(len(survey), config, record.contract)
-
-    steps = 0 if recipe is None else recipe.steps * len(folds)
-    checkpoints = open_checkpoints(
-        folder / CHECKPOINTS,
-        fingerprint(
-            record.sha256, record.id, config, classes, prepared.tensor, y, weight, table.groups, recipe
-        ),
-    )
+    network_file = np.frombuffer(path.read_bytes(), np.uint8)
+    training = fingerprint(
+        network_file, classes, recipe, config.seed, device.type, prepared.tensor[learn], y[learn], weight,
+        table.groups[learn], *(fold.train for fold in folds),
+    )  # fmt: skip
+    checkpoints = Checkpoints(folder / CHECKPOINTS, training)
     fit = cross_fit(
         start,
         survey,
@@ -101,97 +131,94 @@ def run(
         config.seed,
         ready=known,
         checkpoints=checkpoints,
-        on_step=_counter("training", steps, tell),
+        on_step=_counter("training", 0 if recipe is None else recipe.steps * len(folds), report),
     )
     set_weights(start, fit.weights)
 
-    tell("measuring", 0, 1)
+    report("measuring", 0, 1)
     truth, objects = survey.y.numpy()[fit.rows], survey.groups[fit.rows]
-    told = calibrate(fit.logits, truth, classes, groups=objects, seed=config.seed)
-    rows = learn[fit.rows]
+    calibrated = calibrate(fit.logits, truth, classes, groups=objects, seed=config.seed)
+    left_out = LeftOut(table, prepared, learn[fit.rows], calibrated.calibration.apply(fit.logits), truth)
     kind, bright = brightness(table.triplets)
-    evidence = _Evidence(classes, table, y, record if known else None, path, prepared, bright)
-    metrics: dict[str, Any] = {
-        "classes": list(classes),
-        "base": record.id,
-        "method": config.method,
-        "brightness": kind,
-        "labels": {
-            "rows": len(table),
-            "counts": checked.counts,
-            "objects": checked.objects,
-            "grouped_by": checked.grouped_by,
-            "notices": [f"{problem.kind}: {problem.message}" for problem in checked.problems],
-        },
-        "cross_validation": evidence.of(apply(fit.logits, told["calibration"]), rows)
-        | {"folds": len(folds), "evidence": "rows left out by grouped cross-validation"},
-        "training": {
-            "candidates": list(fit.candidates),
-            "left_out_loss": list(fit.losses),
-            "chosen": fit.candidates[fit.chosen],
-        },
-    }
+    base = Classifier(path, record, device="cpu") if known else None
+    judge = _Judge(classes, table, y, bright, prepared, base)
+    judged = judge(
+        left_out.probabilities, left_out.rows, "rows left out by grouped cross-validation", len(folds)
+    )
+    test = None
     if len(aside):
         logits = logits_of(start, torch.from_numpy(prepared.tensor[aside])).numpy()
-        metrics["test"] = evidence.of(apply(logits, told["calibration"]), aside) | {
-            "evidence": "rows of the split 'test', never trained on"
-        }
+        test = judge(
+            calibrated.calibration.apply(logits), aside, "rows of the split 'test', never trained on"
+        )
     interrupted = fit.interrupted
+    curve: tuple[CurvePoint, ...] = ()
+    rise: Rise | None = None
+    comparison: Comparison | None = None
     if not interrupted:
         try:
-            metrics["learning_curve"] = learning_curve(
-                load_base(path, record, classes).to(device), survey, config.seed
-            )
+            fresh = load_base(path, record, classes).to(device)
+            curve, rise = learning_curve(fresh, survey, config.seed)
             if config.compare_scratch:
-                metrics["comparison"] = compare_with_scratch(
-                    load_base(path, record, classes).to(device), survey, config, record.contract, known, tell
+                comparison = compare_with_scratch(
+                    fresh,
+                    survey,
+                    config,
+                    record.contract,
+                    ready=known,
+                    on_step=lambda done, total: report("comparing", done, total),
                 )
         except KeyboardInterrupt:
             interrupted = True
-    doubts = doubtful(apply(fit.logits, told["calibration"]), truth, classes) if config.label_noise else []
-    metrics["doubted_labels"] = [
-        doubt | {"row": int(table.rows[rows[doubt["row"]]]), "id": table.triplets[rows[doubt["row"]]].id}
-        for doubt in doubts
-    ]
-    metrics["interrupted"] = interrupted
-    metrics["config"] = config.to_dict()
-    metrics["seconds"] = round(time.monotonic() - began, 1)
-    outcome = Outcome(
-        network=start,
+    doubts = doubtful(left_out.probabilities, truth, classes) if config.label_noise else []
+    choice = Choice(fit.candidates, fit.losses, fit.candidates[fit.chosen])
+    before = Calibration.from_dict(record.calibration)
+    metrics = AdaptMetrics(
+        outcome=in_words(choice, judged, before, calibrated.calibration, record.id, len(survey)),
         classes=classes,
-        contract=_contract(record.contract, table.triplets),
-        base=record,
-        base_file=path,
+        base=record.id,
+        method=config.method,
+        brightness=kind,
+        labels=LabelSummary(
+            len(table),
+            checked.counts,
+            checked.objects,
+            checked.grouped_by,
+            tuple(f"{problem.kind}: {problem.message}" for problem in checked.problems),
+        ),
+        cross_validation=judged,
+        test=test,
+        training=choice,
+        learning_curve=curve,
+        learning_rise=rise,
+        comparison=comparison,
+        doubted_labels=tuple(
+            replace(doubt, row=int(table.rows[row]), id=table.triplets[row].id)
+            for doubt, row in ((doubt, int(left_out.rows[doubt.row])) for doubt in doubts)
+        ),
+        interrupted=interrupted,
         config=config,
-        calibrated=told,
-        metrics=metrics,
-        table=table,
-        rows=rows,
-        probabilities=apply(fit.logits, told["calibration"]),
-        labels=truth,
-        prepared=prepared,
+        seconds=round(time.monotonic() - began, 1),
     )
-    written = write_folder(folder, outcome)
+    contract = _contract(record.contract, table.triplets)
+    written = write_folder(folder, start, contract, calibrated, metrics, left_out, record, path)
     if not interrupted:
-        for file in sorted(checkpoints.glob("*")):
-            file.unlink()
-        checkpoints.rmdir()
-        checkpoints.parent.rmdir()
-    tell("measuring", 1, 1)
-    return AdaptResult(folder, written, metrics, interrupted)
+        checkpoints.clear()
+    report("measuring", 1, 1)
+    return AdaptResult(folder, written, metrics.to_dict(), interrupted, metrics)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
     pass
 
 
-def _counter(stage: str, total: int, tell: Progress) -> Callable[[], None]:
+def _counter(stage: str, total: int, report: Progress) -> Callable[[], None]:
     done = 0
 
     def step() -> None:
         nonlocal done
         done += 1
-        tell(stage, done, total)
+        report(stage, done, total)
 
     return step
 
@@ -205,11 +232,11 @@ def _device(config: AdaptConfig) -> torch.device:
 def _splits(
     table: Labels, y: npt.NDArray[Any], config: AdaptConfig
 ) -> tuple[npt.NDArray[Any], list[Fold], npt.NDArray[Any]]:
-    """Rows to learn from, folds over them, and rows kept aside as the table's split says."""
+    """Rows to learn from, folds over them, and rows kept aside as the table's split asks."""
     learn, aside = np.flatnonzero(table.split != "test"), np.flatnonzero(table.split == "test")
-    given = table.split[learn] == "validation"
-    if given.any():
-        return learn, [Fold(np.flatnonzero(~given), np.flatnonzero(given))], aside
+    validation = table.split[learn] == "validation"
+    if validation.any():
+        return learn, [Fold(np.flatnonzero(~validation), np.flatnonzero(validation))], aside
     return learn, make_folds(y[learn], table.groups[learn], config.folds, config.seed), aside
 
 
@@ -219,28 +246,32 @@ def _contract(base: InputContract, triplets: Sequence[Triplet]) -> InputContract
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Evidence:
-    """Figures of the new model and, on the same rows, of the base model where it tells the classes."""
+class _Judge:
+    """Figures of the new model and, on the same rows, of the base model where it has the classes."""
 
     classes: tuple[str, ...]
     table: Labels
     y: npt.NDArray[Any]
-    base: ModelRecord | None
-    path: Path
-    prepared: Prepared
     bright: npt.NDArray[np.float64]
+    prepared: Prepared
+    base: Classifier | None
 
-    def of(self, probabilities: npt.NDArray[np.float32], rows: npt.NDArray[Any]) -> dict[str, Any]:
+    def __call__(
+        self,
+        probabilities: npt.NDArray[np.float32],
+        rows: npt.NDArray[Any],
+        evidence: str,
+        folds: int | None = None,
+    ) -> Judgement:
         truth, groups = self.y[rows], self.table.groups[rows]
-        how = {"groups": groups, "brightness": self.bright[rows]}
-        found = {"new": evaluate(probabilities, truth, self.classes, **how)}
-        if self.base is not None:
-            from ..models.classifier import Classifier
 
-            classifier = Classifier(self.path, self.base, device="cpu")
-            every = classifier.probabilities(classifier.run(self.prepared.tensor[rows])[0])
-            chosen = every[:, [self.base.classes.index(name) for name in self.classes]]
-            before = chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1e-12)
-            found["base"] = evaluate(before, truth, self.classes, **how)
-            found["new_against_base"] = compare(probabilities, before, truth, groups=groups)
-        return found
+        def figures(p: npt.NDArray[np.float32]) -> dict[str, Any]:
+            return evaluate(p, truth, self.classes, groups=groups, brightness=self.bright[rows])
+
+        if self.base is None:
+            return Judgement(figures(probabilities), evidence, folds=folds)
+        every = self.base.probabilities(self.base.run(self.prepared.tensor[rows])[0])
+        chosen = every[:, [self.base.classes.index(name) for name in self.classes]]
+        before = chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1e-12)
+        gained = compare(probabilities, before, truth, groups=groups)
+        return Judgement(figures(probabilities), evidence, figures(before), gained, folds)

@@ -2,68 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..drawing.charts import Series, chart
 from ..drawing.document import Report, paragraph, picture_wall, table
-from ..drawing.sections import Mistake, evaluation_sections, mistakes
+from ..drawing.sections import Mistake, Section, evaluation_sections, mistakes
 from ..drawing.stamps import data_uri, strip
-
-if TYPE_CHECKING:
-    from ..models.record import ModelRecord
-    from .output import Outcome
+from ..models.record import ModelRecord
+from .outcome import AdaptMetrics, Comparison, Doubt, Judgement, LeftOut
 
 __all__ = ["write_report"]
 
 _DOUBTS_SHOWN = 24
 
 
-def write_report(path: Path, record: ModelRecord, outcome: Outcome) -> None:
-    """Write the page: what was gained, how good it is, what more labels would bring, what is doubtful."""
-    metrics = outcome.metrics
-    triplets = [outcome.table.triplets[row] for row in outcome.rows]
-    wrong = {record.id: mistakes(triplets, outcome.probabilities, outcome.labels, outcome.classes)}
-    cv = metrics["cross_validation"]
+def write_report(
+    path: Path, record: ModelRecord, base: ModelRecord, metrics: AdaptMetrics, left_out: LeftOut
+) -> None:
+    """Write the page: what was gained, how good it is, what more labels would bring, what is doubtful.
+
+    Parameters
+    ----------
+    path : Path
+    record, base : ModelRecord
+        Of the new model and of the one that it started from.
+    metrics : AdaptMetrics
+    left_out : LeftOut
+    """
+    triplets = [left_out.table.triplets[row] for row in left_out.rows]
+    wrong = mistakes(triplets, left_out.probabilities, left_out.y, metrics.classes)
+    judged = metrics.cross_validation
     lead = (
-        f"{outcome.base.id} adapted to {cv['new']['n']} labels of {cv['new']['n_groups']} sky objects. Every "
-        f"figure is about {cv['evidence']}."
+        f"{base.id} adapted to {judged.new['n']} labels of {judged.new['n_groups']} sky objects. "
+        f"{metrics.outcome} Every figure is about {judged.evidence}."
     )
-    if metrics["interrupted"]:
+    if metrics.interrupted:
         lead += " The run was interrupted: this is the best model up to then."
     report = Report(record.id, lead)
-    if "comparison" in metrics:
-        report.add_section("Transfer against scratch", *_comparison(metrics["comparison"]))
-    report.add_sections(_figures(record, outcome.base, cv, wrong, metrics["brightness"]))
-    if "test" in metrics:
-        for heading, parts in _figures(record, outcome.base, metrics["test"], {}, metrics["brightness"]):
-            report.add_section(f"{heading}: {metrics['test']['evidence']}", *parts)
+    if metrics.comparison:
+        report.add_section("Transfer against scratch", *_comparison(metrics.comparison))
+    report.add_sections(_figures(record, base, judged, wrong, metrics.brightness))
+    if metrics.test:
+        for heading, parts in _figures(record, base, metrics.test, None, metrics.brightness):
+            report.add_section(f"{heading}: {metrics.test.evidence}", *parts)
     report.add_section("Learning curves", *_learning(metrics))
-    if metrics["config"]["label_noise"]:
-        report.add_section("Doubted labels", *_doubts(metrics["doubted_labels"], outcome))
-    notices = metrics["labels"]["notices"]
-    if notices:
-        report.add_section("Notices about the labels", *(paragraph(notice) for notice in notices))
+    if metrics.config.label_noise:
+        report.add_section("Doubted labels", *_doubts(metrics.doubted_labels, left_out))
+    if metrics.labels.notices:
+        report.add_section("Notices about the labels", *map(paragraph, metrics.labels.notices))
     report.write(path)
 
 
 def _figures(
-    record: ModelRecord,
-    base: ModelRecord,
-    cv: Mapping[str, Any],
-    wrong: Mapping[str, Sequence[Mistake]],
-    kind: str,
-) -> list[tuple[str, list[str]]]:
-    results = {record.id: cv["new"]} | ({base.id: cv["base"]} if "base" in cv else {})
-    comparisons = {(record.id, base.id): cv["new_against_base"]} if "base" in cv else None
-    return evaluation_sections(results, comparisons=comparisons, wrong=wrong, brightness=kind)
+    record: ModelRecord, base: ModelRecord, judged: Judgement, wrong: list[Mistake] | None, kind: str
+) -> list[Section]:
+    results = {record.id: judged.new}
+    comparisons = {}
+    if judged.base is not None and judged.new_against_base is not None:
+        results[base.id] = judged.base
+        comparisons[record.id, base.id] = judged.new_against_base
+    shown = {} if wrong is None else {record.id: wrong}
+    return evaluation_sections(results, comparisons=comparisons, wrong=shown, brightness=kind)
 
 
-def _comparison(comparison: Mapping[str, Any]) -> list[str]:
+def _comparison(comparison: Comparison) -> list[str]:
     rows = [
         [arm, *(f"{100 * seed['balanced_accuracy']:.1f}" for seed in seeds)]
-        for arm, seeds in comparison["seeds"].items()
+        for arm, seeds in comparison.seeds.items()
     ]
     tests = [
         [
@@ -73,14 +79,14 @@ def _comparison(comparison: Mapping[str, Any]) -> list[str]:
             f"{100 * result['interval'][0]:+.2f} to {100 * result['interval'][1]:+.2f}",
             f"{result['p']:.2g}",
         ]
-        for other in ("scratch", "probe")
-        for kind, result in comparison[f"against_{other}"].items()
+        for other, found in (("scratch", comparison.against_scratch), ("probe", comparison.against_probe))
+        for kind, result in found.items()
         if kind != "cohen_d"
     ]
-    common = comparison["common_test"]
-    sizes = f"{comparison['n_train']} labels to train on, {comparison['n_test']} to judge"
+    common = comparison.common_test
+    sizes = f"{comparison.n_train} labels to train on, {comparison.n_test} to judge"
     return [
-        paragraph(f"{comparison['sentence'].capitalize()}."),
+        paragraph(f"{comparison.sentence.capitalize()}."),
         table(
             ["Arm", *(f"seed {k}" for k in range(len(rows[0]) - 1))], rows, f"Balanced accuracy, %; {sizes}"
         ),
@@ -94,46 +100,41 @@ def _comparison(comparison: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _learning(metrics: Mapping[str, Any]) -> list[str]:
+def _learning(metrics: AdaptMetrics) -> list[str]:
     parts = []
-    points = metrics.get("learning_curve", [])
+    points = metrics.learning_curve
     if len(points) > 1:
-        values, spread = ([p[key] for p in points] for key in ("balanced_accuracy", "spread"))
-        labels = [float(point["labels"]) for point in points]
+        labels = [float(point.labels) for point in points]
         series = Series(
             "head on frozen features",
             labels,
-            values,
-            [v - s for v, s in zip(values, spread, strict=True)],
-            [v + s for v, s in zip(values, spread, strict=True)],
+            [point.balanced_accuracy for point in points],
+            [point.balanced_accuracy - point.spread for point in points],
+            [point.balanced_accuracy + point.spread for point in points],
             points=True,
         )
-        note = "Still rising at the right end: more labels would help. Bars: standard deviation over splits."
+        trend = f"{metrics.learning_rise} " if metrics.learning_rise else ""
         parts.append(
             chart(
                 "Balanced accuracy against labels", "Labels", "Balanced accuracy", [series],
-                x_range=(0.0, labels[-1]), note=note,
+                x_range=(0.0, labels[-1]), note=f"{trend}Bars: standard deviation over splits.",
             )
         )  # fmt: skip
-    training = metrics["training"]
+    training = metrics.training
     rows = [
-        [name + (" (chosen)" if name == training["chosen"] else ""), f"{loss:.4f}"]
-        for name, loss in zip(training["candidates"], training["left_out_loss"], strict=True)
+        [name + (" (chosen)" if name == training.chosen else ""), f"{loss:.4f}"]
+        for name, loss in zip(training.candidates, training.left_out_loss, strict=True)
     ]
     parts.append(table(["Candidate", "Loss"], rows, "Negative log likelihood of left-out rows, calibrated"))
     return parts
 
 
-def _doubts(doubts: Sequence[Mapping[str, Any]], outcome: Outcome) -> list[str]:
+def _doubts(doubts: Sequence[Doubt], left_out: LeftOut) -> list[str]:
     if not doubts:
         return [paragraph("The cross-validation doubts no label.")]
-    at = {int(number): k for k, number in enumerate(outcome.table.rows)}
+    at = {int(number): k for k, number in enumerate(left_out.table.rows)}
     pictures = [
-        (
-            data_uri(strip(outcome.table.triplets[at[doubt["row"]]])),
-            f"row {doubt['row']} {doubt['id']}: labelled {doubt['label']}, likelier {doubt['likelier']} "
-            f"({doubt['p_likelier']:.2f})",
-        )
+        (data_uri(strip(left_out.table.triplets[at[doubt.row]])), str(doubt))
         for doubt in doubts[:_DOUBTS_SHOWN]
     ]
     more = f"{len(doubts)} labels to look at again; the surest come first. None was changed or left out."
