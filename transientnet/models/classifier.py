@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,11 @@ import numpy.typing as npt
 from ..errors import ContractError, ModelIntegrityError, UsageError
 from ..prepare.contract import InputContract
 from ..prepare.preprocess import preprocess
+from ..readers.open import open_triplets
 from ..results.predictions import Predictions
 from ..settings import cores
 from ..triplet import QualityFlag, Triplet
-from .calibration import apply
+from .calibration import apply, prediction_sets
 from .outliers import out_of_distribution
 from .record import ModelRecord
 from .registry.resolve import resolve
@@ -97,14 +99,53 @@ class Classifier:
         return apply(logits, self.record.calibration)
 
     def predict(
-        self, triplets: Sequence[Triplet] | npt.NDArray[Any], *, batch_size: int = BATCH_SIZE
+        self,
+        triplets: Sequence[Triplet] | npt.NDArray[Any],
+        *,
+        batch_size: int = BATCH_SIZE,
+        threshold: float | None = None,
+        sets: float | None = None,
     ) -> Predictions:
-        """Score triplets, or an array (3, H, W) or (N, 3, H, W); order is kept."""
+        """Score candidates in order.
+
+        Parameters
+        ----------
+        triplets : sequence of Triplet, or ndarray
+            Arrays as in `classify`: (3, H, W) or (N, 3, H, W), also with the channels last.
+        batch_size : int
+        threshold, sets : float, optional
+            As in `decide`.
+        """
         if isinstance(triplets, np.ndarray):
-            triplets = _as_triplets(triplets)
-        return Predictions.concatenate(
-            list(self.stream(triplets, batch_size=batch_size)), self.classes, self.record.id
-        )
+            triplets = list(open_triplets(triplets))
+        parts = list(self.stream(triplets, batch_size=batch_size))
+        return self.decide(Predictions.concatenate(parts, self.classes, self.record.id), threshold, sets)
+
+    def decide(self, predictions: Predictions, threshold: float | None, sets: float | None) -> Predictions:
+        """The same rows with labels by a threshold, and with prediction sets.
+
+        Parameters
+        ----------
+        predictions : Predictions
+        threshold : float or None
+            Name the last of two classes (real) from this probability on.
+        sets : float or None
+            Add the classes that hold the true one at this level, say 0.95.
+
+        Raises
+        ------
+        UsageError
+            There are more than two classes to decide between, or no sets at that level.
+        """
+        if threshold is not None:
+            if len(self.classes) != 2:
+                raise UsageError(
+                    f"a threshold decides between two classes; {self.record.id} has {len(self.classes)}"
+                )
+            if not 0 <= threshold <= 1:
+                raise UsageError(f"threshold is a probability from 0 to 1, not {threshold}")
+        members = None if sets is None else prediction_sets(predictions.probabilities, self.record.conformal, sets)
+        return replace(predictions, threshold=threshold, sets=members)
 
     def stream(self, triplets: Iterable[Triplet], *, batch_size: int = BATCH_SIZE) -> Iterator[Predictions]:
         """Score an iterable batch by batch, in order, with constant memory."""
@@ -128,23 +169,7 @@ class Classifier:
             probabilities[rows] = self.probabilities(self.run(seen)[0])
             foreign = out_of_distribution(seen, quality[rows], self.record.reference)
             quality[rows[foreign]] |= np.uint16(QualityFlag.OUT_OF_DISTRIBUTION)
-        return Predictions(
-            np.array([triplet.id for triplet in batch], dtype=str),
-            self.classes,
-            probabilities,
-            quality,
-            self.record.id,
-            np.array([triplet.source for triplet in batch], dtype=str),
-            {row: triplet.error for row, triplet in enumerate(batch) if triplet.error is not None},
-        )
-
-
-def _as_triplets(array: npt.NDArray[Any]) -> list[Triplet]:
-    if array.ndim == 3:
-        array = array[None]
-    if array.ndim != 4 or array.shape[1] != 3:
-        raise UsageError(f"stamps must have shape (3, H, W) or (N, 3, H, W), not {array.shape}")
-    return [Triplet(s, r, d, id=str(row)) for row, (s, r, d) in enumerate(array)]
+        return Predictions.of(batch, self.classes, probabilities, quality, self.record.id)
 
 
 def _open_session(path: Path, device: str, threads: int | None) -> Any:
