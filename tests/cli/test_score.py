@@ -51,7 +51,9 @@ def test_data_on_stdout_and_nothing_else(night: Path) -> None:
     lines = run.stdout.splitlines()
     assert lines[0] == HEADER
     assert [line.split(",")[0] for line in lines[1:]] == ["c0", "c1"]
-    assert run.stderr == ""
+    # One line for a person, counted and in the singular where it is one.
+    assert re.fullmatch(r"transientnet: 2 candidates read: .*; \d flagged, 0 refused; .* s\n", run.stderr)
+    assert re.match("transientnet: 1 candidate read: ", score(night / "c0.npy").stderr)
 
 
 def test_exit_codes_and_messages(night: Path, tmp_path: Path) -> None:
@@ -200,7 +202,7 @@ def test_a_terminal_shows_rate_and_progress_and_a_pipe_does_not(night: Path) -> 
     os.close(ours)
     assert process.wait(60) == 0
     assert re.search(rb"scoring.*candidates, \d+/s", shown)
-    assert b"3003 candidates: " in shown
+    assert b"3,003 candidates read: " in shown
 
 
 def test_watching_a_folder_scores_what_arrives(tmp_path: Path) -> None:

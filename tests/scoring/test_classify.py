@@ -198,7 +198,7 @@ def test_a_killed_worker_is_replaced_and_the_stamp_that_kills_twice_is_named(
 
 
 def test_a_worker_killed_once_costs_nothing(night: Path) -> None:
-    parts = score_inputs(find_inputs(night), load_model("realbogus"), Reading(batch_size=4), workers=2)
+    parts = score_inputs(find_inputs(night), load_model("realbogus"), Reading(), batch_size=4, workers=2)
     rows = [next(parts).predictions]
     for pid in _children():
         os.kill(pid, signal.SIGKILL)
@@ -222,7 +222,7 @@ def test_three_files_of_a_candidate_stay_together_in_every_unit(tmp_path: Path) 
 
 def test_marks_tell_which_rows_came_from_which_input(night: Path) -> None:
     inputs = find_inputs(night)
-    found = list(batches(inputs, Reading(batch_size=32)))
+    found = list(batches(inputs, Reading(), 32))
     assert [len(batch.triplets) for batch in found] == [32, 32, 32, 15]
     for batch in found:
         assert sum(mark.rows for mark in batch.marks) == len(batch.triplets)
@@ -234,7 +234,7 @@ def test_marks_tell_which_rows_came_from_which_input(night: Path) -> None:
 def test_skipping_rows_of_the_first_input(night: Path, workers: int) -> None:
     model = load_model("realbogus")
     inputs = [str(night / "m_many.npy"), str(night / "c000.npy")]
-    parts = list(score_inputs(inputs, model, Reading(), workers=workers, skip=69))
+    parts = list(score_inputs(inputs, model, Reading(), workers=workers, skips=[69]))
     whole = classify(inputs, workers=1)
     assert np.concatenate([part.predictions.ids for part in parts]).tolist() == whole.ids[69:].tolist()
 

@@ -144,7 +144,9 @@ class Classifier:
                 )
             if not 0 <= threshold <= 1:
                 raise UsageError(f"threshold is a probability from 0 to 1, not {threshold}")
-        members = None if sets is None else prediction_sets(predictions.probabilities, self.record.conformal, sets)
+        members = (
+            None if sets is None else prediction_sets(predictions.probabilities, self.record.conformal, sets)
+        )
         return replace(predictions, threshold=threshold, sets=members)
 
     def stream(self, triplets: Iterable[Triplet], *, batch_size: int = BATCH_SIZE) -> Iterator[Predictions]:

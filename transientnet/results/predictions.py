@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -124,7 +124,7 @@ class Predictions:
     @property
     def usable(self) -> npt.NDArray[np.bool_]:
         """Rows that have probabilities, shape (N,)."""
-        usable: npt.NDArray[np.bool_] = np.isfinite(self.probabilities).all(axis=1)
+        usable: npt.NDArray[np.bool_] = np.asarray(np.isfinite(self.probabilities).all(axis=1))
         return usable
 
     @property
@@ -268,13 +268,13 @@ class Predictions:
 
         return as_table(self.columns())
 
-    def to_pandas(self) -> Any:
-        """The score table as a pandas DataFrame."""
+    def to_pandas(self, positions: bool | None = None) -> Any:
+        """The score table as a pandas DataFrame; `positions` as in `columns`."""
         try:
             import pandas as pd
         except ImportError as error:
             raise MissingDependencyError("to_pandas() needs pandas: pip install pandas") from error
-        return pd.DataFrame(self.columns())
+        return pd.DataFrame(self.columns(positions))
 
     def to_arrow(self, positions: bool | None = None) -> Any:
         """The score table as a `pyarrow.RecordBatch`; `positions` as in `columns`."""

@@ -82,7 +82,7 @@ def _columns(path: Path) -> dict[str, Any]:
         for number, row in enumerate(rows, 2):
             if len(row) != len(names):
                 raise ValueError(f"row {number} has {len(row)} cells where the header has {len(names)}")
-        return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)) if rows else dict.fromkeys(names, [])
+        return {name: [row[k] for row in rows] for k, name in enumerate(names)}
     if ending == ".jsonl":
         with open(path, encoding="utf-8") as stream:
             records = [json.loads(line) for line in stream if line.strip()]
