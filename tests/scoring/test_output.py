@@ -86,7 +86,7 @@ def test_what_the_journal_does_not_vouch_for_is_cut_off(tmp_path: Path, ending: 
     if writer_for(path).staged:
         # As it was just before it was made into the file.
         growing = path.with_name(path.name + ".staged")
-        writer_for(path).restore(path, growing)
+        writer_for(path).restore(path, growing, 6)
         journal = path.with_name(path.name + ".journal")
         lines = [json.loads(line) for line in journal.read_text().splitlines()]
         lines[-1]["end"] = growing.stat().st_size
@@ -153,3 +153,79 @@ def test_parquet_comes_in_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyP
     metadata = pq.read_metadata(tmp_path / "s.parquet")
     assert metadata.num_rows == 21
     assert metadata.num_row_groups == 4
+
+
+def test_a_kill_before_the_first_row_does_not_bring_an_old_table_back(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "s.parquet"
+    grow(path, 0, 3, resume=False)
+    # A new run wrote its first line, and was killed before it had staged anything.
+    journal = tmp_path / "s.parquet.journal"
+    journal.write_text(journal.read_text().splitlines()[0] + "\n")
+    assert grow(path, 0, 3, resume=True) == 0
+    assert len(read(path)) == 9
+
+
+@pytest.mark.parametrize("line", [1, 2])
+@pytest.mark.parametrize(
+    ("ending", "damage"),
+    [
+        *((ending, b"garbage") for ending in FORMATS),
+        *((".csv", damage) for damage in (b"{}", b"[1]", b'{"rows": 3', b"\xff\x00")),
+    ],
+)
+def test_behind_a_damaged_line_of_the_journal_is_scored_again(
+    tmp_path: Path, ending: str, line: int, damage: bytes
+) -> None:
+    whole, path = tmp_path / f"whole{ending}", tmp_path / f"s{ending}"
+    grow(whole, 0, 3, resume=False)
+    grow(path, 0, 3, resume=False)
+    journal = path.with_name(path.name + ".journal")
+    lines = journal.read_bytes().splitlines()
+    lines[line] = damage
+    journal.write_bytes(b"\n".join(lines) + b"\n")
+    there = grow(path, line - 1, 3, resume=True)
+    assert there == 3 * (line - 1)
+    assert read(path) == read(whole)
+
+
+def test_a_journal_without_a_beginning_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    grow(path, 0, 2, resume=False)
+    journal = tmp_path / "s.csv.journal"
+    journal.write_text("garbage\n" + journal.read_text())
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="damaged"):
+        grow(path, 2, 3, resume=True)
+    assert path.read_bytes() == before
+
+
+def test_another_run_finds_the_journal_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    with ScoreFile(path, MADE_BY, table(0)) as score:
+        score.append(Part(table(3), (Mark("one", 3, True),)))
+        score.commit()
+        before = (tmp_path / "s.csv.journal").read_bytes()
+        with pytest.raises(UsageError, match="another run"):
+            ScoreFile(path, {**MADE_BY, "model": "other"}, table(0))
+        assert (tmp_path / "s.csv.journal").read_bytes() == before
+
+
+def test_what_is_lost_of_an_input_is_remembered_until_it_is_found(tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.npy" for name in ("whole", "short", "other")]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes([number]))
+    whole, short, other = (content_id(str(file)) for file in files)
+    path = tmp_path / "s.csv"
+    with ScoreFile(path, MADE_BY, table(0)) as score:
+        score.append(Part(table(5), (Mark(whole, 5, False),)))
+        score.append(Part(table(1), (Mark(whole, 5, False, True), Mark(short, 5, True, True))))
+        score.append(Part(table(1), (Mark(other, 1, True),)))
+    for _ in range(2):
+        with ScoreFile(path, MADE_BY, table(0), resume=True) as score:
+            assert score.remaining([str(files[1]), str(files[2])]) == ([str(files[1])], [5])
+    with ScoreFile(path, MADE_BY, table(0), resume=True) as score:
+        assert score.remaining([str(files[0])]) == ([str(files[0])], [5])
+        score.append(Part(table(2), (Mark(whole, 2, True),)))
+    with ScoreFile(path, MADE_BY, table(0), resume=True) as score:
+        assert score.remaining([str(files[0])]) == ([], [])

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -84,7 +84,7 @@ def score(
     from ..scoring.batches import Reading
     from ..scoring.engine import hold_memory
     from ..scoring.interrupts import on_interrupt
-    from ..scoring.run import CsvStream, score_run
+    from ..scoring.run import score_run
 
     hold_memory()
     started = time.monotonic()
@@ -93,14 +93,7 @@ def score(
     if output is None and sys.__stdout__ is None:
         raise OutputError("standard output is closed: name a table with -o")
     classifier = load_model(model, offline=offline or None, threads=1)
-    terminal: list[_Terminal] = []
-
-    def sink(positions: bool) -> Any:
-        if not sys.stdout.isatty():
-            return CsvStream(sys.stdout.buffer, positions)
-        terminal.append(_Terminal(classifier.classes, classifier.record.id))
-        return terminal[0]
-
+    terminal = _Terminal(classifier.classes, classifier.record.id) if sys.stdout.isatty() else None
     with ExitStack() as stack:
         stop = stack.enter_context(on_interrupt(once=True))
         triplets = None
@@ -114,7 +107,7 @@ def score(
             sources,
             classifier,
             output=output,
-            sink=sink,
+            sink=terminal,
             reading=Reading(layout, pixel_scale, fwhm),
             threshold=threshold,
             sets=sets,
@@ -131,8 +124,8 @@ def score(
             say=say,
             progress=stack.enter_context(_progress()),
         )
-    for shown in terminal:
-        shown.finish()
+    if terminal is not None and output is None:
+        terminal.finish()
     say(f"{tally.summary()}; {time.monotonic() - started:.1f} s")
     if stop.asked:
         if output is not None:
@@ -214,6 +207,10 @@ class _Terminal:
         self._classes, self._model = classes, model
         self._parts: list[Predictions] = []
         self._rows = 0
+        self.begun = True
+
+    def begin(self, positions: bool) -> None:
+        pass
 
     def append(self, part: Part) -> None:
         if self._rows < _SHOWN:

@@ -56,7 +56,9 @@ def stream(
         elif output is not None:
             write = stack.enter_context(appender(output))
         else:
-            write = CsvStream(sys.stdout.buffer, positions=True).write
+            table = CsvStream(sys.stdout.buffer)
+            table.begin(positions=True)
+            write = table.write
         tally = consume(
             settings,
             topics,

@@ -87,7 +87,7 @@ def as_table(columns: Columns) -> ScoreTable:
 
 def _width(name: str, values: npt.NDArray[Any]) -> int:
     """Characters that a column takes at most."""
-    longest = {"U": values.dtype.itemsize // 4, "f": 6 if values.dtype == np.float32 else 18}
+    longest = {"U": values.dtype.itemsize // 4, "f": 6 if values.dtype == np.float32 else 12}
     return max(len(name), longest.get(values.dtype.kind, 5))
 
 

@@ -89,8 +89,8 @@ class Writer:
     def finish(self, staged: Path, target: Path) -> None:
         """Make the file of the bytes written, where `staged` says so."""
 
-    def restore(self, target: Path, staged: Path) -> None:
-        """Make the bytes written again of the file, so that more can be appended."""
+    def restore(self, target: Path, staged: Path, rows: int) -> None:
+        """Make the bytes written again of the file's first `rows`, so that more can be appended."""
 
 
 class _Jsonl(Writer):
@@ -141,11 +141,13 @@ class _Parquet(Writer):
                 for batch in _regrouped(self._arrow, stream):
                     writer.write_table(batch, row_group_size=_ROW_GROUP)
 
-    def restore(self, target: Path, staged: Path) -> None:
+    def restore(self, target: Path, staged: Path, rows: int) -> None:
         with self._parquet.ParquetFile(target) as source, open(staged, "wb") as stream:
             stream.write(source.schema_arrow.remove_metadata().serialize())
             for batch in source.iter_batches(_ROW_GROUP):
-                stream.write(batch.serialize())
+                if rows > 0:
+                    stream.write(batch[:rows].serialize())
+                rows -= batch.num_rows
 
 
 class _Fits(_Jsonl):
@@ -172,10 +174,10 @@ class _Fits(_Jsonl):
         table["label"] = table["label"].filled("")
         table.write(target, format="fits", overwrite=True)
 
-    def restore(self, target: Path, staged: Path) -> None:
+    def restore(self, target: Path, staged: Path, rows: int) -> None:
         from .table import read_table
 
-        columns = read_table(target)
+        columns = {name: values[:rows] for name, values in read_table(target).items()}
         staged.write_bytes(self.header(columns) + self.rows(columns))
 
 

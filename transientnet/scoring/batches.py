@@ -131,7 +131,7 @@ def units(inputs: Sequence[Input], most: int, skips: Sequence[int] = ()) -> Iter
 def _size(path: str) -> int:
     try:
         return os.path.getsize(path)
-    except OSError:
+    except (OSError, ValueError):
         return 0
 
 
@@ -157,7 +157,7 @@ def load(item: Input) -> Input:
         if isinstance(item, str):
             return _load(item)
         return StampFiles(item.id, {channel: _load(path) for channel, path in item.paths.items()})
-    except OSError:
+    except (OSError, ValueError):
         return item
 
 
@@ -194,7 +194,7 @@ def _content_id(item: Input, loaded: Input) -> str:
                     for start in (0, size // 2, size - _SAMPLE):
                         file.seek(start)
                         digest.update(file.read(_SAMPLE))
-    except OSError:
+    except (OSError, ValueError):
         digest = hashlib.sha256("\0".join(paths_of(item)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
 

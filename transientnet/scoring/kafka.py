@@ -156,7 +156,7 @@ def appender(path: Path) -> Iterator[Callable[[Predictions], None]]:
         positions = new or any(b"%s" % mark in first for mark in (b",ra,", b'"ra":'))
 
         def write(predictions: Predictions) -> None:
-            nonlocal new
+            nonlocal new, first
             columns = predictions.columns(positions)
             header = writer.header(columns)
             if header and not new and header != first:
@@ -166,7 +166,7 @@ def appender(path: Path) -> Iterator[Callable[[Predictions], None]]:
             stream.write((header if new else b"") + writer.rows(columns))
             stream.flush()
             os.fsync(stream.fileno())
-            new = False
+            new, first = False, header if new else first
 
         yield write
 

@@ -57,8 +57,6 @@ class ScoreFile:
         Model and options, as plain JSON; a table is continued only by the same.
     empty : Predictions
         A table without rows, for the header.
-    positions : bool
-        Whether a new table has the columns ra, dec, x and y. One that is continued keeps its columns.
     resume : bool
         Continue what is there, if anything is; otherwise start anew.
 
@@ -76,14 +74,14 @@ class ScoreFile:
         made_by: Mapping[str, Any],
         empty: Predictions,
         *,
-        positions: bool = False,
         resume: bool = False,
     ) -> None:
         self.path = path
         self._writer = writer_for(path)
         self._staged = path.with_name(path.name + ".staged") if self._writer.staged else path
         self._journal = path.with_name(path.name + ".journal")
-        self._positions = positions
+        self._empty, self._made_by = empty, dict(made_by)
+        self._positions: bool | None = None
         self.rows = 0
         self._end = 0
         self._known: Counter[str] = Counter()
@@ -107,13 +105,10 @@ class ScoreFile:
             if not (resume and there and self._continue(dict(made_by))):
                 self._log.seek(0)
                 self._log.truncate()
-                self._note({"journal": _VERSION, **made_by, "positions": positions})
             table = open(self._staged, "r+b" if self._end else "wb")  # noqa: SIM115
             self._table: IO[bytes] = stack.enter_context(table)
             self._table.truncate(self._end)
             self._table.seek(self._end)
-            if self._end == 0:
-                self._table.write(self._writer.header(empty.columns(self._positions)))
             self._resources = stack.pop_all()
         self._committed = time.monotonic()
 
@@ -145,7 +140,7 @@ class ScoreFile:
         # Without a row that is vouched for there is nothing to take apart: the file is an older run's.
         if self._writer.staged and self._end and not self._staged.exists():
             with replacing(self._staged) as restored:
-                self._writer.restore(self.path, restored)
+                self._writer.restore(self.path, restored, self.rows)
                 self._end = restored.stat().st_size
                 # Before it is in place: a kill between the two finds nothing staged, and begins again.
                 self._commit()
@@ -210,8 +205,23 @@ class ScoreFile:
                 new.append(item)
         return begun + new, rows
 
+    @property
+    def begun(self) -> bool:
+        """Whether the table has its columns, so that `begin` changes nothing."""
+        return self._positions is not None
+
+    def begin(self, positions: bool) -> None:
+        """Fix the columns of a new table: with ``ra``, ``dec``, ``x`` and ``y`` or without."""
+        if self._positions is None:
+            self._positions = positions
+            with output_errors(self.path):
+                self._note({"journal": _VERSION, **self._made_by, "positions": positions})
+        if self._end == 0 and self._table.tell() == 0:
+            self._table.write(self._writer.header(self._empty.columns(self._positions)))
+
     def append(self, part: Part) -> None:
         """Add rows, and commit them when it is time to."""
+        self.begin(False)
         if len(part.predictions):
             with output_errors(self.path):
                 self._table.write(self._writer.rows(part.predictions.columns(self._positions)))
@@ -231,6 +241,7 @@ class ScoreFile:
 
     def commit(self) -> None:
         """Vouch for all rows so far."""
+        self.begin(False)
         with output_errors(self.path):
             self._table.flush()
             os.fsync(self._table.fileno())

@@ -31,8 +31,19 @@ __all__ = ["CsvStream", "Sink", "score_run"]
 _BARE = (".npy", ".npz")
 
 
+#: Rows that wait for the first position, before the table's columns are fixed.
+_WAITING = 256
+
+
 class Sink(Protocol):
     """Where the rows of a run go: `ScoreFile`, `CsvStream`, or what a program makes of them."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the columns are fixed."""
+
+    def begin(self, positions: bool) -> None:
+        """Fix the columns: with ``ra``, ``dec``, ``x`` and ``y`` or without."""
 
     def append(self, part: Part) -> None:
         """Take the rows of a part."""
@@ -42,18 +53,21 @@ class Sink(Protocol):
 
 
 class CsvStream:
-    """The table as CSV on a binary stream such as a pipe.
+    """The table as CSV on a binary stream such as a pipe."""
 
-    Parameters
-    ----------
-    stream : binary file
-    positions : bool
-        Whether there are columns ra, dec, x and y.
-    """
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._writer = stream, Writer()
+        self._positions: bool | None = None
+        self._headed = False
 
-    def __init__(self, stream: IO[bytes], positions: bool) -> None:
-        self._stream, self._positions, self._begun = stream, positions, False
-        self._writer = Writer()
+    @property
+    def begun(self) -> bool:
+        """Whether the columns are fixed."""
+        return self._positions is not None
+
+    def begin(self, positions: bool) -> None:
+        """Fix the columns."""
+        self._positions = positions
 
     def append(self, part: Part) -> None:
         """Write the rows of a part, and before the first one the header."""
@@ -62,14 +76,45 @@ class CsvStream:
     def write(self, predictions: Predictions) -> None:
         """As `append`, for rows alone."""
         columns = predictions.columns(self._positions)
-        header = b"" if self._begun else self._writer.header(columns)
         with output_errors("standard output"):
+            header = b"" if self._headed else self._writer.header(columns)
             self._stream.write(header + self._writer.rows(columns))
             self._stream.flush()
-        self._begun = True
+        self._headed = True
 
     def commit(self) -> None:
         """Nothing to do: a pipe forgets nothing."""
+
+
+class _Columns:
+    """Parts on their way into a table whose columns are fixed by what the first rows know.
+
+    The same columns come out however the rows are cut into parts: with positions if one is among them, if
+    the run has more than `_WAITING` rows of files that may hold some, or if it never ends; without if all
+    rows are without.
+    """
+
+    def __init__(self, table: Sink, maybe: bool) -> None:
+        self._table, self._maybe = table, maybe
+        self._waiting: list[Part] = []
+        self._rows = 0
+
+    def append(self, part: Part) -> None:
+        if self._table.begun:
+            self._table.append(part)
+            return
+        self._waiting.append(part)
+        self._rows += len(part.predictions)
+        if part.predictions.positions or self._rows > _WAITING or not self._maybe:
+            self.fix(self._maybe)
+
+    def fix(self, positions: bool) -> None:
+        """Write what waits, with or without positions."""
+        if not self._table.begun:
+            self._table.begin(positions)
+        waiting, self._waiting = self._waiting, []
+        for part in waiting:
+            self._table.append(part)
 
 
 def score_run(
@@ -77,7 +122,7 @@ def score_run(
     classifier: Classifier,
     *,
     output: Path | None = None,
-    sink: Callable[[bool], Sink] | None = None,
+    sink: Sink | None = None,
     reading: Reading | None = None,
     threshold: float | None = None,
     sets: float | None = None,
@@ -103,9 +148,8 @@ def score_run(
     classifier : Classifier
     output : Path, optional
         The score table; its ending chooses the format.
-    sink : callable, optional
-        Instead of `output`: makes what takes the rows; called with whether they have positions. By default
-        CSV on stdout.
+    sink : Sink, optional
+        Takes the rows instead of `output`; by default they go to stdout as CSV.
     reading : Reading, optional
         How the files are read.
     threshold, sets, workers, on_bad
@@ -159,21 +203,23 @@ def score_run(
     reading, stop = reading or Reading(), stop or Interrupt()
     empty = classifier.decide(classifier.predict([]), threshold, sets)
     inputs: list[Input] = find_inputs(sources, reading.layout) if sources else []
-    # Fixed before the first row: a table has the same columns from its first row to its last.
-    positions = triplets is not None or watch is not None or not all(map(_bare, inputs))
+    maybe = triplets is not None or watch is not None or not all(map(_bare, inputs))
     skips: list[int] = []
     tally = Tally()
     with ExitStack() as stack:
         table: Sink
         if output is not None:
             made_by = _made_by(classifier, reading, threshold, sets)
-            file = ScoreFile(output, made_by, empty, positions=positions, resume=resume or watch is not None)
+            file = ScoreFile(output, made_by, empty, resume=resume or watch is not None)
             table = stack.enter_context(file)
             inputs, skips = file.remaining(inputs)
-        elif sink is not None:
-            table = sink(positions)
         else:
-            table = CsvStream(sys.stdout.buffer, positions)
+            table = sink or CsvStream(sys.stdout.buffer)
+        columns = _Columns(table, maybe)
+        # Whatever ends the run, what is scored is written.
+        stack.callback(lambda: columns.fix(maybe))
+        if watch is not None:
+            columns.fix(True)
         pictures = None
         if gallery or explain:
             pictures = stack.enter_context(Pictures(classifier, gallery, explain))
@@ -184,7 +230,7 @@ def score_run(
             with closing(parts):  # type: ignore[type-var]
                 for part in parts:
                     rows = classifier.decide(part.predictions, threshold, sets)
-                    table.append(part._replace(predictions=rows))
+                    columns.append(part._replace(predictions=rows))
                     for row, message in rows.errors.items():
                         (say or _to_stderr)(_message(rows, row, message))
                     if on_bad == "raise":
@@ -197,6 +243,7 @@ def score_run(
                         progress(ended, count, tally.rows)
                     if stop.asked:
                         break
+            columns.fix(maybe and stop.asked)
             table.commit()
 
         def local(found: Sequence[Input], skips: Sequence[int]) -> Iterator[Part]:

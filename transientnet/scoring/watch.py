@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import EmptyInputError
 from ..readers.grouping import channel_of_file
 from ..readers.sources import StampFiles
+from ..triplet import CHANNELS
 from .batches import Input, content_id, find_inputs, paths_of
 from .interrupts import Interrupt
 
@@ -21,6 +22,9 @@ _INTERVAL = 1.0
 _NAP = 0.1
 #: Seconds that the stamps of a candidate wait for their companions.
 _COMPANIONS = 20.0
+
+_ALL = frozenset(CHANNELS)
+_NONE: frozenset[str] = frozenset()
 
 _State = tuple[tuple[str, int, int], ...]
 
@@ -37,9 +41,9 @@ class _Seen:
 def arrivals(folder: Path, stop: Interrupt, layout: str | None = None) -> Iterator[list[Input]]:
     """What lies in `folder`, and then what arrives there, each once it is complete; until `stop` is asked.
 
-    An input is complete when it did not change for a second, and has the stamps that the other candidates of
-    the folder have; for those it waits 20 seconds. It is given again when its content changes: a new date
-    alone is no change.
+    An input is complete when it did not change for a second and, if its stamps are files of their own, has
+    all three, or those that the other candidates of the folder have; for missing ones it waits 20 seconds. It
+    is given again when its content changes: a new date alone is no change.
 
     Parameters
     ----------
@@ -53,6 +57,8 @@ def arrivals(folder: Path, stop: Interrupt, layout: str | None = None) -> Iterat
     list of Input
     """
     seen: dict[tuple[str, ...], _Seen] = {}
+    #: Sets of stamps that were waited with in vain: the folder's candidates may have no others.
+    settled: set[frozenset[str]] = set()
     while not stop.asked:
         try:
             found = {tuple(paths_of(item)): item for item in find_inputs(folder, layout)}
@@ -60,15 +66,18 @@ def arrivals(folder: Path, stop: Interrupt, layout: str | None = None) -> Iterat
             found = {}
         now = time.monotonic()
         grouped = (frozenset(item.paths) for item in found.values() if isinstance(item, StampFiles))
-        usual = max(grouped, key=len, default=frozenset())
+        usual = max(grouped, key=len, default=_NONE)
         ready = []
         for paths, item in found.items():
             state, known = _state(paths), seen.get(paths)
             if known is None or known.state != state:
                 seen[paths] = _Seen(state, now, None if known is None else known.content)
             elif known.since is not None and now - known.since >= _INTERVAL:
-                if now - known.since < _COMPANIONS and _lacks(item, usual):
-                    continue
+                stamps = _stamps(item)
+                if (stamps and stamps < usual) or (stamps and stamps < _ALL and stamps not in settled):
+                    if now - known.since < _COMPANIONS:
+                        continue
+                    settled.add(stamps)
                 content = content_id(item)
                 if content != known.content:
                     ready.append(item)
@@ -83,11 +92,12 @@ def arrivals(folder: Path, stop: Interrupt, layout: str | None = None) -> Iterat
                 time.sleep(_NAP)
 
 
-def _lacks(item: Input, usual: frozenset[str]) -> bool:
-    """Whether stamps are missing that other candidates have, or that a file of one stamp announces."""
+def _stamps(item: Input) -> frozenset[str]:
+    """Which stamps of a candidate the files of an input hold, if they hold one each; else none."""
     if isinstance(item, StampFiles):
-        return frozenset(item.paths) < usual
-    return channel_of_file(item) is not None
+        return frozenset(item.paths)
+    channel = channel_of_file(item)
+    return frozenset(() if channel is None else (channel,))
 
 
 def _state(paths: tuple[str, ...]) -> _State:
