@@ -17,7 +17,8 @@ import pytest
 
 from transientnet import Predictions, QualityFlag, Triplet, classify, load_model
 from transientnet.errors import ReadError
-from transientnet.scoring.batches import Reading, batches, content_id, find_inputs, load, read, units
+from transientnet.readers.reading import Reading, find_inputs, read
+from transientnet.scoring.batches import batches, content_id, load, units
 from transientnet.scoring.classify import score_inputs
 from transientnet.scoring.engine import in_order
 

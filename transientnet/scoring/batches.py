@@ -6,41 +6,22 @@ import hashlib
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import TransientnetError, UsageError
 from ..files.compressed import inflate_engine
 from ..models.classifier import Classifier
-from ..readers.open import open_found, open_triplets
+from ..readers.reading import Input, Reading, paths_of, read
 from ..readers.sniff import Loaded
 from ..readers.sources import StampFiles
 from ..results.predictions import Predictions
 from ..triplet import Triplet
 from .advice import plural
 
-__all__ = [
-    "Batch",
-    "Input",
-    "Mark",
-    "Part",
-    "Reading",
-    "Unit",
-    "batches",
-    "content_id",
-    "find_inputs",
-    "paths_of",
-    "read",
-    "score",
-    "units",
-]
-
-Input = str | StampFiles
-"""One file, or the files of one candidate."""
+__all__ = ["Batch", "Mark", "Part", "Unit", "batches", "content_id", "load", "score", "units"]
 
 #: Files up to this size are known by all of their bytes, larger ones by their size and three samples.
 _WHOLE = 64 * 2**20
@@ -85,39 +66,6 @@ class Part(NamedTuple):
     triplets: tuple[Triplet, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How inputs are to be read.
-
-    Parameters
-    ----------
-    layout : str or None
-        Survey name or path of a TOML file.
-    pixel_scale, fwhm : float or None
-    """
-
-    layout: str | None = None
-    pixel_scale: float | None = None
-    fwhm: float | None = None
-
-    def open(self, source: Any) -> Iterator[Triplet]:
-        """Triplets of any source."""
-        return open_triplets(source, layout=self.layout, pixel_scale=self.pixel_scale, fwhm=self.fwhm)
-
-
-def find_inputs(
-    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    layout: str | None = None,
-) -> list[Input]:
-    """The inputs that paths, globs and folders mean, in order; files of one candidate are one input."""
-    from ..readers.grouping import group_files
-    from ..readers.sources import expand
-    from ..readers.surveys import load_layout
-
-    paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    return list(group_files(expand([os.fspath(path) for path in paths]), load_layout(layout)))
-
-
 def units(inputs: Sequence[Input], most: int, skips: Sequence[int] = ()) -> Iterator[Unit]:
     """Cut inputs into units: enough of them to be worth a message, few enough to share the work evenly."""
     first = size = 0
@@ -133,11 +81,6 @@ def _size(path: str) -> int:
         return os.path.getsize(path)
     except (OSError, ValueError):
         return 0
-
-
-def paths_of(item: Input) -> list[str]:
-    """Every file of an input."""
-    return [item] if isinstance(item, str) else list(item.paths.values())
 
 
 def content_id(item: Input) -> str:
@@ -270,18 +213,6 @@ def _behind(item: Input, reading: Reading, skip: int) -> Iterator[Triplet]:
         behind = f"nothing can be read behind its first {plural(skip, 'candidate')}, which the table has"
         meta = {"source": path, "error": behind + reason, "lost": True}
         yield Triplet(np.empty((0, 0), np.float32), id=Path(path).stem, meta=meta)
-
-
-def read(item: Input, reading: Reading) -> Iterator[Triplet]:
-    """Candidates of one input; what cannot be read as a whole is one unreadable candidate."""
-    try:
-        yield from open_found(item, layout=reading.layout, pixel_scale=reading.pixel_scale, fwhm=reading.fwhm)
-    except UsageError:
-        raise
-    except (TransientnetError, OSError) as error:
-        # The file has gone, or changed its nature, since it was listed.
-        first = paths_of(item)[0]
-        yield Triplet.unreadable(Path(first).stem, first, str(error))
 
 
 def score(classifier: Classifier, batch: Batch, *, keep: bool = False) -> Part:

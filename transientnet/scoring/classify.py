@@ -11,11 +11,12 @@ from typing import Any
 
 from ..errors import ReadError, TransientnetWarning, UsageError
 from ..models.classifier import BATCH_SIZE, Classifier, load_model
+from ..readers.reading import Input, Reading, find_inputs
 from ..results.predictions import Predictions
 from ..settings import cores
 from ..triplet import Triplet
 from .advice import Tally
-from .batches import Batch, Input, Part, Reading, batches, find_inputs, score, units
+from .batches import Batch, Part, batches, score, units
 from .engine import in_order
 from .workers import Workers
 
@@ -94,7 +95,7 @@ def classify(
     reading = Reading(None, pixel_scale, fwhm)
     classifier = model if isinstance(model, Classifier) else load_model(model, device=device, threads=1)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
-    if _is_paths(source):
+    if _is_paths(source) and not reading.per_candidate:
         parts = score_inputs(find_inputs(source), classifier, reading, identify=False, **options)
     else:
         parts = score_triplets(reading.open(source), classifier, **options)

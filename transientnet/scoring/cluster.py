@@ -16,10 +16,11 @@ from ..errors import MissingDependencyError, UsageError
 from ..models.classifier import BATCH_SIZE, Classifier, load_model
 from ..readers.candidate import from_record
 from ..readers.open import decode_packet
+from ..readers.reading import Input, Reading, find_inputs
 from ..readers.surveys import load_layout
 from ..results.predictions import Predictions
 from ..triplet import Triplet
-from .batches import Input, Part, Reading, Unit, batches, find_inputs, score, units
+from .batches import Part, Unit, batches, score, units
 from .engine import in_order
 
 if TYPE_CHECKING:

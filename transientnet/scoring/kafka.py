@@ -17,12 +17,12 @@ from ..errors import MissingDependencyError, ReadError, UsageError
 from ..files.locks import exclusive
 from ..models.classifier import BATCH_SIZE, Classifier
 from ..readers.open import decode_packet
+from ..readers.reading import Reading
 from ..readers.surveys import load_layout
 from ..results.predictions import Predictions
 from ..results.writers import writer_for
 from ..triplet import Triplet
 from .advice import Tally
-from .batches import Reading
 from .output import output_errors
 
 __all__ = ["appender", "consume", "producer_of"]

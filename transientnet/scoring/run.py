@@ -12,12 +12,13 @@ from typing import IO, Any, Protocol
 
 from ..errors import TransientnetWarning, UsageError
 from ..models.classifier import Classifier
+from ..readers.reading import Input, Reading, find_inputs, paths_of
 from ..results.columns import one_line
 from ..results.predictions import Predictions
 from ..results.writers import Writer, check_format
 from ..triplet import Triplet
 from .advice import Tally
-from .batches import Input, Part, Reading, find_inputs, paths_of
+from .batches import Part
 from .classify import raise_bad, score_inputs, score_triplets
 from .cluster import connect, score_on_cluster
 from .interrupts import Interrupt

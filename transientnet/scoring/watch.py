@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ..errors import EmptyInputError
 from ..readers.grouping import channel_of_file
+from ..readers.reading import Input, find_inputs, paths_of
 from ..readers.sources import StampFiles
 from ..triplet import CHANNELS
-from .batches import Input, content_id, find_inputs, paths_of
+from .batches import content_id
 from .interrupts import Interrupt
 
 __all__ = ["arrivals"]

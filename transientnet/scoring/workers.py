@@ -26,11 +26,12 @@ from .. import errors
 from ..errors import TransientnetError
 from ..models.classifier import Classifier
 from ..models.record import ModelRecord
+from ..readers.reading import Input, Reading, paths_of, read
 from ..readers.sources import StampFiles, stem
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag, Triplet
 from .advice import plural
-from .batches import Input, Mark, Part, Reading, Unit, batches, content_id, paths_of, read, score
+from .batches import Mark, Part, Unit, batches, content_id, score
 from .engine import hold_memory
 
 __all__ = ["Workers", "main"]
