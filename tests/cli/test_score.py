@@ -436,7 +436,7 @@ def test_a_file_cut_short_under_the_run_says_what_is_missing_and_is_tried_again(
     scored = len(rows) - 2
     if scored == 3000:
         pytest.skip("the run was faster than the truncation")
-    assert f"its first {scored:,} candidates are in the table" in err
+    assert f"its first {scored:,} candidates are in the table, the other {3000 - scored:,} are missing" in err
     assert f"{scored + 2:,} candidates read" in err
     assert [(row[0], row[2]) for row in rows[-2:]] == [("many", ""), ("other", rows[-1][2])]
     # Nothing of it can be read: a row, a message, a code.

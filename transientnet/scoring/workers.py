@@ -26,6 +26,7 @@ from .. import errors
 from ..errors import TransientnetError
 from ..models.classifier import Classifier
 from ..models.record import ModelRecord
+from ..readers.arrays import promised
 from ..readers.reading import Input, Reading, paths_of, read
 from ..readers.sources import StampFiles, stem
 from ..results.predictions import Predictions
@@ -145,13 +146,15 @@ class Workers:
         """The row that stands for what is lost of an input that changed while it was scored."""
         path = paths_of(item)[0]
         try:
-            *_, (now_holds, reason) = self._ask([item], [0], count=True)
+            *_, (readable, reason) = self._ask([item], [0], count=True)
         except _DiedError as death:
-            now_holds, reason = 0, f"reading it kills a worker process ({death})"
+            readable, reason = 0, f"reading it kills a worker process ({death})"
+        total = promised(path)
+        missing = "the others" if total is None else f"the other {total - rows:,}"
         error = (
             f"the file changed while it was scored: its first {plural(rows, 'candidate')} "
-            f"{'is' if rows == 1 else 'are'} in the table, the others are missing; it now has "
-            f"{now_holds:,} that can be read{reason and f' ({reason})'}; --resume tries again"
+            f"{'is' if rows == 1 else 'are'} in the table, {missing} are missing; {readable:,} can be read "
+            f"from it now{reason and f' ({reason})'}; --resume tries again"
         )
         lost = (Mark(before, rows, False, True), Mark(now, rows, True, True))
         return self._flagged({"id": stem(path), "source": path}, error, QualityFlag.UNREADABLE, *lost)
