@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -100,7 +100,7 @@ class Classifier:
 
     def predict(
         self,
-        triplets: Sequence[Triplet] | npt.NDArray[Any],
+        triplets: Any,
         *,
         batch_size: int = BATCH_SIZE,
         threshold: float | None = None,
@@ -110,14 +110,15 @@ class Classifier:
 
         Parameters
         ----------
-        triplets : sequence of Triplet, or ndarray
-            Arrays as in `classify`: (3, H, W) or (N, 3, H, W), also with the channels last.
+        triplets : sequence of Triplet, or what else of stamps in memory `classify` takes
+            Arrays have shape (3, H, W) or (N, 3, H, W): science, reference, difference; the channels may
+            also be last.
         batch_size : int
         threshold, sets : float, optional
             As in `decide`.
         """
-        if isinstance(triplets, np.ndarray):
-            triplets = list(open_triplets(triplets))
+        if not isinstance(triplets, (list, tuple)) or not all(isinstance(t, Triplet) for t in triplets):
+            triplets = open_triplets(triplets)
         parts = list(self.stream(triplets, batch_size=batch_size))
         return self.decide(Predictions.concatenate(parts, self.classes, self.record.id), threshold, sets)
 

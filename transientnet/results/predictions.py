@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -86,6 +86,7 @@ class Predictions:
         probabilities: npt.NDArray[np.float32],
         quality: npt.NDArray[np.uint16],
         model: str,
+        errors: Mapping[int, str] | None = None,
     ) -> Predictions:
         """The rows of `triplets`; those for which the model gave no number are flagged ``FAILED``.
 
@@ -97,14 +98,17 @@ class Predictions:
         quality : ndarray of uint16, shape (N,)
             ``UNUSABLE`` bits where the model was not asked.
         model : str
+        errors : mapping of int to str, optional
+            Messages of rows beside those of the triplets.
         """
-        errors = {row: triplet.error for row, triplet in enumerate(triplets) if triplet.error is not None}
+        known = dict(errors or {})
+        known |= {row: triplet.error for row, triplet in enumerate(triplets) if triplet.error is not None}
         silent = np.isnan(probabilities).any(axis=1) & ((quality & QualityFlag.UNUSABLE) == 0)
         if silent.any():
             probabilities, quality = probabilities.copy(), quality.copy()
             probabilities[silent] = np.nan
             quality[silent] |= np.uint16(QualityFlag.FAILED)
-            errors.update({int(row): f"{model} gives no number for it" for row in np.flatnonzero(silent)})
+            known |= {int(row): f"{model} gives no number for it" for row in np.flatnonzero(silent)}
         positions = {}
         for name in POSITIONS:
             values = [triplet.meta.get(name) for triplet in triplets]
@@ -117,7 +121,7 @@ class Predictions:
             quality,
             model,
             np.array([triplet.source for triplet in triplets], dtype=str),
-            errors,
+            known,
             positions=positions,
         )
 

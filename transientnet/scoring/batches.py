@@ -105,7 +105,7 @@ def load(item: Input) -> Input:
 
 
 def _regular_size(path: str) -> int:
-    """Bytes of a regular file; whoever opens a named pipe may wait for ever, and can open it only once."""
+    """Bytes of a regular file; opening a named pipe may block for ever, and works only once."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(f"{path} is no regular file")
@@ -200,8 +200,8 @@ def batches(
 def _behind(item: Input, reading: Reading, skip: int) -> Iterator[Triplet]:
     """Candidates of an input from number `skip` on.
 
-    Whoever passes candidates over has read them before and knows that more follow: if none does, one that is
-    unreadable and ``lost`` stands for them.
+    Candidates are skipped because an earlier run has read them, and more behind them. Where these cannot be
+    read any more, one unreadable candidate, ``lost`` in its meta, stands for them.
     """
     number, last = 0, None
     for number, last in enumerate(read(item, reading), 1):

@@ -231,7 +231,7 @@ def score_run(
             with closing(parts):  # type: ignore[type-var]
                 for part in parts:
                     rows = classifier.decide(part.predictions, threshold, sets)
-                    columns.append(part._replace(predictions=rows))
+                    columns.append(part._replace(predictions=rows, triplets=()))
                     for row, message in rows.errors.items():
                         (say or _to_stderr)(_message(rows, row, message))
                     if on_bad == "raise":
