@@ -10,8 +10,10 @@ __all__ = [
     "ModelIntegrityError",
     "ModelNotFoundError",
     "ModelUnavailableError",
+    "OutputError",
     "ReadError",
     "TransientnetError",
+    "TransientnetWarning",
     "UsageError",
 ]
 
@@ -23,6 +25,14 @@ class TransientnetError(Exception):
     """
 
     exit_code = 1
+
+
+class TransientnetWarning(UserWarning):
+    """What to know before the scores of a night are trusted."""
+
+
+class OutputError(TransientnetError, OSError):
+    """Results could not be written: a full disk, a folder without permission, a closed stream."""
 
 
 class UsageError(TransientnetError, ValueError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -82,7 +84,8 @@ class Triplet:
     group : str or None
         Sky object that the candidate belongs to; splits never cut through a group.
     meta : mapping
-        Whatever else the source told: ``source`` (the file), ``survey``, ``error``…
+        What else the source says: ``source`` (the file), ``survey``, ``error``, ``ra`` and ``dec`` in
+        degrees (ICRS), ``x`` and ``y`` in pixels of the frame, from 0…
     """
 
     science: npt.NDArray[Any]
@@ -116,15 +119,27 @@ class Triplet:
         return (self.science, self.reference, self.difference)
 
     def plot(self, path: str | os.PathLike[str] | None = None, *, stretch: str = "asinh") -> Any:
-        """The three stamps, origin at the lower left, as a matplotlib figure; see `drawing.figures`."""
-        from .drawing.figures import plot_triplet
+        """The three stamps, origin at the lower left, as a matplotlib figure.
 
-        return plot_triplet(self, path, stretch=stretch)
+        Parameters
+        ----------
+        path : path, optional
+            Also write the figure there.
+        stretch : {"asinh", "zscale", "linear"}
+            See `transientnet.drawing.stamps.levels`.
+        """
+        return _drawing("figures").plot_triplet(self, path, stretch=stretch)
 
     def _repr_html_(self) -> str:
-        from html import escape
+        stamps, name = _drawing("stamps"), escape(self.id, quote=True)
+        image = stamps.data_uri(stamps.strip(self))
+        return f'<img src="{image}" alt="stamps of {name}" width="386"><br>{name}'
 
-        from .drawing.stamps import data_uri, strip
 
-        name = escape(self.id, quote=True)
-        return f'<img src="{data_uri(strip(self))}" alt="stamps of {name}" width="386"><br>{name}'
+def _drawing(module: str) -> Any:
+    """A module of the room that draws triplets.
+
+    It is looked up by name when it is called: this module is the ground that every room stands on, drawing
+    included, and imports none of them.
+    """
+    return importlib.import_module(f"{__package__}.drawing.{module}")

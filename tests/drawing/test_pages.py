@@ -46,7 +46,7 @@ def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {},
     )
     with GalleryWriter(path, predictions.classes) as gallery:
-        gallery.add(triplets, predictions)
+        gallery.add(triplets, predictions.probabilities, predictions.quality)
     return path
 
 

@@ -190,9 +190,10 @@ def test_gallery_holds_every_candidate_and_no_name_can_break_it(tmp_path: Path) 
     triplets[4] = Triplet.unreadable("broken", "night.avro", "cut short")
     path = tmp_path / "night.html"
     with GalleryWriter(path, model.classes) as gallery:
-        gallery.add(triplets[:3], model.predict(triplets[:3]))
+        scored = model.predict(triplets)
+        gallery.add(triplets[:3], scored.probabilities[:3], scored.quality[:3])
         assert not path.exists()
-        gallery.add(triplets[3:], model.predict(triplets[3:]))
+        gallery.add(triplets[3:], scored.probabilities[3:], scored.quality[3:])
     text = path.read_text()
     assert text.count("</script>") == 1
     rows = json.loads(text[text.index("const R=") + 8 : text.index("];\nconst K=") + 1].replace(",\n]", "]"))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transientnet import Predictions, QualityFlag, Triplet, classify, load_model
-from transientnet.errors import ReadError
-from transientnet.scoring.batches import Reading, batches, content_id, find_inputs, load, read, units
+from transientnet import Predictions, QualityFlag, Triplet, classify, load_model, open_triplets
+from transientnet.errors import ReadError, TransientnetWarning
+from transientnet.readers.reading import Reading, find_inputs, read
+from transientnet.scoring.batches import batches, content_id, load, units
 from transientnet.scoring.classify import score_inputs
 from transientnet.scoring.engine import in_order
 
@@ -198,7 +200,7 @@ def test_a_killed_worker_is_replaced_and_the_stamp_that_kills_twice_is_named(
 
 
 def test_a_worker_killed_once_costs_nothing(night: Path) -> None:
-    parts = score_inputs(find_inputs(night), load_model("realbogus"), Reading(batch_size=4), workers=2)
+    parts = score_inputs(find_inputs(night), load_model("realbogus"), Reading(), batch_size=4, workers=2)
     rows = [next(parts).predictions]
     for pid in _children():
         os.kill(pid, signal.SIGKILL)
@@ -222,7 +224,7 @@ def test_three_files_of_a_candidate_stay_together_in_every_unit(tmp_path: Path) 
 
 def test_marks_tell_which_rows_came_from_which_input(night: Path) -> None:
     inputs = find_inputs(night)
-    found = list(batches(inputs, Reading(batch_size=32)))
+    found = list(batches(inputs, Reading(), 32))
     assert [len(batch.triplets) for batch in found] == [32, 32, 32, 15]
     for batch in found:
         assert sum(mark.rows for mark in batch.marks) == len(batch.triplets)
@@ -234,7 +236,7 @@ def test_marks_tell_which_rows_came_from_which_input(night: Path) -> None:
 def test_skipping_rows_of_the_first_input(night: Path, workers: int) -> None:
     model = load_model("realbogus")
     inputs = [str(night / "m_many.npy"), str(night / "c000.npy")]
-    parts = list(score_inputs(inputs, model, Reading(), workers=workers, skip=69))
+    parts = list(score_inputs(inputs, model, Reading(), workers=workers, skips=[69]))
     whole = classify(inputs, workers=1)
     assert np.concatenate([part.predictions.ids for part in parts]).tolist() == whole.ids[69:].tolist()
 
@@ -293,6 +295,77 @@ def test_senseless_numbers_are_refused(night: Path) -> None:
         classify(night, batch_size=0)
     with pytest.raises(ValueError, match="on_bad"):
         classify(night, on_bad="ignore")
+
+
+def test_most_candidates_with_one_trouble_are_a_warning_once(recwarn: pytest.WarningsRecorder) -> None:
+    tilted = stamps(12) + 200 * np.arange(SIDE, dtype=np.float32)
+    with pytest.warns(TransientnetWarning, match="12 of 12 candidates are unlike") as caught:
+        classify(tilted, fwhm=4, batch_size=4)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with pytest.warns(TransientnetWarning, match=r"seeing of \d+ of 12 .* \(fwhm= in Python\)"):
+        classify(np.random.default_rng(0).normal(0, 1, (12, 3, SIDE, SIDE)))
+    # Too few to say anything of the telescope.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classify(tilted[:5], fwhm=4)
+
+
+def test_threshold_and_sets_are_those_of_the_command_line(night: Path) -> None:
+    model = load_model("realbogus", threads=1)
+    plain = classify(night, model=model)
+    wanted = classify(night, model=model, threshold=0.01, sets=0.95)
+    np.testing.assert_array_equal(plain.probabilities, wanted.probabilities)
+    usable = plain.usable
+    assert (wanted.labels[usable] == np.where(wanted["p_real"] >= 0.01, "real", "bogus")[usable]).all()
+    assert set(wanted["set"][usable]) <= {"bogus", "real", "bogus|real"}
+    assert wanted["set"][-1] == ""
+    direct = model.predict(stamps(4), threshold=0.01, sets=0.95)
+    assert direct["label"].tolist() == classify(stamps(4), threshold=0.01)["label"].tolist()
+    assert direct.sets is not None
+    for options in ({"threshold": 1.5}, {"sets": 0.123}):
+        with pytest.raises(ValueError, match=next(iter(options))[:3]):
+            classify(stamps(1), **options)
+    with pytest.raises(ValueError, match="two classes"):
+        classify(stamps(1), model="3class", threshold=0.5)
+
+
+def test_a_classifier_takes_every_array_that_classify_takes() -> None:
+    model = load_model("realbogus", threads=1)
+    array = stamps(3)
+    expected = classify(array).probabilities
+    for same_ in (array, np.moveaxis(array, 1, -1), np.ma.masked_array(array), array.astype(">f8")):
+        np.testing.assert_allclose(model.predict(same_).probabilities, expected, atol=1e-6)
+        np.testing.assert_allclose(classify(same_).probabilities, expected, atol=1e-6)
+    one = model.predict(array[1])
+    np.testing.assert_allclose(one.probabilities[0], expected[1], atol=1e-6)
+    assert len(model.predict([])) == 0
+    with pytest.raises(ValueError, match="shape"):
+        model.predict(np.zeros((2, 5, 31, 31)))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_positions_come_from_the_packets_also_through_workers(shared_data: Path, workers: int) -> None:
+    packets = sorted(str(p) for p in (shared_data / "packets" / "ztf").glob("*.avro"))[:6]
+    table = classify(packets, workers=workers)
+    assert np.isfinite(table["ra"]).all()
+    assert (np.abs(table["dec"]) <= 90).all()
+    assert [float(t.meta["ra"]) for t in open_triplets(packets)] == table["ra"].tolist()
+
+
+def test_a_file_that_changes_between_two_runs_is_flagged_as_lost(night: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.npy"
+    np.save(path, stamps(3))
+    model = load_model("realbogus")
+    for workers in (1, 2):
+        inputs = [str(path), str(night / "c000.npy"), str(night / "c001.npy")]
+        parts = list(score_inputs(inputs, model, Reading(), workers=workers, skips=[5]))
+        rows = Predictions.concatenate([p.predictions for p in parts], model.classes, model.record.id)
+        assert rows.ids.tolist() == ["m", "c000", "c001"]
+        assert rows.quality[0] == QualityFlag.UNREADABLE
+        assert "behind its first 5 candidates" in rows.errors[0]
+        marks = [mark for part in parts for mark in part.marks]
+        assert [mark.lost for mark in marks] == [True, False, False]
 
 
 def _children() -> list[int]:

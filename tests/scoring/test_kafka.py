@@ -13,7 +13,6 @@ import pytest
 from transientnet import Predictions, QualityFlag, load_model
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="confluent-kafka is not installed")
-from transientnet.scoring.batches import Reading  # noqa: E402
 from transientnet.scoring.kafka import consume, producer_of  # noqa: E402
 
 SCHEMA = {
@@ -75,9 +74,9 @@ def test_what_was_not_written_comes_again_and_what_was_does_not(broker: str) -> 
         seen.append(predictions)
 
     with pytest.raises(OSError, match="disk full"):
-        consume(settings(broker, "g"), ["alerts"], model, fail_at_the_second, reading=Reading(batch_size=4))
+        consume(settings(broker, "g"), ["alerts"], model, fail_at_the_second, batch_size=4)
     count = consume(settings(broker, "g"), ["alerts"], model, seen.append, most=11 - len(seen[0]))
-    assert count == 11 - len(seen[0])
+    assert count.rows == 11 - len(seen[0])
     rows = Predictions.concatenate(seen, model.classes, model.record.id)
     assert rows.ids.tolist()[:10] == [str(10**12 + n) for n in range(10)]
     assert rows.quality[10] == QualityFlag.UNREADABLE

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from .. import __version__
-from ..errors import TransientnetError
+from ..errors import OutputError, TransientnetError
 from . import adapt, completeness, cut, doctor, evaluate, inspect, label, models, monitor, score, stream
+from .console import say
 
 __all__ = ["app", "main"]
 
@@ -59,20 +61,37 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Entry point: errors of the package become one line on stderr and an exit code."""
+    _fill_closed_streams()
     # A warning is a line for the user here, not a place in our code.
-    warnings.showwarning = lambda message, *_: typer.echo(f"transientnet: {message}", err=True)
+    warnings.showwarning = lambda message, *_: say(str(message))
     stdout, pipe = sys.stdout, _stdout_file()
     code = _run()
     if sys.stdout is not stdout or _stdout_file() != pipe:
         # Typer, or rich below it, gave up because the reader of our stdout has gone (`| head`): no error.
         code = 0
     try:
-        if stdout is not None:
-            stdout.flush()
-    except BrokenPipeError:
+        stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            if not code:
+                say(f"standard output: cannot be written: {error.strerror}")
+            code = code or OutputError.exit_code
         # What is still buffered has nowhere to go; Python would complain of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)
+
+
+def _fill_closed_streams() -> None:
+    """Let nothing that is opened later become the standard stream that the caller has closed."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                opened = os.open(os.devnull, os.O_RDWR)
+                if opened != descriptor:
+                    os.dup2(opened, descriptor)
+                    os.close(opened)
+                mode = "r" if name == "stdin" else "w"
+                setattr(sys, name, open(descriptor, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _stdout_file() -> tuple[int, int] | None:
@@ -89,11 +108,16 @@ def _run() -> int | str | None:
     try:
         app()
     except TransientnetError as error:
-        typer.echo(f"transientnet: {error}", err=True)
+        say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        typer.echo("transientnet: interrupted", err=True)
+        say("interrupted")
         return 130
+    except OSError as error:
+        # What the system refuses: a full disk, a folder without permission. Its errors name the file.
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"{where}{error.strerror or error}")
+        return OutputError.exit_code
     except SystemExit as end:
         return end.code
     return 0

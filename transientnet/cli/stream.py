@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from .console import say
 
 __all__ = ["stream"]
 
@@ -34,12 +35,11 @@ def stream(
     """Score alert packets from Kafka, at least once: offsets are committed after the scores are written."""
     from ..errors import UsageError
     from ..models.classifier import load_model
-    from ..results.writers import writer_for
-    from ..scoring.batches import Reading
-    from ..scoring.kafka import consume, producer_of
+    from ..readers.reading import Reading
+    from ..scoring.interrupts import on_interrupt
+    from ..scoring.kafka import appender, consume, producer_of
+    from ..scoring.run import CsvStream
 
-    if output is not None and output.suffix.lower() not in (".csv", ".jsonl"):
-        raise UsageError(f"{output}: a stream is appended to a .csv or a .jsonl")
     if output is not None and produce is not None:
         raise UsageError("give --output or --produce, not both")
     settings: dict[str, Any] = {"bootstrap.servers": servers, "group.id": group}
@@ -49,35 +49,25 @@ def stream(
             raise UsageError(f"--kafka wants KEY=VALUE, not {pair!r}")
         settings[key] = value
     classifier = load_model(model, offline=offline or None)
-    asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda *_: asked.append(1))
-    try:
+    with ExitStack() as stack:
+        stop = stack.enter_context(on_interrupt())
         if produce is not None:
             write = producer_of({"bootstrap.servers": servers}, produce)
+        elif output is not None:
+            write = stack.enter_context(appender(output))
         else:
-            target = sys.stdout.buffer if output is None else open(output, "ab")  # noqa: SIM115
-            writer = writer_for(output or Path("stdout.csv"))
-            new = output is None or output.stat().st_size == 0
-
-            def write(predictions: Any) -> None:
-                nonlocal new
-                target.write((writer.header(predictions) if new else b"") + writer.rows(predictions))
-                target.flush()
-                new = False
-                if output is not None:
-                    os.fsync(target.fileno())
-
-        done = consume(
+            table = CsvStream(sys.stdout.buffer)
+            table.begin(positions=True)
+            write = table.write
+        tally = consume(
             settings,
             topics,
             classifier,
             write,
             reading=Reading(layout),
-            stop=lambda: bool(asked),
+            stop=lambda: stop.asked,
             most=most,
         )
-    finally:
-        signal.signal(signal.SIGINT, before)
-    typer.echo(f"{done} messages scored", err=True)
-    if asked:
+    say(tally.summary())
+    if stop.asked:
         raise typer.Exit(130)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,6 @@ import numpy.typing as npt
 from ..errors import MissingDependencyError
 from ..triplet import CHANNELS, Triplet
 from .stamps import PALETTE, levels
-
-if TYPE_CHECKING:
-    from ..models.explain import Explanation
-    from ..results.predictions import Predictions
 
 __all__ = ["CLASS_COLOURS", "plot_explanation", "plot_predictions", "plot_triplet"]
 
@@ -115,40 +112,66 @@ def plot_triplet(
     return _finish(figure, path)
 
 
-def plot_explanation(explanation: Explanation, path: str | os.PathLike[str] | None = None) -> Any:
-    """The three stamps as the network sees them, the occlusion map over the last panel."""
+def plot_explanation(
+    tensor: npt.NDArray[np.float32],
+    importance: npt.NDArray[np.float32],
+    label: str,
+    title: str,
+    path: str | os.PathLike[str] | None = None,
+) -> Any:
+    """The three stamps as the network sees them, and what the probability of `label` rests on.
+
+    Parameters
+    ----------
+    tensor : ndarray of float32, shape (3, S, S)
+    importance : ndarray of float32, shape (S, S)
+        Probability lost when the surroundings of a pixel are hidden.
+    label, title : str
+    path : path, optional
+    """
     figure = _figure(10.2, 3.1)
     panels = figure.subplots(1, 4)
-    for axes, stamp, name in zip(panels[:3], explanation.tensor, CHANNELS, strict=True):
+    for axes, stamp, name in zip(panels[:3], tensor, CHANNELS, strict=True):
         _show(axes, PALETTE[levels(stamp, "linear")], name)
-    importance = explanation.importance
     limit = max(float(np.abs(importance).max()), 1e-3)
     shown = panels[3].imshow(
         importance, origin="lower", cmap="PuOr_r", vmin=-limit, vmax=limit, interpolation="nearest"
     )
-    panels[3].set_title(f"speaks for {explanation.label}")
+    panels[3].set_title(f"evidence for {label}")
     panels[3].set_xticks([])
     panels[3].set_yticks([])
     figure.colorbar(shown, ax=panels[3], label="probability lost when hidden")
-    name = f"{explanation.triplet.id}: " if explanation.triplet.id else ""
-    figure.suptitle(f"{name}{explanation.label} {explanation.probability:.3f} by {explanation.model}")
+    figure.suptitle(title)
     return _finish(figure, path)
 
 
-def plot_predictions(predictions: Predictions, path: str | os.PathLike[str] | None = None) -> Any:
-    """Histogram of each class's probability."""
+def plot_predictions(
+    classes: Sequence[str],
+    probabilities: npt.NDArray[np.float32],
+    title: str,
+    path: str | os.PathLike[str] | None = None,
+) -> Any:
+    """Histogram of each class's probability.
+
+    Parameters
+    ----------
+    classes : sequence of str, length K
+    probabilities : ndarray of float32, shape (N, K)
+        NaN rows were not scored.
+    title : str
+        What was scored, or by what.
+    path : path, optional
+    """
     figure = _figure(6.0, 3.4)
     axes = figure.subplots()
-    usable = np.isfinite(predictions.probabilities).all(axis=1)
-    # Of two classes one tells all.
-    shown = predictions.classes[1:] if len(predictions.classes) == 2 else predictions.classes
-    for k, name in enumerate(shown):
-        values = predictions.probabilities[usable, predictions.classes.index(name)]
+    usable = np.isfinite(probabilities).all(axis=1)
+    # Of two classes one is enough.
+    for k in range(1 if len(classes) == 2 else 0, len(classes)):
+        values = probabilities[usable, k]
+        bins = np.linspace(0, 1, 41).tolist()
         style = {"color": CLASS_COLOURS[k % len(CLASS_COLOURS)], "linestyle": _LINES[k % len(_LINES)]}
-        axes.hist(
-            values, bins=np.linspace(0, 1, 41).tolist(), histtype="step", linewidth=1.8, label=name, **style
-        )
+        axes.hist(values, bins=bins, histtype="step", linewidth=1.8, label=classes[k], **style)
     axes.set(xlabel="probability", ylabel="candidates", yscale="log" if usable.sum() > 100 else "linear")
-    axes.set_title(f"{predictions.model}: {usable.sum()} scored, {(~usable).sum()} not")
+    axes.set_title(f"{title}: {usable.sum()} scored, {(~usable).sum()} not")
     axes.legend()
     return _finish(figure, path)

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import IO, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import UsageError
-from ..results.predictions import Predictions
 from ..triplet import QualityFlag, Triplet
 from .stamps import data_uri, strip
 
@@ -141,11 +141,25 @@ class GalleryWriter:
             '<div id="sheet" role="list" aria-label="Candidates"></div></main>\n<script>const R=[\n'
         )
 
-    def add(self, triplets: Sequence[Triplet], predictions: Predictions) -> None:
-        """Append a batch: `predictions` row i is of triplet i."""
-        for triplet, row in zip(triplets, predictions, strict=True):
-            p = [None if np.isnan(v) else round(v, 4) for v in row.probabilities.values()]
-            record = [row.id, row.source, p, row.quality, data_uri(strip(triplet, STRIP_SIDE))]
+    def add(
+        self,
+        triplets: Sequence[Triplet],
+        probabilities: npt.NDArray[np.float32],
+        quality: npt.NDArray[np.uint16],
+    ) -> None:
+        """Append candidates.
+
+        Parameters
+        ----------
+        triplets : sequence of Triplet, length N
+        probabilities : ndarray of float32, shape (N, K)
+            NaN where there is none.
+        quality : ndarray of uint16, shape (N,)
+            `QualityFlag` bits.
+        """
+        for triplet, row, bits in zip(triplets, probabilities.tolist(), quality.tolist(), strict=True):
+            p = [None if value != value else round(value, 4) for value in row]
+            record = [triplet.id, triplet.source, p, bits, data_uri(strip(triplet, STRIP_SIDE))]
             self._stream.write(_script_safe(record) + ",\n")
 
     def close(self) -> None:

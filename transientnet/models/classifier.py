@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import numpy.typing as npt
 from ..errors import ContractError, ModelIntegrityError, UsageError
 from ..prepare.contract import InputContract
 from ..prepare.preprocess import preprocess
+from ..readers.open import open_triplets
 from ..results.predictions import Predictions
 from ..settings import cores
 from ..triplet import QualityFlag, Triplet
-from .calibration import apply
+from .calibration import apply, prediction_sets
 from .explain import Explanation, explain
 from .outliers import out_of_distribution
 from .record import ModelRecord
@@ -194,33 +196,56 @@ class Classifier:
         return apply(logits, self.record.calibration)
 
     def predict(
-        self, triplets: Sequence[Triplet] | npt.NDArray[Any], *, batch_size: int = BATCH_SIZE
+        self,
+        triplets: Any,
+        *,
+        batch_size: int = BATCH_SIZE,
+        threshold: float | None = None,
+        sets: float | None = None,
     ) -> Predictions:
-        """Score candidates in memory; order is kept.
+        """Score candidates in order.
 
         Parameters
         ----------
-        triplets : sequence of Triplet, or ndarray
-            An array has the shape (3, H, W) or (N, 3, H, W), the stamps in the order science,
-            reference, difference.
+        triplets : sequence of Triplet, or what else of stamps in memory `classify` takes
+            Arrays have shape (3, H, W) or (N, 3, H, W): science, reference, difference; the channels may
+            also be last.
         batch_size : int
-            Candidates per run of the network.
+        threshold, sets : float, optional
+            As in `decide`.
+        """
+        if not isinstance(triplets, (list, tuple)) or not all(isinstance(t, Triplet) for t in triplets):
+            triplets = open_triplets(triplets)
+        parts = list(self.stream(triplets, batch_size=batch_size))
+        return self.decide(Predictions.concatenate(parts, self.classes, self.record.id), threshold, sets)
 
-        Returns
-        -------
-        Predictions
-            A row per candidate; what cannot be scored has NaN probabilities and says why in `quality`.
+    def decide(self, predictions: Predictions, threshold: float | None, sets: float | None) -> Predictions:
+        """The same rows with labels by a threshold, and with prediction sets.
+
+        Parameters
+        ----------
+        predictions : Predictions
+        threshold : float or None
+            Name the last of two classes (real) from this probability on.
+        sets : float or None
+            Add the classes that hold the true one at this level, say 0.95.
 
         Raises
         ------
         UsageError
-            If the array has another shape, or `batch_size` is below 1.
+            There are more than two classes to decide between, or no sets at that level.
         """
-        if isinstance(triplets, np.ndarray):
-            triplets = _as_triplets(triplets)
-        return Predictions.concatenate(
-            list(self.stream(triplets, batch_size=batch_size)), self.classes, self.record.id
+        if threshold is not None:
+            if len(self.classes) != 2:
+                raise UsageError(
+                    f"a threshold decides between two classes; {self.record.id} has {len(self.classes)}"
+                )
+            if not 0 <= threshold <= 1:
+                raise UsageError(f"threshold is a probability from 0 to 1, not {threshold}")
+        members = (
+            None if sets is None else prediction_sets(predictions.probabilities, self.record.conformal, sets)
         )
+        return replace(predictions, threshold=threshold, sets=members)
 
     def stream(self, triplets: Iterable[Triplet], *, batch_size: int = BATCH_SIZE) -> Iterator[Predictions]:
         """Score an iterable batch by batch, in order, with constant memory.
@@ -271,22 +296,14 @@ class Classifier:
     def _score(self, batch: list[Triplet]) -> Predictions:
         tensor, quality, usable = preprocess(batch, self.contract)
         probabilities = np.full((len(batch), len(self.classes)), np.nan, np.float32)
-        errors = {row: triplet.error for row, triplet in enumerate(batch) if triplet.error is not None}
+        errors: dict[int, str] = {}
         if usable.any():
             seen, rows = (tensor if usable.all() else tensor[usable]), np.flatnonzero(usable)
             probabilities[rows], flags = self._judge(seen, quality[rows])
             quality[rows] |= flags
             for row in rows[flags == QualityFlag.FAILED].tolist():
                 errors[row] = f"{self.record.id} gave no finite number"
-        return Predictions(
-            np.array([triplet.id for triplet in batch], dtype=str),
-            self.classes,
-            probabilities,
-            quality,
-            self.record.id,
-            np.array([triplet.source for triplet in batch], dtype=str),
-            errors,
-        )
+        return Predictions.of(batch, self.classes, probabilities, quality, self.record.id, errors)
 
     def _judge(
         self, tensor: npt.NDArray[np.float32], quality: npt.NDArray[np.uint16]
@@ -312,14 +329,6 @@ class Classifier:
         probabilities[failed] = np.nan
         flags[foreign & ~failed] = QualityFlag.OUT_OF_DISTRIBUTION
         return probabilities, flags
-
-
-def _as_triplets(array: npt.NDArray[Any]) -> list[Triplet]:
-    if array.ndim == 3:
-        array = array[None]
-    if array.ndim != 4 or array.shape[1] != 3:
-        raise UsageError(f"stamps must have shape (3, H, W) or (N, 3, H, W), not {array.shape}")
-    return [Triplet(s, r, d, id=str(row)) for row, (s, r, d) in enumerate(array)]
 
 
 def _open_session(path: Path, device: str, threads: int | None) -> Any:

@@ -58,7 +58,9 @@ class Explanation:
         """The three stamps beside the occlusion map, as a matplotlib figure; saved where `path` is given."""
         from ..drawing.figures import plot_explanation
 
-        return plot_explanation(self, path)
+        name = f"{self.triplet.id}: " if self.triplet.id else ""
+        title = f"{name}{self.label} {self.probability:.3f} by {self.model}"
+        return plot_explanation(self.tensor, self.importance, self.label, title, path)
 
 
 def explain(

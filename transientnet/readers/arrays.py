@@ -23,7 +23,7 @@ from .sources import stem
 from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, check_dtype, filled, read_stack
 from .surveys import Layout, match_channels
 
-__all__ = ["from_memory", "in_memory", "read", "read_planes"]
+__all__ = ["from_memory", "in_memory", "promised", "read", "read_planes"]
 
 _DAMAGE = (
     OSError,
@@ -63,6 +63,16 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         raise ReadError(f"{path} asks for more memory than there is") from error
     except _DAMAGE as error:
         raise ReadError(f"{path} is damaged or no NumPy file: {error}") from error
+
+
+def promised(path: str) -> int | None:
+    """Candidates that a ``.npy`` file's header promises, also when the file is cut short; None for others."""
+    try:
+        with open(path, "rb") as file:
+            shape = _header(file, path)[0]
+    except (OSError, *_DAMAGE):
+        return None
+    return shape[0] if len(shape) == 4 else None
 
 
 def read_planes(

@@ -6,38 +6,22 @@ import hashlib
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import TransientnetError, UsageError
+import numpy as np
+
 from ..files.compressed import inflate_engine
-from ..models.classifier import BATCH_SIZE, Classifier
-from ..readers.open import open_found, open_triplets
+from ..models.classifier import Classifier
+from ..readers.reading import Input, Reading, paths_of, read
 from ..readers.sniff import Loaded
 from ..readers.sources import StampFiles
 from ..results.predictions import Predictions
 from ..triplet import Triplet
+from .advice import plural
 
-__all__ = [
-    "Batch",
-    "Input",
-    "Mark",
-    "Part",
-    "Reading",
-    "Unit",
-    "batches",
-    "content_id",
-    "find_inputs",
-    "paths_of",
-    "read",
-    "score",
-    "units",
-]
-
-Input = str | StampFiles
-"""One file, or the files of one candidate."""
+__all__ = ["Batch", "Mark", "Part", "Unit", "batches", "content_id", "load", "score", "units"]
 
 #: Files up to this size are known by all of their bytes, larger ones by their size and three samples.
 _WHOLE = 64 * 2**20
@@ -48,18 +32,23 @@ _UNIT_BYTES = 8 * 2**20
 
 
 class Mark(NamedTuple):
-    """How many rows of a batch came from which input, and whether that was its end."""
+    """How many rows of a part came from which input, and whether that was its end.
+
+    Of an input that is `lost` (it changed under the run) `rows` are the candidates that the table has, beside
+    the row that stands for the others: another run tries again.
+    """
 
     content: str
     rows: int
     ended: bool
+    lost: bool = False
 
 
 class Unit(NamedTuple):
-    """Inputs that one worker process scores at a time; of the first, `skip` rows are in the table already."""
+    """Inputs that one worker process scores at a time, and of each the rows that the table has already."""
 
     inputs: tuple[Input, ...]
-    skip: int = 0
+    skips: tuple[int, ...] = ()
 
 
 class Batch(NamedTuple):
@@ -70,75 +59,28 @@ class Batch(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Rows of the score table, in order, and where they came from."""
+    """Rows of the score table, in order, where they came from, and their triplets where these are wanted."""
 
     predictions: Predictions
     marks: tuple[Mark, ...]
+    triplets: tuple[Triplet, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How inputs are to be read.
-
-    Parameters
-    ----------
-    layout : str or None
-        Survey name or path of a TOML file.
-    pixel_scale, fwhm : float or None
-    batch_size : int
-    """
-
-    layout: str | None = None
-    pixel_scale: float | None = None
-    fwhm: float | None = None
-    batch_size: int = BATCH_SIZE
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
-
-    def open(self, source: Any) -> Iterator[Triplet]:
-        """Triplets of any source."""
-        return open_triplets(source, layout=self.layout, pixel_scale=self.pixel_scale, fwhm=self.fwhm)
-
-
-def find_inputs(
-    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    layout: str | None = None,
-) -> list[Input]:
-    """The inputs that paths, globs and folders mean, in order; files of one candidate are one input."""
-    from ..readers.grouping import group_files
-    from ..readers.sources import expand
-    from ..readers.surveys import load_layout
-
-    paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    return list(group_files(expand([os.fspath(path) for path in paths]), load_layout(layout)))
-
-
-def units(inputs: Iterable[Input], most: int, skip: int = 0) -> Iterator[Unit]:
+def units(inputs: Sequence[Input], most: int, skips: Sequence[int] = ()) -> Iterator[Unit]:
     """Cut inputs into units: enough of them to be worth a message, few enough to share the work evenly."""
-    unit: list[Input] = []
-    size = 0
-    for item in inputs:
-        unit.append(item)
+    first = size = 0
+    for last, item in enumerate(inputs, 1):
         size += sum(_size(path) for path in paths_of(item))
-        if len(unit) >= most or size >= _UNIT_BYTES:
-            yield Unit(tuple(unit), skip)
-            unit, size, skip = [], 0, 0
-    if unit:
-        yield Unit(tuple(unit), skip)
+        if last - first >= most or size >= _UNIT_BYTES or last == len(inputs):
+            yield Unit(tuple(inputs[first:last]), tuple(skips[first:last]))
+            first, size = last, 0
 
 
 def _size(path: str) -> int:
     try:
         return os.path.getsize(path)
-    except OSError:
+    except (OSError, ValueError):
         return 0
-
-
-def paths_of(item: Input) -> list[str]:
-    """Every file of an input."""
-    return [item] if isinstance(item, str) else list(item.paths.values())
 
 
 def content_id(item: Input) -> str:
@@ -158,12 +100,12 @@ def load(item: Input) -> Input:
         if isinstance(item, str):
             return _load(item)
         return StampFiles(item.id, {channel: _load(path) for channel, path in item.paths.items()})
-    except OSError:
+    except (OSError, ValueError):
         return item
 
 
 def _regular_size(path: str) -> int:
-    """Bytes of a regular file; whoever opens a named pipe may wait for ever, and can open it only once."""
+    """Bytes of a regular file; opening a named pipe may block for ever, and works only once."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(f"{path} is no regular file")
@@ -195,8 +137,8 @@ def _content_id(item: Input, loaded: Input) -> str:
                     for start in (0, size // 2, size - _SAMPLE):
                         file.seek(start)
                         digest.update(file.read(_SAMPLE))
-    except OSError:
-        digest = hashlib.sha256("\0".join(paths_of(item)).encode("utf-8", "surrogateescape"))
+    except (OSError, ValueError):
+        digest = hashlib.sha256("\0".join(paths_of(item)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
 
 
@@ -214,49 +156,66 @@ def _add_bytes(digest: Any, data: bytes) -> None:
 
 
 def batches(
-    inputs: Iterable[Input], reading: Reading, *, identify: bool = True, skip: int = 0
+    inputs: Sequence[Input], reading: Reading, size: int, *, skips: Sequence[int] = (), identify: bool = True
 ) -> Iterator[Batch]:
-    """Batches across the inputs' borders, in order; the first `skip` candidates of all are passed over.
+    """Batches across the inputs' borders, in order.
 
     Parameters
     ----------
+    inputs : sequence of Input
+    reading : Reading
+    size : int
+        Candidates of a batch.
+    skips : sequence of int
+        Candidates of the first inputs that are passed over, because the table has them.
     identify : bool
         Look up content ids; without them marks are empty.
+
+    Yields
+    ------
+    Batch
     """
     triplets: list[Triplet] = []
     marks: list[Mark] = []
-    for item in inputs:
+    for number, item in enumerate(inputs):
         content, rows = "", 0
         if identify:
             loaded = load(item)
             content, item = _content_id(item, loaded), loaded
-        for triplet in read(item, reading):
-            if skip:
-                skip -= 1
-                continue
-            if len(triplets) == reading.batch_size:
+        skip = skips[number] if number < len(skips) else 0
+        lost = False
+        for triplet in _behind(item, reading, skip):
+            lost = bool(triplet.meta.get("lost", False))
+            if len(triplets) == size:
                 # Only now is it known that the input goes on.
                 yield Batch(triplets, (*marks, Mark(content, rows, False)) if rows else tuple(marks))
                 triplets, marks, rows = [], [], 0
             triplets.append(triplet)
             rows += 1
-        marks.append(Mark(content, rows, True))
+        marks.append(Mark(content, skip, True, True) if lost else Mark(content, rows, True))
     if triplets or marks:
         yield Batch(triplets, tuple(marks))
 
 
-def read(item: Input, reading: Reading) -> Iterator[Triplet]:
-    """Candidates of one input; what cannot be read as a whole is one unreadable candidate."""
-    try:
-        yield from open_found(item, layout=reading.layout, pixel_scale=reading.pixel_scale, fwhm=reading.fwhm)
-    except UsageError:
-        raise
-    except (TransientnetError, OSError) as error:
-        # The file has gone, or changed its nature, since it was listed.
-        first = paths_of(item)[0]
-        yield Triplet.unreadable(Path(first).stem, first, str(error))
+def _behind(item: Input, reading: Reading, skip: int) -> Iterator[Triplet]:
+    """Candidates of an input from number `skip` on.
+
+    Candidates are skipped because an earlier run has read them, and more behind them. Where these cannot be
+    read any more, one unreadable candidate, ``lost`` in its meta, stands for them.
+    """
+    number, last = 0, None
+    for number, last in enumerate(read(item, reading), 1):
+        if number > skip:
+            yield last
+    if skip and (number < skip or (number == skip and last is not None and last.error is not None)):
+        path = paths_of(item)[0]
+        reason = f": {last.error}" if last is not None and last.error is not None else ""
+        behind = f"nothing can be read behind its first {plural(skip, 'candidate')}, which the table has"
+        meta = {"source": path, "error": behind + reason, "lost": True}
+        yield Triplet(np.empty((0, 0), np.float32), id=Path(path).stem, meta=meta)
 
 
-def score(classifier: Classifier, batch: Batch) -> Part:
-    """Score one batch."""
-    return Part(classifier.predict(batch.triplets, batch_size=max(1, len(batch.triplets))), batch.marks)
+def score(classifier: Classifier, batch: Batch, *, keep: bool = False) -> Part:
+    """Score one batch; `keep` its triplets in the part."""
+    predictions = classifier.predict(batch.triplets, batch_size=max(1, len(batch.triplets)))
+    return Part(predictions, batch.marks, tuple(batch.triplets) if keep else ())

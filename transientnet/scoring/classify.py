@@ -1,23 +1,26 @@
-"""classify(): source -> readers -> preprocess -> classifier -> Predictions, on as many cores as it pays."""
+"""classify(): readers -> prepare -> models -> results, on as many cores as it pays."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
 
-from ..errors import ReadError, UsageError
+from ..errors import ReadError, TransientnetWarning, UsageError
 from ..models.classifier import BATCH_SIZE, Classifier, load_model
+from ..readers.reading import Input, Reading, find_inputs
 from ..results.predictions import Predictions
 from ..settings import cores
 from ..triplet import Triplet
-from .batches import Batch, Input, Part, Reading, batches, find_inputs, score, units
+from .advice import Tally
+from .batches import Batch, Part, batches, score, units
 from .engine import in_order
 from .workers import Workers
 
-__all__ = ["Part", "Reading", "classify", "find_inputs", "raise_bad", "score_inputs", "score_triplets"]
+__all__ = ["classify", "raise_bad", "score_inputs", "score_triplets"]
 
 #: From this many inputs on, the half second that worker processes need to start is worth it.
 _MANY_INPUTS = 1000
@@ -27,12 +30,14 @@ def classify(
     source: Any,
     *,
     model: str | Classifier = "realbogus",
-    pixel_scale: float | None = None,
-    fwhm: float | None = None,
+    pixel_scale: Any = None,
+    fwhm: Any = None,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     device: str = "auto",
     on_bad: str = "flag",
+    threshold: float | None = None,
+    sets: float | None = None,
 ) -> Predictions:
     """Score candidates from anywhere.
 
@@ -42,10 +47,10 @@ def classify(
         Arrays have shape (3, H, W) or (N, 3, H, W): science, reference, difference.
     model : str or Classifier
         See `load_model`.
-    pixel_scale : float, optional
-        arcsec per pixel, where the source does not tell or is wrong.
-    fwhm : float, optional
-        Seeing in pixels, likewise. Where neither tells, it is estimated from the stamps.
+    pixel_scale : float or Quantity, or one per candidate, optional
+        arcsec per pixel, where the source has none or a wrong one.
+    fwhm : float or Quantity, or one per candidate, optional
+        Seeing in pixels (an angle as a Quantity), likewise. Without either it is estimated from the stamps.
     batch_size : int
     workers : int, optional
         How many work at a time: processes for files, threads for what is in memory or in one file.
@@ -54,6 +59,10 @@ def classify(
     on_bad : {"flag", "raise"}
         What an unreadable candidate does: become a row with NaN probabilities and a quality flag,
         or raise `ReadError`.
+    threshold : float, optional
+        Name the last of two classes (real) from this probability on; by default the more probable class.
+    sets : float, optional
+        Add the classes that hold the true one at this level, say 0.95.
 
     Returns
     -------
@@ -63,24 +72,42 @@ def classify(
     Raises
     ------
     ReadError
-        Nothing there to read; with ``on_bad="raise"`` also for the first candidate that is unreadable.
+        There is nothing to read; with ``on_bad="raise"`` also for the first candidate that is unreadable.
+    UsageError
+        An argument makes no sense.
+
+    Warns
+    -----
+    TransientnetWarning
+        The seeing of most candidates is not known, or most are unlike what the model was trained on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from transientnet import classify
+    >>> stamps = np.random.default_rng(0).normal(100, 5, (2, 3, 63, 63))
+    >>> predictions = classify(stamps, fwhm=2.4)
+    >>> len(predictions), predictions.classes
+    (2, ('bogus', 'real'))
     """
     if on_bad not in ("flag", "raise"):
         raise UsageError(f"on_bad must be 'flag' or 'raise', not {on_bad!r}")
-    reading = Reading(None, pixel_scale, fwhm, batch_size)
+    reading = Reading(None, pixel_scale, fwhm)
     classifier = model if isinstance(model, Classifier) else load_model(model, device=device, threads=1)
-    if _is_paths(source):
-        if isinstance(source, (str, os.PathLike)):
-            reading.open(source)  # complains at once when the one thing named does not exist
-        parts = score_inputs(find_inputs(source), classifier, reading, workers=workers, identify=False)
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
+    if _is_paths(source) and not reading.per_candidate:
+        parts = score_inputs(find_inputs(source), classifier, reading, identify=False, **options)
     else:
-        parts = score_triplets(reading.open(source), classifier, reading, workers=workers)
+        parts = score_triplets(reading.open(source), classifier, **options)
     results = []
     for part in parts:
         if on_bad == "raise":
             raise_bad(part.predictions)
         results.append(part.predictions)
-    return Predictions.concatenate(results, classifier.classes, classifier.record.id)
+    table = Predictions.concatenate(results, classifier.classes, classifier.record.id)
+    for advice in Tally.of(table).advice(classifier.record):
+        warnings.warn(advice, TransientnetWarning, stacklevel=2)
+    return classifier.decide(table, threshold, sets)
 
 
 def score_inputs(
@@ -88,9 +115,11 @@ def score_inputs(
     classifier: Classifier,
     reading: Reading,
     *,
+    batch_size: int = BATCH_SIZE,
     workers: int | None = None,
-    skip: int = 0,
+    skips: Sequence[int] = (),
     identify: bool = True,
+    keep: bool = False,
 ) -> Iterator[Part]:
     """Score inputs as they come from `find_inputs`: parts of the table in order, with constant memory.
 
@@ -99,40 +128,43 @@ def score_inputs(
     inputs : sequence of Input
     classifier : Classifier
     reading : Reading
-    workers : int, optional
+    batch_size, workers : int
         As in `classify`.
-    skip : int
-        Rows of the first input to pass over.
+    skips : sequence of int
+        Rows of the first inputs to pass over.
     identify : bool
         Look up the content ids that the marks of each part carry.
+    keep : bool
+        Keep the triplets of each part; they stay in this process, which works on threads.
 
     Yields
     ------
     Part
     """
-    _check(workers)
+    _check(batch_size, workers)
     processes = (cores() if len(inputs) >= _MANY_INPUTS else 1) if workers is None else workers
     processes = min(processes, len(inputs))
-    if processes > 1 and classifier.device == "cpu":
-        most = max(1, min(reading.batch_size, -(-len(inputs) // (4 * processes))))
-        with Workers(classifier, reading) as pool:
-            yield from in_order(pool.run, units(inputs, most, skip), processes)
+    if processes > 1 and classifier.device == "cpu" and not keep:
+        most = max(1, min(batch_size, -(-len(inputs) // (4 * processes))))
+        with Workers(classifier, reading, batch_size) as pool:
+            yield from in_order(pool.run, units(inputs, most, skips), processes)
     else:
-        found = batches(inputs, reading, identify=identify, skip=skip)
-        yield from in_order(partial(_score, classifier), found, _threads(workers))
+        found = batches(inputs, reading, batch_size, skips=skips, identify=identify)
+        yield from in_order(partial(_score, classifier, keep), found, cores() if workers is None else workers)
 
 
 def score_triplets(
-    triplets: Iterable[Triplet], classifier: Classifier, reading: Reading, *, workers: int | None = None
+    triplets: Iterable[Triplet],
+    classifier: Classifier,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    keep: bool = False,
 ) -> Iterator[Part]:
     """Score triplets as they come, on threads: parts of the table in order, with constant memory."""
-    _check(workers)
-    return in_order(partial(_score, classifier), _cut(triplets, reading.batch_size), _threads(workers))
-
-
-def _check(workers: int | None) -> None:
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers must be at least 1, not {workers}")
+    _check(batch_size, workers)
+    found = _cut(triplets, batch_size)
+    return in_order(partial(_score, classifier, keep), found, cores() if workers is None else workers)
 
 
 def raise_bad(predictions: Predictions) -> None:
@@ -141,12 +173,14 @@ def raise_bad(predictions: Predictions) -> None:
         raise ReadError(f"{predictions.sources[row] or predictions.ids[row]}: {message}")
 
 
-def _threads(workers: int | None) -> int:
-    return cores() if workers is None else workers
+def _check(batch_size: int, workers: int | None) -> None:
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, not {value}")
 
 
-def _score(classifier: Classifier, batch: Batch) -> tuple[Part]:
-    return (score(classifier, batch),)
+def _score(classifier: Classifier, keep: bool, batch: Batch) -> tuple[Part]:
+    return (score(classifier, batch, keep=keep),)
 
 
 def _cut(triplets: Iterable[Triplet], size: int) -> Iterator[Batch]:

@@ -13,13 +13,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependencyError, UsageError
-from ..models.classifier import Classifier, load_model
+from ..models.classifier import BATCH_SIZE, Classifier, load_model
 from ..readers.candidate import from_record
 from ..readers.open import decode_packet
+from ..readers.reading import Input, Reading, find_inputs
 from ..readers.surveys import load_layout
 from ..results.predictions import Predictions
 from ..triplet import Triplet
-from .batches import Input, Part, Reading, Unit, batches, find_inputs, score, units
+from .batches import Part, Unit, batches, score, units
 from .engine import in_order
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def score_arrow(
     layout: str | None = None,
     pixel_scale: float | None = None,
     fwhm: float | None = None,
+    positions: bool = False,
 ) -> pyarrow.RecordBatch:
     """Score the rows of a record batch: the function under every engine that speaks Arrow.
 
@@ -56,6 +58,8 @@ def score_arrow(
         seeing and pixel scale.
     model, layout, pixel_scale, fwhm
         As in `classify` and `open_triplets`.
+    positions : bool
+        Add the columns ``ra``, ``dec``, ``x`` and ``y``, null where they are not known.
 
     Returns
     -------
@@ -63,7 +67,7 @@ def score_arrow(
         The score table's columns, a row per candidate in the same order; no rows for no rows.
     """
     reading = Reading(layout, pixel_scale, fwhm)
-    return score_packets(_packets(batch), model, reading).to_arrow()
+    return score_packets(_packets(batch), model, reading).to_arrow(positions)
 
 
 def score_arrow_batches(
@@ -82,6 +86,7 @@ def score_dask(
     layout: str | None = None,
     pixel_scale: float | None = None,
     fwhm: float | None = None,
+    positions: bool = False,
 ) -> Any:
     """Score on a Dask cluster, lazily.
 
@@ -91,9 +96,11 @@ def score_dask(
         A data frame with a column per stamp; a bag of packets, as bytes or as decoded records; or files
         as `classify` takes them, such as the partitions of a Parquet or HATS catalogue.
     client : distributed.Client, optional
-        Tells how many tasks to make of files.
+        By its number of threads files are cut into tasks.
     model, layout, pixel_scale, fwhm
         As in `classify` and `open_triplets`.
+    positions : bool
+        Add the columns ``ra``, ``dec``, ``x`` and ``y``, NaN where they are not known.
 
     Returns
     -------
@@ -106,16 +113,17 @@ def score_dask(
     except ImportError as error:
         raise MissingDependencyError.for_extra("dask", "score_dask()") from error
     reading = Reading(layout, pixel_scale, fwhm)
-    meta = Predictions.concatenate([], _model(model).classes, _model(model).record.id).to_pandas()
+    options = {"model": model, "reading": reading, "positions": positions}
+    meta = _frame([], _model(model), positions)
     if isinstance(source, frames.DataFrame):
-        return source.map_partitions(_score_frame, model, reading, meta=meta)
+        return source.map_partitions(_score_frame, **options, meta=meta)
     if isinstance(source, bags.Bag):
-        parts = source.map_partitions(_score_bag, model, reading).to_delayed()
+        parts = source.map_partitions(_score_bag, **options).to_delayed()
         return frames.from_delayed(parts, meta=meta, verify_meta=False)
     tasks = list(units(find_inputs(source, layout), _per_task(client)))
     if not tasks:
         raise UsageError("there is nothing to score")
-    return frames.from_map(_score_files, tasks, model=model, reading=reading, meta=meta)
+    return frames.from_map(_score_files, tasks, **options, meta=meta)
 
 
 def connect(address: str) -> Any:
@@ -139,9 +147,9 @@ def connect(address: str) -> Any:
 
 
 def score_on_cluster(
-    inputs: Sequence[Input], client: Any, model: str, reading: Reading, *, skip: int = 0
+    inputs: Sequence[Input], client: Any, model: str, reading: Reading, *, skips: Sequence[int] = ()
 ) -> Iterator[Part]:
-    """As `scoring.score_inputs`, on a Dask cluster: parts in order, a bounded number of tasks at a time."""
+    """As `score_inputs`, on a Dask cluster: parts in order, a bounded number of tasks at a time."""
 
     def work(unit: Unit) -> list[Part]:
         # Scored again where a worker died, so the task must not be remembered by its arguments.
@@ -150,31 +158,36 @@ def score_on_cluster(
         return parts
 
     threads = max(2, sum(client.nthreads().values()))
-    return in_order(work, units(inputs, _TASK_INPUTS, skip), threads)
+    return in_order(work, units(inputs, _TASK_INPUTS, skips), threads)
 
 
 def _per_task(client: Any) -> int:
     return _TASK_INPUTS if client is None else max(1, _TASK_INPUTS // max(1, len(client.nthreads())))
 
 
-def _parts(unit: Unit, model: str, reading: Reading) -> list[Part]:
+def _parts(unit: Unit, model: str, reading: Reading, *, identify: bool = True) -> list[Part]:
     classifier = _model(model)
-    return [score(classifier, batch) for batch in batches(unit.inputs, reading, skip=unit.skip)]
+    found = batches(unit.inputs, reading, BATCH_SIZE, skips=unit.skips, identify=identify)
+    return [score(classifier, batch) for batch in found]
 
 
-def _score_files(unit: Unit, model: str, reading: Reading) -> pandas.DataFrame:
-    classifier = _model(model)
-    found = [score(classifier, b).predictions for b in batches(unit.inputs, reading, identify=False)]
-    return Predictions.concatenate(found, classifier.classes, classifier.record.id).to_pandas()
+def _frame(parts: Sequence[Predictions], classifier: Classifier, positions: bool) -> pandas.DataFrame:
+    table = Predictions.concatenate(parts, classifier.classes, classifier.record.id)
+    return table.to_pandas(positions)
 
 
-def _score_frame(frame: pandas.DataFrame, model: str, reading: Reading) -> pandas.DataFrame:
-    scores = score_packets(frame.to_dict("records"), model, reading).to_pandas()
+def _score_files(unit: Unit, model: str, reading: Reading, positions: bool) -> pandas.DataFrame:
+    parts = _parts(unit, model, reading, identify=False)
+    return _frame([part.predictions for part in parts], _model(model), positions)
+
+
+def _score_frame(frame: pandas.DataFrame, model: str, reading: Reading, positions: bool) -> pandas.DataFrame:
+    scores = score_packets(frame.to_dict("records"), model, reading).to_pandas(positions)
     return scores.set_index(frame.index)
 
 
-def _score_bag(packets: Iterable[Any], model: str, reading: Reading) -> pandas.DataFrame:
-    return score_packets(packets, model, reading).to_pandas()
+def _score_bag(packets: Iterable[Any], model: str, reading: Reading, positions: bool) -> pandas.DataFrame:
+    return score_packets(packets, model, reading).to_pandas(positions)
 
 
 def _packets(batch: pyarrow.RecordBatch) -> list[Any]:

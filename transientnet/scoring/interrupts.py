@@ -18,7 +18,7 @@ class Interrupt:
 
 @contextmanager
 def on_interrupt(call: Callable[[], None] | None = None, *, once: bool = False) -> Iterator[Interrupt]:
-    """Let Ctrl-C be noted instead of raised, so that what runs can end in order.
+    """Note Ctrl-C instead of raising it, so that what runs can end in order.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def on_interrupt(call: Callable[[], None] | None = None, *, once: bool = False) 
 
     Notes
     -----
-    Signals reach the main thread alone, and not at all a process that was told to ignore them (a job in
-    the background): there the guard changes nothing.
+    Signals reach the main thread alone, and never a process that ignores them (a job in the background):
+    there the guard changes nothing.
     """
     interrupt = Interrupt()
     usual = signal.getsignal(signal.SIGINT)

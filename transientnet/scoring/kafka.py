@@ -7,23 +7,30 @@ dies gives its last batch again and loses nothing; a reader of the scores drops 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from ..errors import MissingDependencyError, ReadError
+from ..errors import MissingDependencyError, ReadError, UsageError
+from ..files.locks import exclusive
 from ..models.classifier import BATCH_SIZE, Classifier
 from ..readers.open import decode_packet
+from ..readers.reading import Reading
 from ..readers.surveys import load_layout
 from ..results.predictions import Predictions
 from ..results.writers import writer_for
 from ..triplet import Triplet
-from .batches import Reading
+from .advice import Tally
+from .output import output_errors
 
-__all__ = ["consume", "producer_of"]
+__all__ = ["appender", "consume", "producer_of"]
 
 #: Seconds to wait for a batch to fill before what is there is scored.
 _PATIENCE = 1.0
+#: Bytes that are looked at in one go for the end of a line.
+_TAIL = 65536
 
 
 def consume(
@@ -33,9 +40,10 @@ def consume(
     write: Callable[[Predictions], None],
     *,
     reading: Reading | None = None,
+    batch_size: int = BATCH_SIZE,
     stop: Callable[[], bool] = lambda: False,
     most: int | None = None,
-) -> int:
+) -> Tally:
     """Score packets of Kafka topics until `stop` says so.
 
     Parameters
@@ -49,6 +57,8 @@ def consume(
         Takes the scores of one micro-batch and returns when they are safe; only then are their
         offsets committed.
     reading : Reading, optional
+    batch_size : int
+        Most messages of a micro-batch.
     stop : callable
         Asked between micro-batches.
     most : int, optional
@@ -56,8 +66,8 @@ def consume(
 
     Returns
     -------
-    int
-        Number of messages scored.
+    Tally
+        Counts over the candidates scored.
 
     Raises
     ------
@@ -65,14 +75,14 @@ def consume(
         The broker cannot be used, or a topic does not exist.
     """
     kafka = _kafka()
-    reading = reading or Reading(batch_size=BATCH_SIZE)
+    reading = reading or Reading()
     layout = load_layout(reading.layout)
     consumer = kafka.Consumer({"auto.offset.reset": "earliest", **settings, "enable.auto.commit": False})
-    done = 0
+    done, tally = 0, Tally()
     try:
         consumer.subscribe(topics)
         while not stop() and (most is None or done < most):
-            room = reading.batch_size if most is None else min(reading.batch_size, most - done)
+            room = batch_size if most is None else min(batch_size, most - done)
             messages = consumer.consume(room, timeout=_PATIENCE)
             packets: list[Triplet] = []
             for message in messages:
@@ -82,14 +92,16 @@ def consume(
                 packets.extend(decode_packet(message.value() or b"", name, layout))
             if messages:
                 triplets = list(reading.open(packets))
-                write(classifier.predict(triplets, batch_size=reading.batch_size))
+                scores = classifier.predict(triplets, batch_size=batch_size)
+                write(scores)
                 consumer.commit(asynchronous=False)
                 done += len(messages)
+                tally.add(scores)
     except kafka.KafkaException as error:
         raise ReadError(f"{', '.join(topics)}: {error.args[0].str()}") from error
     finally:
         consumer.close()
-    return done
+    return tally
 
 
 def producer_of(settings: Mapping[str, Any], topic: str) -> Callable[[Predictions], None]:
@@ -104,13 +116,78 @@ def producer_of(settings: Mapping[str, Any], topic: str) -> Callable[[Prediction
             if error is not None:
                 failed.append(error.str())
 
-        for line in rows.rows(predictions).splitlines():
+        for line in rows.rows(predictions.columns()).splitlines():
             producer.produce(topic, value=line, key=json.loads(line)["id"], on_delivery=delivered)
         producer.flush()
         if failed:
             raise ReadError(f"{topic}: {len(failed)} scores were not delivered: {failed[0]}")
 
     return write
+
+
+@contextmanager
+def appender(path: Path) -> Iterator[Callable[[Predictions], None]]:
+    """A `write` for `consume`: rows behind those that `path` has, safe on disk when it returns.
+
+    A last line that a full disk or a crash has cut off is cut away: its packet was not committed, and comes
+    again. A file that was begun without the columns ra, dec, x and y goes on without them.
+
+    Parameters
+    ----------
+    path : Path
+        ``.csv`` or ``.jsonl``.
+
+    Raises
+    ------
+    UsageError
+        The file has another format or other columns, or another process writes to it.
+    OutputError
+        It cannot be written.
+    """
+    if path.suffix.lower() not in (".csv", ".jsonl"):
+        raise UsageError(f"{path}: a stream is appended to a .csv or a .jsonl")
+    writer = writer_for(path)
+    refusal = UsageError(f"{path} is being written by another run")
+    with output_errors(path), exclusive(path, refusal), open(path, "a+b") as stream:
+        stream.seek(0)
+        first = stream.readline()
+        _cut_torn_line(stream)
+        new = stream.tell() == 0
+        positions = new or any(b"%s" % mark in first for mark in (b",ra,", b'"ra":'))
+
+        def write(predictions: Predictions) -> None:
+            nonlocal new, first
+            columns = predictions.columns(positions)
+            header = writer.header(columns)
+            if header and not new and header != first:
+                raise UsageError(
+                    f"{path} has other columns: {first.decode('utf-8', 'replace').strip()}; name another file"
+                )
+            stream.write((header if new else b"") + writer.rows(columns))
+            stream.flush()
+            os.fsync(stream.fileno())
+            new, first = False, header if new else first
+
+        yield write
+
+
+def _cut_torn_line(stream: IO[bytes]) -> None:
+    """Cut a file behind its last whole line, and go there."""
+    end = stream.seek(0, os.SEEK_END)
+    kept = end
+    tail = b""
+    while kept > 0:
+        start = max(0, kept - _TAIL)
+        stream.seek(start)
+        tail = stream.read(kept - start)
+        newline = tail.rfind(b"\n")
+        if newline >= 0:
+            kept = start + newline + 1
+            break
+        kept = start
+    if kept < end:
+        stream.truncate(kept)
+    stream.seek(kept)
 
 
 def _kafka() -> Any:

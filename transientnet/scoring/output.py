@@ -13,20 +13,38 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
-from ..errors import UsageError
+from ..errors import OutputError, UsageError
+from ..files.atomic import replacing
+from ..files.locks import exclusive
+from ..readers.reading import Input
 from ..results.predictions import Predictions
 from ..results.writers import writer_for
-from .batches import Input, Part, content_id
+from .batches import Part, content_id
 
-__all__ = ["ScoreFile"]
+__all__ = ["ScoreFile", "output_errors"]
 
 #: Seconds between two lines of the journal; what a kill can cost.
 _INTERVAL = 1.0
 _VERSION = 1
+
+
+@contextmanager
+def output_errors(name: object) -> Iterator[None]:
+    """Say of an error of the system that it was `name` that could not be written."""
+    try:
+        yield
+    except BrokenPipeError:
+        # The reader has gone: no failure of ours.
+        raise
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{name}: cannot be written: {error.strerror or error}") from error
 
 
 class ScoreFile:
@@ -47,42 +65,52 @@ class ScoreFile:
     ------
     UsageError
         The table cannot be continued: it was made otherwise, has no journal, or is open elsewhere.
+    OutputError
+        It cannot be written.
     """
 
     def __init__(
-        self, path: Path, made_by: Mapping[str, Any], empty: Predictions, *, resume: bool = False
+        self,
+        path: Path,
+        made_by: Mapping[str, Any],
+        empty: Predictions,
+        *,
+        resume: bool = False,
     ) -> None:
         self.path = path
         self._writer = writer_for(path)
         self._staged = path.with_name(path.name + ".staged") if self._writer.staged else path
         self._journal = path.with_name(path.name + ".journal")
+        self._empty, self._made_by = empty, dict(made_by)
+        self._positions: bool | None = None
         self.rows = 0
         self._end = 0
         self._known: Counter[str] = Counter()
+        self._begun: dict[str, int] = {}
         self._open: tuple[str, int] | None = None
         self._ended: list[str] = []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        there = self._staged.exists() or path.exists()
-        if resume and there and not self._journal.exists():
-            raise UsageError(
-                f"{path} has no journal beside it ({self._journal.name}), so what is in it is unknown; "
-                "choose another output, or leave out --resume to start anew"
-            )
-        mode = "r+b" if self._journal.exists() else "w+b"
-        self._log: IO[bytes] = open(self._journal, mode)  # noqa: SIM115
-        try:
-            _lock(self._log, path)
+        self._lost: dict[str, int] = {}
+        self._skipped: dict[str, int] = {}
+        with ExitStack() as stack, output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Before the journal is touched: it may be another run's.
+            stack.enter_context(exclusive(path, UsageError(f"{path} is being written by another run")))
+            there = self._staged.exists() or path.exists()
+            if resume and there and not self._journal.exists():
+                raise UsageError(
+                    f"{path} has no journal beside it ({self._journal.name}), so what is in it is unknown; "
+                    "choose another output, or leave out --resume to start anew"
+                )
+            mode = "r+b" if self._journal.exists() else "w+b"
+            self._log: IO[bytes] = stack.enter_context(open(self._journal, mode))
             if not (resume and there and self._continue(dict(made_by))):
-                self._log.truncate(0)
-                self._note({"journal": _VERSION, **made_by})
-        except BaseException:
-            self._log.close()
-            raise
-        self._table: IO[bytes] = open(self._staged, "r+b" if self._end else "wb")  # noqa: SIM115
-        self._table.truncate(self._end)
-        self._table.seek(self._end)
-        if self._end == 0:
-            self._table.write(self._writer.header(empty))
+                self._log.seek(0)
+                self._log.truncate()
+            table = open(self._staged, "r+b" if self._end else "wb")  # noqa: SIM115
+            self._table: IO[bytes] = stack.enter_context(table)
+            self._table.truncate(self._end)
+            self._table.seek(self._end)
+            self._resources = stack.pop_all()
         self._committed = time.monotonic()
 
     def _continue(self, made_by: dict[str, Any]) -> bool:
@@ -91,6 +119,8 @@ class ScoreFile:
         if not lines:
             return False
         head = lines[0]
+        # Tables of earlier versions have no such columns.
+        self._positions = bool(head.pop("positions", False))
         if head.pop("journal", None) != _VERSION or head != made_by:
             different = sorted(key for key in {*head, *made_by} if head.get(key) != made_by.get(key))
             raise UsageError(
@@ -102,66 +132,108 @@ class ScoreFile:
             self.rows, self._end = line["rows"], line["end"]
             self._known.update(line["done"])
             self._open = (line["open"][0], line["open"][1]) if line["open"] else None
-        if self._writer.staged and not self._staged.exists():
-            # The last run came to its end: take its file apart again.
-            restored = self._staged.with_name(self._staged.name + ".part")
-            self._writer.restore(self.path, restored)
-            self._end = restored.stat().st_size
-            self._commit()
-            os.replace(restored, self._staged)
-        if self._staged.stat().st_size < self._end:
+            self._begun.update(line.get("lost", {}))
+        self._begun = {content: rows for content, rows in self._begun.items() if content not in self._known}
+        if self._open is not None:
+            # Noted anew: this run may not be given that input.
+            self._begun[self._open[0]] = self._lost[self._open[0]] = self._open[1]
+            self._open = None
+        # Without a row that is vouched for there is nothing to take apart: the file is an older run's.
+        if self._writer.staged and self._end and not self._staged.exists():
+            with replacing(self._staged) as restored:
+                self._writer.restore(self.path, restored, self.rows)
+                self._end = restored.stat().st_size
+                # Before it is in place: a kill between the two finds nothing staged, and begins again.
+                self._commit()
+        if self._end and self._staged.stat().st_size < self._end:
             raise UsageError(
                 f"{self._staged} is shorter than its journal says; leave out --resume to start anew"
             )
         return True
 
     def _lines(self) -> list[dict[str, Any]]:
-        """Whole lines of the journal; one that a crash cut off is cut off here too."""
+        """Lines of the journal up to one that a crash cut off or that is damaged; there it is cut.
+
+        What came behind is not vouched for, and is scored again.
+        """
         lines: list[dict[str, Any]] = []
         end = 0
-        for raw in self._log.read().splitlines(keepends=True):
-            if not raw.endswith(b"\n"):
+        raw_lines = self._log.read().splitlines(keepends=True)
+        for raw in raw_lines:
+            try:
+                line = json.loads(raw)
+            except ValueError:
                 break
-            lines.append(json.loads(raw))
+            fields = {"rows", "end", "done", "open"} if lines else {"journal"}
+            if not raw.endswith(b"\n") or not isinstance(line, dict) or not fields <= line.keys():
+                break
+            lines.append(line)
             end += len(raw)
-        self._log.truncate(end)
+        if not lines and raw_lines and raw_lines[0].endswith(b"\n"):
+            raise UsageError(f"{self._journal} is damaged; leave out --resume to start anew")
         self._log.seek(end)
+        self._log.truncate()
         return lines
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            self.close()
+        except OSError:
+            # On a full disk the first error says so, and the table ends at what is vouched for.
+            if error is None:
+                raise
 
-    def remaining(self, inputs: Iterable[Input]) -> tuple[list[Input], int]:
-        """Those of `inputs` that are not in the table yet, and how many rows of the first one are.
+    def remaining(self, inputs: Iterable[Input]) -> tuple[list[Input], list[int]]:
+        """Those of `inputs` that are not in the table yet, begun ones first, and the rows of these that are.
 
-        Inputs are counted: of two copies of a file each has its rows.
+        Inputs are counted, and counted once: of two copies of a file each has its rows.
         """
-        known = self._known.copy()
         begun: list[Input] = []
+        rows: list[int] = []
         new: list[Input] = []
-        open_id = self._open[0] if self._open else ""
         for item in inputs:
-            content = content_id(item) if known or open_id else ""
-            if known[content] > 0:
-                known[content] -= 1
-            elif content and content == open_id and not begun:
+            content = content_id(item) if self._known or self._begun else ""
+            if self._known[content] > 0:
+                self._known[content] -= 1
+            elif content in self._begun:
                 begun.append(item)
+                rows.append(self._begun.pop(content))
+                self._skipped[content] = rows[-1]
             else:
                 new.append(item)
-        if not begun:
-            self._open = None
-        return begun + new, self._open[1] if self._open else 0
+        return begun + new, rows
+
+    @property
+    def begun(self) -> bool:
+        """Whether the table has its columns, so that `begin` changes nothing."""
+        return self._positions is not None
+
+    def begin(self, positions: bool) -> None:
+        """Fix the columns of a new table: with ``ra``, ``dec``, ``x`` and ``y`` or without."""
+        if self._positions is None:
+            self._positions = positions
+            with output_errors(self.path):
+                self._note({"journal": _VERSION, **self._made_by, "positions": positions})
+        if self._end == 0 and self._table.tell() == 0:
+            self._table.write(self._writer.header(self._empty.columns(self._positions)))
 
     def append(self, part: Part) -> None:
         """Add rows, and commit them when it is time to."""
+        self.begin(False)
         if len(part.predictions):
-            self._table.write(self._writer.rows(part.predictions))
+            with output_errors(self.path):
+                self._table.write(self._writer.rows(part.predictions.columns(self._positions)))
             self.rows += len(part.predictions)
         for mark in part.marks:
-            rows = mark.rows + (self._open[1] if self._open and self._open[0] == mark.content else 0)
+            if mark.lost:
+                self._lost[mark.content] = mark.rows
+                self._open = None
+                continue
+            before = self._open[1] if self._open and self._open[0] == mark.content else 0
+            rows = mark.rows + (before or self._skipped.pop(mark.content, 0))
             self._open = None if mark.ended else (mark.content, rows)
             if mark.ended:
                 self._ended.append(mark.content)
@@ -170,15 +242,18 @@ class ScoreFile:
 
     def commit(self) -> None:
         """Vouch for all rows so far."""
-        self._table.flush()
-        os.fsync(self._table.fileno())
-        self._end = self._table.tell()
-        self._commit()
+        self.begin(False)
+        with output_errors(self.path):
+            self._table.flush()
+            os.fsync(self._table.fileno())
+            self._end = self._table.tell()
+            self._commit()
         self._committed = time.monotonic()
 
     def _commit(self) -> None:
-        self._note({"rows": self.rows, "end": self._end, "done": self._ended, "open": self._open})
-        self._ended = []
+        note = {"rows": self.rows, "end": self._end, "done": self._ended, "open": self._open}
+        self._note({**note, "lost": self._lost} if self._lost else note)
+        self._ended, self._lost = [], {}
 
     def _note(self, line: Mapping[str, Any]) -> None:
         self._log.write(json.dumps(line).encode("ascii") + b"\n")
@@ -187,26 +262,10 @@ class ScoreFile:
 
     def close(self) -> None:
         """Commit, and make the file where the format is not made by appending."""
-        self.commit()
-        self._table.close()
-        if self._writer.staged:
-            finished = self._staged.with_name(self._staged.name + ".part")
-            self._writer.finish(self._staged, finished)
-            os.replace(finished, self.path)
-            self._staged.unlink()
-        self._log.close()
-
-
-def _lock(log: IO[bytes], path: Path) -> None:
-    """Let no second run write to the same table, where the system can tell."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(f"{path} is being written by another run") from error
-    except OSError:
-        # Some network file systems have no locks.
-        return
+        with self._resources, output_errors(self.path):
+            self.commit()
+            self._table.close()
+            if self._writer.staged:
+                with replacing(self.path) as finished:
+                    self._writer.finish(self._staged, finished)
+                self._staged.unlink()

@@ -16,18 +16,23 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import islice
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import errors
 from ..errors import TransientnetError
 from ..models.classifier import Classifier
 from ..models.record import ModelRecord
+from ..readers.arrays import promised
+from ..readers.reading import Input, Reading, paths_of, read
 from ..readers.sources import StampFiles, stem
 from ..results.predictions import Predictions
-from ..triplet import QualityFlag
-from .batches import Input, Mark, Part, Reading, Unit, batches, content_id, paths_of, read, score
+from ..triplet import QualityFlag, Triplet
+from .advice import plural
+from .batches import Mark, Part, Unit, batches, content_id, score
 from .engine import hold_memory
 
 __all__ = ["Workers", "main"]
@@ -54,15 +59,18 @@ class Workers:
     classifier : Classifier
         Already loaded here, so that workers need no registry.
     reading : Reading
+    batch_size : int
     """
 
-    def __init__(self, classifier: Classifier, reading: Reading) -> None:
+    def __init__(self, classifier: Classifier, reading: Reading, batch_size: int) -> None:
         self._setup = {
             "model": str(classifier.path),
             "record": classifier.record.to_dict(),
             "reading": asdict(reading),
+            "batch_size": batch_size,
         }
         self._classes, self._model = classifier.classes, classifier.record.id
+        self._reading = reading
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
@@ -78,24 +86,39 @@ class Workers:
 
     def run(self, unit: Unit) -> Iterator[Part]:
         """Score the inputs of one unit. If the worker dies, try its rows one by one in a new one."""
-        ended, rows = 0, unit.skip
+        skips = [*unit.skips, *[0] * (len(unit.inputs) - len(unit.skips))]
+        ended, content = 0, ""
         try:
-            for part in self._ask(unit.inputs, skip=unit.skip):
-                ended += sum(mark.ended for mark in part.marks)
-                last = part.marks[-1]
-                rows = 0 if last.ended else last.rows + (rows if len(part.marks) == 1 else 0)
+            for part in self._ask(unit.inputs, skips):
+                for mark in part.marks:
+                    skips[ended] += mark.rows
+                    ended, content = (ended + 1, "") if mark.ended else (ended, mark.content)
                 yield part
         except _DiedError:
-            for item in unit.inputs[ended:]:
-                yield from self._one_by_one(item, rows)
-                rows = 0
+            for item, skip in list(zip(unit.inputs, skips, strict=True))[ended:]:
+                yield from self._one_by_one(item, skip, content)
+                content = ""
 
-    def _one_by_one(self, item: Input, skip: int) -> Iterator[Part]:
-        """Rows of one input from number `skip` on; those on which a worker dies again are flagged."""
+    def _one_by_one(self, item: Input, skip: int, content: str) -> Iterator[Part]:
+        """Rows of one input from number `skip` on; those on which a worker dies again are flagged.
+
+        Parameters
+        ----------
+        item : Input
+        skip : int
+        content : str
+            Id of the content that the rows before came from, empty if there are none.
+        """
         while True:
+            now = content_id(item)
+            if content and now != content:
+                # Maybe cut short: what its rows are, and which of them are in the table, is not known.
+                yield self._lost(item, skip, content, now)
+                return
+            content = now
             announced: dict[str, Any] | None = None
             try:
-                for message in self._ask([item], alone=True, skip=skip):
+                for message in self._ask([item], [skip], alone=True):
                     if isinstance(message, Part):
                         skip += len(message.predictions)
                         announced = None
@@ -104,29 +127,45 @@ class Workers:
                         announced = message
                 return
             except _DiedError as death:
+                if content_id(item) != content:
+                    continue
                 where = announced or {"id": stem(paths_of(item)[0]), "source": paths_of(item)[0]}
                 # Without an announcement it died while reading, and would again: that input is at its end.
-                yield self._failed(where, str(death), Mark(content_id(item), 1, announced is None))
+                what, flag = ("reading", QualityFlag.UNREADABLE) if announced is None else ("scoring", 0)
+                yield self._flagged(
+                    where,
+                    f"{what} it killed a worker process twice ({death})",
+                    flag | QualityFlag.FAILED,
+                    Mark(content, 1, announced is None),
+                )
                 skip += 1
                 if announced is None:
                     return
 
-    def _failed(self, where: dict[str, Any], reason: str, mark: Mark) -> Part:
-        what = "reading" if mark.ended else "scoring"
-        return Part(
-            Predictions(
-                np.array([where["id"]], dtype=str),
-                self._classes,
-                np.full((1, len(self._classes)), np.nan, np.float32),
-                np.array([QualityFlag.FAILED], np.uint16),
-                self._model,
-                np.array([where["source"]], dtype=str),
-                {0: f"{what} it killed a worker process twice ({reason})"},
-            ),
-            (mark,),
+    def _lost(self, item: Input, rows: int, before: str, now: str) -> Part:
+        """The row that stands for what is lost of an input that changed while it was scored."""
+        path = paths_of(item)[0]
+        try:
+            *_, (readable, reason) = self._ask([item], [0], count=True)
+        except _DiedError as death:
+            readable, reason = 0, f"reading it kills a worker process ({death})"
+        total = promised(path)
+        missing = "the others" if total is None else f"the other {total - rows:,}"
+        error = (
+            f"the file changed while it was scored: its first {plural(rows, 'candidate')} "
+            f"{'is' if rows == 1 else 'are'} in the table, {missing} are missing; {readable:,} can be read "
+            f"from it now{reason and f' ({reason})'}; --resume tries again"
         )
+        lost = (Mark(before, rows, False, True), Mark(now, rows, True, True))
+        return self._flagged({"id": stem(path), "source": path}, error, QualityFlag.UNREADABLE, *lost)
 
-    def _ask(self, inputs: Sequence[Input], *, alone: bool = False, skip: int = 0) -> Iterator[Any]:
+    def _flagged(self, where: dict[str, Any], reason: str, flag: int, *marks: Mark) -> Part:
+        triplet = Triplet.unreadable(where["id"], where["source"], reason)
+        nothing = np.full((1, len(self._classes)), np.nan, np.float32)
+        quality = np.array([flag], np.uint16)
+        return Part(Predictions.of([triplet], self._classes, nothing, quality, self._model), marks)
+
+    def _ask(self, inputs: Sequence[Input], skips: Sequence[int], **how: bool) -> Iterator[Any]:
         """Answers of an idle worker; it is idle again only when it has answered all."""
         with self._lock:
             process = self._idle.pop() if self._idle else None
@@ -136,9 +175,9 @@ class Workers:
                 self._all.add(process)
         done = False
         try:
-            request = {"inputs": [_pack(item) for item in inputs], "alone": alone, "skip": skip}
+            request = {"inputs": [_pack(item) for item in inputs], "skips": list(skips), **how}
             for header, body in process.ask(request):
-                yield self._part(header, body) if "ids" in header else header
+                yield self._part(header, body) if "ids" in header else header.get("count", header)
             done = True
         finally:
             with self._lock:
@@ -151,15 +190,20 @@ class Workers:
 
     def _part(self, header: dict[str, Any], body: bytes) -> Part:
         n, k = len(header["ids"]), len(self._classes)
+        values = np.frombuffer(body, np.float64, n * len(header["positions"]))
+        at = values.nbytes
         return Part(
             Predictions(
                 np.array(header["ids"], dtype=str),
                 self._classes,
-                np.frombuffer(body, np.float32, n * k).reshape(n, k),
-                np.frombuffer(body, np.uint16, n, n * k * 4),
+                np.frombuffer(body, np.float32, n * k, at).reshape(n, k),
+                np.frombuffer(body, np.uint16, n, at + n * k * 4),
                 self._model,
                 np.array(header["sources"], dtype=str),
                 {int(row): message for row, message in header["errors"].items()},
+                positions=dict(
+                    zip(header["positions"], values.reshape(len(header["positions"]), n), strict=True)
+                ),
             ),
             tuple(Mark(*mark) for mark in header["marks"]),
         )
@@ -274,20 +318,25 @@ def main() -> None:
         reading = Reading(**setup["reading"])
         _send(answers, {"end": True})
         while (request := _receive(requests)) is not None:
-            _answer(request[0], classifier, reading, answers)
+            _answer(request[0], classifier, reading, setup["batch_size"], answers)
     except BrokenPipeError:
         # The parent has gone.
         os._exit(0)
 
 
-def _answer(request: dict[str, Any], classifier: Classifier, reading: Reading, answers: IO[bytes]) -> None:
-    inputs, skip = [_unpack(item) for item in request["inputs"]], request["skip"]
+def _answer(
+    request: dict[str, Any], classifier: Classifier, reading: Reading, size: int, answers: IO[bytes]
+) -> None:
+    inputs, skips = [_unpack(item) for item in request["inputs"]], request["skips"]
     try:
-        if request["alone"]:
-            for item in inputs:
-                _answer_alone(item, skip, classifier, reading, answers)
+        if request.get("count"):
+            errors_of = [triplet.error for triplet in read(inputs[0], reading)]
+            reasons = [error for error in errors_of if error is not None]
+            _send(answers, {"count": [errors_of.count(None), reasons[0] if reasons else ""]})
+        elif request.get("alone"):
+            _answer_alone(inputs[0], skips[0], classifier, reading, answers)
         else:
-            for batch in batches(inputs, reading, skip=skip):
+            for batch in batches(inputs, reading, size, skips=skips):
                 _send_part(answers, score(classifier, batch))
     except TransientnetError as error:
         _send(answers, {"error": type(error).__name__, "message": str(error)})
@@ -300,9 +349,7 @@ def _answer_alone(
 ) -> None:
     """Announce each candidate before it is scored, so that the parent knows which one was the end of us."""
     content = content_id(item)
-    for number, triplet in enumerate(read(item, reading)):
-        if number < skip:
-            continue
+    for triplet in islice(read(item, reading), skip, None):
         _send(answers, {"id": triplet.id, "source": triplet.source})
         _send_part(answers, Part(classifier.predict([triplet]), (Mark(content, 1, False),)))
     _send_part(answers, Part(classifier.predict([]), (Mark(content, 0, True),)))
@@ -315,5 +362,11 @@ def _send_part(answers: IO[bytes], part: Part) -> None:
         "sources": predictions.sources.tolist(),
         "errors": predictions.errors,
         "marks": part.marks,
+        "positions": list(predictions.positions),
     }
-    _send(answers, header, predictions.probabilities.tobytes() + predictions.quality.tobytes())
+    numbers: tuple[npt.NDArray[Any], ...] = (
+        *predictions.positions.values(),
+        predictions.probabilities,
+        predictions.quality,
+    )
+    _send(answers, header, b"".join(values.tobytes() for values in numbers))

@@ -1,24 +1,21 @@
-"""``score --gallery`` and ``score --explain``: pictures of what is being scored."""
+"""Pictures of what a run scores: one page of all candidates, and what each answer rests on."""
 
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-if TYPE_CHECKING:
-    from ..models.classifier import Classifier
-    from ..results.predictions import Predictions
-    from ..triplet import Triplet
+from ..drawing.gallery import GalleryWriter
+from ..models.classifier import Classifier
+from .batches import Part
 
 __all__ = ["Pictures"]
 
 
 class Pictures:
-    """Keeps the triplets between reading and scoring, and draws each when its row comes.
+    """Draws the parts of a run that kept their triplets; a context manager.
 
     Parameters
     ----------
@@ -30,17 +27,11 @@ class Pictures:
     """
 
     def __init__(self, classifier: Classifier, gallery: Path | None, explain: Path | None) -> None:
-        from ..drawing.gallery import GalleryWriter
-
         self._classifier, self._explain = classifier, explain
-        self._waiting: deque[Triplet] = deque()
         self._count = 0
         self._open = ExitStack()
-        self._gallery = (
-            None
-            if gallery is None
-            else GalleryWriter(gallery, classifier.classes, f"Candidates, {classifier.record.id}")
-        )
+        title = f"Candidates, {classifier.record.id}"
+        self._gallery = None if gallery is None else GalleryWriter(gallery, classifier.classes, title)
         if explain is not None:
             explain.mkdir(parents=True, exist_ok=True)
 
@@ -52,18 +43,11 @@ class Pictures:
     def __exit__(self, *reason: object) -> None:
         self._open.__exit__(*reason)  # type: ignore[arg-type]
 
-    def tap(self, triplets: Iterable[Triplet]) -> Iterator[Triplet]:
-        """The same triplets, remembered until their rows are added."""
-        for triplet in triplets:
-            self._waiting.append(triplet)
-            yield triplet
-
-    def add(self, predictions: Predictions) -> None:
-        """Draw the next rows; they come in the order of the triplets."""
-        triplets = [self._waiting.popleft() for _ in range(len(predictions))]
+    def add(self, part: Part) -> None:
+        """Draw the candidates of a part."""
         if self._gallery is not None:
-            self._gallery.add(triplets, predictions)
-        for triplet, row in zip(triplets, predictions, strict=True):
+            self._gallery.add(part.triplets, part.predictions.probabilities, part.predictions.quality)
+        for triplet, row in zip(part.triplets, part.predictions, strict=True):
             self._count += 1
             if self._explain is not None and row.label:
                 name = re.sub(r"[^A-Za-z0-9._-]+", "_", row.id).strip(".") or "candidate"

@@ -1,0 +1,97 @@
+"""What a person should know of a night before trusting its table: counts, and advice in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+
+from ..models.record import ModelRecord
+from ..results.predictions import Predictions
+from ..triplet import QualityFlag
+
+__all__ = ["Tally", "plural"]
+
+#: Candidates from which on "most of them" says something of the telescope.
+_ENOUGH = 10
+
+
+def plural(n: int, noun: str) -> str:
+    """``1 candidate``, ``2 candidates``, ``1,000 candidates``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts over the rows of a run.
+
+    Attributes
+    ----------
+    rows : int
+        Candidates read, usable or not.
+    unusable : int
+        Rows without probabilities.
+    unreadable : int
+        Of these, candidates that could not be read.
+    flagged : int
+        Rows with probabilities and a quality flag.
+    labels : Counter
+        Rows per label.
+    """
+
+    rows: int = 0
+    unusable: int = 0
+    unreadable: int = 0
+    flagged: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    _unknown_seeing: int = 0
+    _foreign: int = 0
+
+    @classmethod
+    def of(cls, predictions: Predictions) -> Self:
+        """Counts of one table."""
+        tally = cls()
+        tally.add(predictions)
+        return tally
+
+    def add(self, predictions: Predictions) -> None:
+        """Count further rows."""
+        quality, usable = predictions.quality, predictions.usable
+        self.rows += len(predictions)
+        self.unusable += int((~usable).sum())
+        self.flagged += int((usable & (quality != 0)).sum())
+        self.labels.update(predictions.counts())
+        self.unreadable += _having(quality, QualityFlag.UNREADABLE)
+        self._unknown_seeing += _having(quality, QualityFlag.FWHM_ASSUMED)
+        self._foreign += _having(quality, QualityFlag.OUT_OF_DISTRIBUTION)
+
+    def summary(self) -> str:
+        """The closing line: what was read, what became of it."""
+        named = [f"{n:,} {label}" for label, n in sorted(self.labels.items()) if label]
+        counts = f": {', '.join(named)}" if named else ""
+        return (
+            f"{plural(self.rows, 'candidate')} read{counts}; "
+            f"{self.flagged:,} flagged, {self.unusable:,} refused"
+        )
+
+    def advice(self, record: ModelRecord) -> list[str]:
+        """Sentences on what most of the candidates have in common and the model does not expect."""
+        found = []
+        if self.rows >= _ENOUGH and 2 * self._unknown_seeing > self.rows:
+            found.append(
+                f"the seeing of {self._unknown_seeing} of {self.rows} candidates is not known, and no source "
+                f"is bright enough to measure it: above {record.contract.fwhm_px[1]:g} pixels give --fwhm "
+                "(fwhm= in Python)"
+            )
+        if self.rows >= _ENOUGH and 2 * self._foreign > self.rows:
+            found.append(
+                f"{self._foreign} of {self.rows} candidates are unlike what {record.id} was trained on: look "
+                "at some before you trust the numbers; `transientnet adapt` transfers it onto your labels"
+            )
+        return found
+
+
+def _having(quality: np.ndarray[tuple[int, ...], np.dtype[np.uint16]], flags: int) -> int:
+    return int(((quality & np.uint16(flags)) != 0).sum())
