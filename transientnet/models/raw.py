@@ -33,10 +33,13 @@ from .vectors import stored_triplets
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["FLAGS_KEY", "MAX_OPSET", "raw_model", "raw_path"]
+__all__ = ["CLASSES_KEY", "FLAGS_KEY", "HARD_STAMPS", "MAX_OPSET", "raw_model", "raw_path"]
 
 MAX_OPSET = 21
 """Newest operators that a raw model may hold: what runtimes of 2024 know."""
+
+CLASSES_KEY = "transientnet_classes"
+"""Name of the ONNX metadata property that holds the class names, one a line."""
 
 FLAGS_KEY = "transientnet_quality_flags"
 """Name of the ONNX metadata property that holds names and bits of the quality flags as JSON."""
@@ -102,6 +105,7 @@ def raw_model(network: str | Path, record: ModelRecord) -> onnx.ModelProto:
         made,
         {
             METADATA_KEY: record.to_metadata(),
+            CLASSES_KEY: "\n".join(record.classes),
             FLAGS_KEY: json.dumps({flag.name: int(flag) for flag in QualityFlag if flag.name}),
         },
     )

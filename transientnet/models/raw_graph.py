@@ -213,14 +213,17 @@ class Value:
 
     def smallest(self, count: Value, *, order: bool = True) -> Value:
         """The smallest `count` of each row of a matrix without NaN, ascending if `order`."""
-        return self.graph.ops(
-            "TopK", self, count, outputs=(self.dtype, np.int64), axis=1, largest=0, sorted=int(order)
-        )[0]
+        return self._top(count, largest=0, sorted=int(order))[0]
 
     def largest(self, count: Value | int) -> tuple[Value, Value]:
         """The largest `count` of each row, descending, and their places; the first of equals comes first."""
-        many = count if isinstance(count, Value) else self.graph.lift([count], np.int64)
-        values, places = self.graph.ops("TopK", self, many, outputs=(self.dtype, np.int64), axis=1)
+        return self._top(count if isinstance(count, Value) else self.graph.lift([count], np.int64), largest=1)
+
+    def _top(self, count: Value, **attributes: int) -> tuple[Value, Value]:
+        # onnxruntime before 1.31 divides by the number of rows: one more makes none of them safe.
+        more = self.graph.op("Pad", self, np.array([0, 0, 1, 0], np.int64), np.zeros((), self.dtype))
+        found = self.graph.ops("TopK", more, count, outputs=(self.dtype, np.int64), axis=1, **attributes)
+        values, places = (one.part(0, 0, -1) for one in found)
         return values, places
 
 

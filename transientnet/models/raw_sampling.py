@@ -166,7 +166,7 @@ def to_grid(stack: Observed, factor: Value, size: int) -> tuple[Value, Value]:
     seen = seen.cast(np.float64)
     flux = down.expand(1) @ ((values.cast(np.float64) - level) * seen) @ across
     weight = down.expand(1) @ seen @ across
-    enough = (weight > 0.5).cast(np.float32)
+    enough = (weight > rules.LEAST_SEEN).cast(np.float32)
     # Means over the seen part of each pixel; fluxes per stamp are restored by the normalisation.
     mean = (flux / weight.maximum(0.5)).cast(np.float32) * enough
     return tuple(  # type: ignore[return-value]

@@ -34,6 +34,9 @@ CORE = 5
 # What the core's flux must exceed to have a sign: less is left over when rounded numbers cancel.
 LEAST_FLUX = 1e-6
 
+# Share of a resampled pixel that must have been seen: more than half, by more than rounding.
+LEAST_SEEN = 0.5 + 1e-9
+
 # Shrink factors are rounded to this step in the logarithm, so that stamps share resampling matrices.
 FACTOR_STEP = 0.02
 
@@ -320,7 +323,7 @@ def _to_grid(stack: FloatArray, factor: float, size: int) -> FloatArray:
         weight = rows @ seen.astype(np.float64) @ cols.T
     with np.errstate(invalid="ignore", divide="ignore"):
         # Means over the seen part of each pixel; fluxes per stamp are restored by the normalisation.
-        mean: FloatArray = np.where(weight > 0.5, shrunk / weight, np.nan).astype(np.float32)
+        mean: FloatArray = np.where(weight > LEAST_SEEN, shrunk / weight, np.nan).astype(np.float32)
     return mean
 
 
