@@ -341,3 +341,37 @@ def test_real_ztf_stamps_are_never_resampled(shared_data) -> None:
     assert prepared.usable.all()
     assert not (prepared.quality & QualityFlag.RESAMPLED).any()
     assert np.isfinite(prepared.tensor).all()
+
+
+def _fine(side: int, level: float) -> np.ndarray:
+    """A source on noise in steps of 1/1024, so that a level can be added without rounding."""
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    noise = np.random.default_rng(4).normal(0, 0.1, (side, side)) + 8 * np.exp(-(x**2 + y**2) / 3)
+    return (np.round(noise * 1024) / 1024 + level).astype(np.float32)
+
+
+@pytest.mark.parametrize(("side", "fwhm"), [(64, 2.0), (63, 9.0)])
+def test_a_level_far_above_the_noise_changes_nothing(side: int, fwhm: float) -> None:
+    low, high = (
+        preprocess([Triplet(_fine(side, at), _fine(side, at), fwhm=fwhm)], CONTRACT).tensor
+        for at in (0.0, 8192.0)
+    )
+    np.testing.assert_allclose(low, high, atol=1e-5)
+
+
+def test_noise_too_small_to_divide_by_is_blank_and_no_nan() -> None:
+    faint = np.random.default_rng(0).normal(0, 1, (63, 63)).astype(np.float32) * np.float32(1e-42)
+    prepared = preprocess([Triplet(faint, faint, faint)], CONTRACT)
+    assert prepared.quality[0] & QualityFlag.BLANK
+    assert np.isfinite(prepared.tensor).all()
+
+
+def test_half_a_pixel_seen_is_not_enough_in_every_batch() -> None:
+    """The left half is missing, so the middle column of the grid is seen by one half but for rounding."""
+    image = stamp(64, 64)
+    image[:, :32] = np.nan
+    one = Triplet(image, image, fwhm=7.0)
+    alone = preprocess([one], CONTRACT).tensor[0]
+    assert (alone[0][:, CENTRE] == 0).all()
+    for size in range(2, 6):
+        assert (preprocess([one] * size, CONTRACT).tensor == alone).all()

@@ -47,11 +47,22 @@ def show(name: Name, offline: Offline = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def path(name: Name, offline: Offline = None) -> None:
-    """Print the path of a model's verified weight file; fetch it if need be."""
+def path(
+    name: Name,
+    offline: Offline = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The model from raw stamps to answers, for other languages.")
+    ] = False,
+) -> None:
+    """Print the path of a model's verified weight file; fetch it, or make its raw model, if need be."""
     from ..models.registry.resolve import resolve
 
-    typer.echo(resolve(name, offline=offline)[0])
+    if raw:
+        from ..models.raw import raw_path
+
+        typer.echo(raw_path(name, offline=offline))
+    else:
+        typer.echo(resolve(name, offline=offline)[0])
 
 
 @app.command()

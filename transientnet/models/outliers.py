@@ -17,15 +17,24 @@ import numpy.typing as npt
 from ..errors import UsageError
 from ..triplet import CHANNELS, QualityFlag
 
-__all__ = ["STATISTICS", "fit_reference", "input_statistics", "ood_score", "out_of_distribution"]
+__all__ = [
+    "STATISTICS",
+    "fit_reference",
+    "input_statistics",
+    "normal_deviates",
+    "ood_score",
+    "out_of_distribution",
+    "precision",
+    "scales",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
 _PER_CHANNEL = ("core_peak", "core_mean", "noise", "smoothness", "mean", "peak", "dip")
-_PAIRS = ((0, 1), (0, 2), (1, 2))
+PAIRS = ((0, 1), (0, 2), (1, 2))
 STATISTICS = (
     *(f"{name}_{channel}" for name in _PER_CHANNEL for channel in CHANNELS),
-    *(f"likeness_{CHANNELS[a]}_{CHANNELS[b]}" for a, b in _PAIRS),
+    *(f"likeness_{CHANNELS[a]}_{CHANNELS[b]}" for a, b in PAIRS),
 )
 """Names of the statistics, in order."""
 
@@ -41,7 +50,7 @@ _ABSENT = {
     "reference": int(QualityFlag.MISSING_REFERENCE),
     "difference": int(QualityFlag.MISSING_DIFFERENCE),
 }
-_CORE = 5
+CORE = 5
 _DIGITS = 5
 
 
@@ -62,14 +71,14 @@ def input_statistics(tensor: npt.NDArray[np.float32]) -> FloatArray:
     """
     tensor = np.ascontiguousarray(tensor, np.float32)
     n, channels, size, _ = tensor.shape
-    low, pixels, pairs = (size - _CORE) // 2, size * size, size * size - size
+    low, pixels, pairs = (size - CORE) // 2, size * size, size * size - size
     flat = tensor.reshape(n, channels, pixels)
-    core = tensor[:, :, low : low + _CORE, low : low + _CORE]
+    core = tensor[:, :, low : low + CORE, low : low + CORE]
     power = np.einsum("ncp,ncp->nc", flat, flat) / pixels + 1e-6
     rms = np.sqrt(power)
     vertical = np.einsum("ncp,ncp->nc", flat[:, :, size:], flat[:, :, :-size])
     horizontal = np.einsum("ncij,ncij->nc", tensor[..., 1:], tensor[..., :-1])
-    likeness = [np.einsum("np,np->n", flat[:, a], flat[:, b]) / (rms[:, a] * rms[:, b]) for a, b in _PAIRS]
+    likeness = [np.einsum("np,np->n", flat[:, a], flat[:, b]) / (rms[:, a] * rms[:, b]) for a, b in PAIRS]
     return np.concatenate(
         [
             core.max(axis=(2, 3)),
@@ -171,22 +180,54 @@ def _rounded(value: Any) -> Any:
 
 def _normal_scores(values: FloatArray, quantiles: FloatArray) -> FloatArray:
     """Each statistic on the scale of a unit normal deviate; beyond the extremes it grows linearly."""
-    steps = len(quantiles) - 1
-    # Plotting positions keep the extremes finite.
-    ranks = np.clip(np.arange(steps + 1) / steps, 0.25 / steps, 1 - 0.25 / steps)
-    deviates = np.array([NormalDist().inv_cdf(r) for r in ranks])
+    deviates = normal_deviates(len(quantiles))
+    scale = scales(quantiles, deviates)
     scores = np.empty_like(values)
     for i in range(values.shape[1]):
         known = quantiles[:, i]
-        scale = max((known[-1] - known[0]) / (deviates[-1] - deviates[0]), 1e-6)
         beyond = np.maximum(values[:, i] - known[-1], 0) - np.maximum(known[0] - values[:, i], 0)
-        scores[:, i] = np.interp(values[:, i], known, deviates) + beyond / scale
+        scores[:, i] = np.interp(values[:, i], known, deviates) + beyond / scale[i]
     return scores
+
+
+def normal_deviates(count: int) -> FloatArray:
+    """Unit normal deviates of evenly spaced quantiles; plotting positions keep the extremes finite."""
+    steps = count - 1
+    ranks = np.clip(np.arange(count) / steps, 0.25 / steps, 1 - 0.25 / steps)
+    return np.array([NormalDist().inv_cdf(r) for r in ranks], np.float64)
+
+
+def scales(quantiles: FloatArray, deviates: FloatArray) -> FloatArray:
+    """Per statistic, what one deviate is worth beyond the extremes of its quantiles (Q, F)."""
+    scale: FloatArray = np.maximum((quantiles[-1] - quantiles[0]) / (deviates[-1] - deviates[0]), 1e-6)
+    return scale
+
+
+def precision(reference: Mapping[str, Any], absent: str) -> FloatArray:
+    """The matrix whose quadratic form in the normal scores is `ood_score`, shape (F, F).
+
+    Parameters
+    ----------
+    reference : mapping
+        From `fit_reference`.
+    absent : {"", "reference", "difference"}
+        The stamp that is absent: its rows and columns are zero.
+    """
+    keep = _kept(absent)
+    matrix = np.zeros((len(STATISTICS), len(STATISTICS)))
+    correlation = np.asarray(reference["correlation"], np.float64)[np.ix_(keep, keep)]
+    matrix[np.ix_(keep, keep)] = np.linalg.inv(correlation) / reference["thresholds"][absent]
+    return matrix
+
+
+def _kept(absent: str) -> list[int]:
+    """Statistics of the stamps that are there."""
+    return [i for i, name in enumerate(STATISTICS) if not absent or absent not in name]
 
 
 def _distance(values: FloatArray, fitted: Mapping[str, Any], absent: str) -> FloatArray:
     """Squared Mahalanobis distance of normal scores, over the statistics of the stamps that are there."""
-    keep = [i for i, name in enumerate(STATISTICS) if not absent or absent not in name]
+    keep = _kept(absent)
     quantiles = np.array([fitted["inputs"][name] for name in STATISTICS]).T
     correlation = np.asarray(fitted["correlation"], np.float64)[np.ix_(keep, keep)]
     scores = _normal_scores(values[:, keep], quantiles[:, keep])

@@ -25,7 +25,7 @@ from .registry.safety import read_bounded
 if TYPE_CHECKING:
     from .classifier import Classifier
 
-__all__ = ["Deviation", "run_test_vectors", "write_test_vectors"]
+__all__ = ["Deviation", "run_test_vectors", "stored_triplets", "write_test_vectors"]
 
 MAX_BYTES = 2**20
 MAX_UNPACKED = 16 * MAX_BYTES
@@ -116,6 +116,20 @@ def run_test_vectors(classifier: Classifier, path: Path) -> Deviation:
     if not same:
         raise ModelIntegrityError(f"{path}: the stamps get other quality flags here than stored")
     return deviation
+
+
+def stored_triplets(path: Path) -> list[Triplet]:
+    """The stamps of a set of test vectors.
+
+    Raises
+    ------
+    ModelIntegrityError
+        If the file is not a set of test vectors.
+    """
+    try:
+        return _triplets(_load(path))
+    except (ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelIntegrityError(f"{path}: not a set of test vectors ({error})") from error
 
 
 def _answers(classifier: Classifier, tensor: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:

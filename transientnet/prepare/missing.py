@@ -14,16 +14,16 @@ SENTINEL = 1e30
 
 # A value that unseen pixels were filled with has at least so many of them, and lies so many times the noise
 # (median absolute deviation) from the nearest other one where values come again anyway: grey levels.
-_FEWEST_FILLED = 9
-_FILLED_FROM_OTHERS = 10.0
+FEWEST_FILLED = 9
+FILLED_FROM_OTHERS = 10.0
 # Different fills of one stamp: that of the frame's edge, of masked pixels, of the subtraction.
-_FILLS = 3
-_FEWEST_USUAL = 25
+FILLS = 3
+FEWEST_USUAL = 25
 # Least share of the pixels that are no fill, of those that are like no other, and of a fill's pixels that
 # are one of 2 x 2 of them: negative noise that was cut off at zero is an eighth.
-_USUAL = 0.25
-_DISTINCT = 0.9
-_SOLID = 0.4
+USUAL = 0.25
+DISTINCT = 0.9
+SOLID = 0.4
 
 
 def mark_missing(
@@ -71,7 +71,7 @@ def _may_be_filled(stack: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Rows in which a corner equals what is beside it, or many pixels do though they are no integers."""
     middle = stack[:, stack.shape[1] // 2]
     several: npt.NDArray[np.bool_] = np.asarray(
-        ((stack[:, :, 1:] == stack[:, :, :-1]).sum(axis=(1, 2)) >= _FEWEST_FILLED)
+        ((stack[:, :, 1:] == stack[:, :, :-1]).sum(axis=(1, 2)) >= FEWEST_FILLED)
         & (middle != np.rint(middle)).any(axis=1)
     )
     for turned in (stack, stack[:, ::-1], stack[:, :, ::-1], stack[:, ::-1, ::-1]):
@@ -89,18 +89,19 @@ def _blank_fills(image: npt.NDArray[Any]) -> bool:
     values, counts = np.unique(image[np.isfinite(image)], return_counts=True)
     corners = image[:: len(image) - 1, :: image.shape[1] - 1]
     candidates = np.isin(values, corners)
-    candidates[np.argsort(counts)[-_FILLS:]] = True
-    candidates &= counts >= _FEWEST_FILLED
+    # Of equally frequent values the highest, on every processor.
+    candidates[np.argsort(counts, kind="stable")[-FILLS:]] = True
+    candidates &= counts >= FEWEST_FILLED
     kinds, usual = values[~candidates], np.repeat(values[~candidates], counts[~candidates])
-    if len(usual) < max(_FEWEST_USUAL, _USUAL * counts.sum()):
+    if len(usual) < max(FEWEST_USUAL, USUAL * counts.sum()):
         return False
-    distinct = len(kinds) > _DISTINCT * len(usual)
-    least = _FILLED_FROM_OTHERS * np.median(np.abs(usual - np.median(usual)))
+    distinct = len(kinds) > DISTINCT * len(usual)
+    least = FILLED_FROM_OTHERS * np.median(np.abs(usual - np.median(usual)))
     found = False
     for value in values[candidates]:
         filled, holds = image == value, corners == value
         blocks = filled[1:, 1:] & filled[1:, :-1] & filled[:-1, 1:] & filled[:-1, :-1]
-        solid = distinct and blocks.sum() > _SOLID * filled.sum()
+        solid = distinct and blocks.sum() > SOLID * filled.sum()
         far = holds.any() and np.abs(kinds - value).min() > least
         if value < kinds[-1] and not holds.all() and (solid or far):
             image[filled] = np.nan

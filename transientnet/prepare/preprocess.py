@@ -31,24 +31,30 @@ MIN_SIDE = 7
 CORE = 5
 """Side of the central box that must not be wholly missing: the candidate itself."""
 
+# What the core's flux must exceed to have a sign: less is left over when rounded numbers cancel.
+LEAST_FLUX = 1e-6
+
+# Share of a resampled pixel that must have been seen: more than half, by more than rounding.
+LEAST_SEEN = 0.5 + 1e-9
+
 # Shrink factors are rounded to this step in the logarithm, so that stamps share resampling matrices.
-_FACTOR_STEP = 0.02
+FACTOR_STEP = 0.02
 
 # Mean of the lower half of |x| for a unit normal deviate: 2/0.5 (phi(0) - phi(0.6745)).
-_LOWER_HALF_MEAN = 0.3247
+LOWER_HALF_MEAN = 0.3247
 
 # One stamp's few sources overestimate the seeing by up to this; only what is surely broad is shrunk.
-_ESTIMATE_MARGIN = 1.2
+ESTIMATE_MARGIN = 1.2
 
 # As a plain integer: the operators of enumerations are slow, and these run for every stamp.
 _UNUSABLE = int(QualityFlag.UNUSABLE)
 
-_FWHM_PER_SIGMA = 2.3548
-_FWHM_STEPS = (1, 2, 3)
-_FWHM_MIN_SNR = 20.0
-_FWHM_MAX_SOURCES = 12
+FWHM_PER_SIGMA = 2.3548
+FWHM_STEPS = (1, 2, 3)
+FWHM_MIN_SNR = 20.0
+FWHM_MAX_SOURCES = 12
 # Sharper than any sampled point-spread function: cosmic rays and hot pixels.
-_FWHM_SHARPEST = 1.0
+FWHM_SHARPEST = 1.0
 
 
 class Prepared(NamedTuple):
@@ -181,11 +187,11 @@ def _shrink_factors(
         for row, fwhm in zip(rows, estimates.tolist(), strict=True):
             known = not math.isnan(fwhm)
             quality[row] |= np.uint16(QualityFlag.FWHM_ESTIMATED if known else QualityFlag.FWHM_ASSUMED)
-            given[row] = fwhm / _ESTIMATE_MARGIN
+            given[row] = fwhm / ESTIMATE_MARGIN
     for row, fwhm in given.items():
         if fwhm > broadest:
-            steps = round(math.log(broadest / fwhm) / _FACTOR_STEP)
-            factors[row] = math.exp(steps * _FACTOR_STEP)
+            steps = round(math.log(broadest / fwhm) / FACTOR_STEP)
+            factors[row] = math.exp(steps * FACTOR_STEP)
             if steps:
                 quality[row] |= np.uint16(QualityFlag.RESAMPLED)
     return factors
@@ -288,7 +294,7 @@ def _robust(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     np.abs(values, out=values)
     place = np.arange(count)
     lower = np.where((place >= first) & (place <= first + middle), values, 0.0)
-    noise = lower.sum(axis=1) / ((middle + 1) * _LOWER_HALF_MEAN)
+    noise = lower.sum(axis=1) / ((middle + 1) * LOWER_HALF_MEAN)
     # More than half of the pixels equal: a mostly flat stamp, where only the rest tells a scale.
     flat = noise <= 1e-6 * np.maximum(values[:, 0], values[:, -1])
     if flat.any():
@@ -307,16 +313,19 @@ def _to_grid(stack: FloatArray, factor: float, size: int) -> FloatArray:
         out[:, to_y, to_x] = stack[:, from_y, from_x]
         return out
     rows, cols = _resampling_matrix(height, size, factor), _resampling_matrix(width, size, factor)
-    missing = np.isnan(stack)
-    if missing.any():
-        shrunk = rows @ np.nan_to_num(stack, nan=0.0) @ cols.T
-        weight = rows @ (~missing).astype(np.float32) @ cols.T
-    else:
-        shrunk = rows @ stack @ cols.T
+    seen = ~np.isnan(stack)
+    # In double precision and above the lowest pixel: a level far above the noise, or one that most pixels
+    # share, must not become noise by rounding.
+    level = np.where(seen, stack, np.inf).min(axis=(1, 2), keepdims=True).astype(np.float64)
+    level[~np.isfinite(level)] = 0.0
+    shrunk = rows @ np.where(seen, stack - level, 0.0) @ cols.T
+    if seen.all():
         weight = np.outer(rows.sum(axis=1), cols.sum(axis=1))
+    else:
+        weight = rows @ seen.astype(np.float64) @ cols.T
     with np.errstate(invalid="ignore", divide="ignore"):
         # Means over the seen part of each pixel; fluxes per stamp are restored by the normalisation.
-        mean: FloatArray = np.where(weight > 0.5, shrunk / weight, np.nan).astype(np.float32)
+        mean: FloatArray = np.where(weight > LEAST_SEEN, shrunk / weight, np.nan).astype(np.float32)
     return mean
 
 
@@ -329,7 +338,7 @@ def _overlap(length: int, size: int) -> tuple[slice, slice]:
     return slice(start, start + length), slice(0, length)
 
 
-def _resampling_matrix(length: int, size: int, factor: float) -> FloatArray:
+def _resampling_matrix(length: int, size: int, factor: float) -> npt.NDArray[np.float64]:
     """Area weights (size, length) from a line of pixels to a centred line of broader pixels.
 
     Each target pixel covers ``1 / factor`` source pixels and averages what it covers: exact for
@@ -339,7 +348,7 @@ def _resampling_matrix(length: int, size: int, factor: float) -> FloatArray:
     low = (np.arange(size) - size / 2) * width + length / 2
     edges = np.arange(length)
     covered = np.minimum(low[:, None] + width, edges[None] + 1) - np.maximum(low[:, None], edges[None])
-    matrix: FloatArray = (np.clip(covered, 0.0, None) / width).astype(np.float32)
+    matrix: npt.NDArray[np.float64] = np.clip(covered, 0.0, None) / width
     return matrix
 
 
@@ -350,7 +359,7 @@ def _orient_difference(tensor: FloatArray) -> None:
     """
     half, core = tensor.shape[-1] // 2, CORE // 2
     flux = tensor[:, 2, half - core : half + core + 1, half - core : half + core + 1].sum(axis=(1, 2))
-    tensor[flux < 0, 2] *= -1
+    tensor[flux < -LEAST_FLUX, 2] *= -1
 
 
 @np.errstate(over="ignore")
@@ -386,10 +395,10 @@ def _estimate_fwhm(stack: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     image: FloatArray = stack.astype(np.float32, copy=False)
     background, noise = _background_and_noise(image, np.asarray(np.isnan(image).any(axis=(1, 2))))
     noise[~(noise > 0)] = np.nan
-    reach = max(_FWHM_STEPS)
+    reach = max(FWHM_STEPS)
     inner = image[:, reach:-reach, reach:-reach]
     # Only the few pixels that stick out are looked at further; the margin is for rounding.
-    least = background + 0.999 * _FWHM_MIN_SNR * noise
+    least = background + 0.999 * FWHM_MIN_SNR * noise
     i, y, x = np.nonzero(inner > least[:, None, None])
     y, x = y + reach, x + reach
 
@@ -398,24 +407,24 @@ def _estimate_fwhm(stack: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         return values
 
     centre = snr(0, 0)
-    peak = centre > _FWHM_MIN_SNR
+    peak = centre > FWHM_MIN_SNR
     for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
         peak &= centre >= snr(dy, dx)
     i, y, x, centre = i[peak], y[peak], x[peak], centre[peak]
     order = np.lexsort((-centre, i))
-    order = order[_rank(i[order]) < _FWHM_MAX_SOURCES]
+    order = order[_rank(i[order]) < FWHM_MAX_SOURCES]
     i, y, x, centre = i[order], y[order], x[order], np.log(centre[order])
 
     fwhm = np.full(len(i), np.nan)
-    for step in _FWHM_STEPS:
+    for step in FWHM_STEPS:
         with np.errstate(invalid="ignore", divide="ignore"):
             sides = [np.log(snr(dy, dx)) for dy, dx in ((step, 0), (-step, 0), (0, step), (0, -step))]
             curvature = (4 * centre - sum(sides)) / (2 * step**2)
-            measured = _FWHM_PER_SIGMA / np.sqrt(np.where(curvature > 0, curvature, np.nan))
+            measured = FWHM_PER_SIGMA / np.sqrt(np.where(curvature > 0, curvature, np.nan))
         # A longer step beats the noise on a broad profile; on a sharp one it falls into the sky.
         use = np.isfinite(measured) & (np.isnan(fwhm) | (fwhm > 2.0 * step))
         fwhm[use] = measured[use]
-    real = np.isfinite(fwhm) & (fwhm > _FWHM_SHARPEST)
+    real = np.isfinite(fwhm) & (fwhm > FWHM_SHARPEST)
     i, fwhm = i[real], fwhm[real]
     fwhm = fwhm[np.lexsort((fwhm, i))]
     # The median of the sharper half of each stamp's sources.
