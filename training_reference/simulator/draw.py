@@ -361,7 +361,8 @@ class _Draw:
         self.edges: list[tuple[int, npt.NDArray[np.bool_], list[int]]] = []
         # Frames that a pipeline leaves around what it could subtract.
         for row in np.flatnonzero(rng.random(self.n) < 0.05):
-            inner = rng.uniform(max(12.0, 1.6 * self.fwhm[row]), max(size / 2, 14.0))
+            least = max(12.0, 1.6 * float(self.fwhm[row]))
+            inner = rng.uniform(least, max(size / 2, least + 2))
             axis = np.abs(np.arange(n) - n // 2)
             frame = np.maximum(axis[:, None], axis) > inner
             self.edges.append((int(row), frame, [[0, 1, 2], [2]][int(rng.random() < 0.3)]))
