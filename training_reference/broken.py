@@ -122,7 +122,8 @@ def break_flux(
 def break_tensor(rng: np.random.Generator, tensor: FloatArray, contract: InputContract) -> FloatArray:
     """Break normalised stamps (n, 3, S, S) and normalise them anew."""
     flux = np.sinh(tensor.astype(np.float32)) * contract.softening
-    flux[tensor == 0] = np.nan
+    # A plane that is absent altogether stays so.
+    flux[(tensor == 0) & (tensor != 0).any(axis=(2, 3), keepdims=True)] = np.nan
     broken, _ = break_flux(rng, flux)
     sharp = contract.fwhm_px[0]  # their sampling stays as it is
     return preprocess([Triplet(*stamps, fwhm=sharp) for stamps in broken], contract).tensor

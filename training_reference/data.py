@@ -41,9 +41,8 @@ from transientnet.triplet import Triplet
 
 from .cleaning import clean, counterparts, on_bright_star
 
-__all__ = [
-    "BINARY", "FOREIGN_SETS", "MORPHOLOGY", "SCIENCE", "Alerts", "Foreign", "load", "load_foreign", "normalised",
-]  # fmt: skip
+__all__ = ["BINARY", "FOREIGN_SETS", "MORPHOLOGY", "SCIENCE", "Alerts", "Foreign", "load", "load_foreign",
+           "normalised"]  # fmt: skip
 
 BINARY = ("bogus", "real")
 MORPHOLOGY = ("hosted", "variable", "orphan", "bogus")

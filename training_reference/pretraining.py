@@ -52,7 +52,8 @@ def simulate_chunk(path: Path, index: int, batches: int) -> None:
     """Simulate, normalise and store one chunk: half-precision tensors and their targets."""
     if path.exists():
         return
-    tensors, real, morphology, science, cause = [], [], [], [], []
+    tensors: list[np.ndarray] = []
+    truth: dict[str, list[np.ndarray]] = {}
     for batch in range(batches):
         seed = index * 1000 + batch
         rng = np.random.default_rng((seed, 1))
@@ -70,17 +71,24 @@ def simulate_chunk(path: Path, index: int, batches: int) -> None:
             CONTRACT,
         )
         tensors.append(prepared.tensor.astype(np.float16))
-        real.append(np.where(prepared.usable, drawn.real, -1))
         codes = [MORPHOLOGY.index(name or "bogus") for name in drawn.morphology]
-        morphology.append(np.where(prepared.usable, codes, -1))
         kinds = [
             _SCIENCE_OF.get(str(kind), -1 if is_real else SCIENCE.index("bogus"))
             for kind, is_real in zip(drawn.kind, drawn.real, strict=True)
         ]
-        science.append(np.where(prepared.usable, kinds, -1))
         causes = [_CAUSE_OF.get(str(kind), -1) for kind in drawn.kind]
-        cause.append(np.where(prepared.usable, causes, -1))
-    truth = {"real": real, "morphology": morphology, "science": science, "cause": cause}
+        for name, values in {
+            "real": np.where(prepared.usable, drawn.real, -1),
+            "morphology": np.where(prepared.usable, codes, -1),
+            "science": np.where(prepared.usable, kinds, -1),
+            "cause": np.where(prepared.usable, causes, -1),
+            # Not taught: what the tables ask for.
+            "kind": drawn.kind,
+            "snr": drawn.snr,
+            "trail": drawn.trail / drawn.fwhm,
+            "saturated": drawn.saturated,
+        }.items():
+            truth.setdefault(name, []).append(values)
     save(
         path, tensor=np.concatenate(tensors), **{name: np.concatenate(parts) for name, parts in truth.items()}
     )

@@ -107,8 +107,17 @@ def train(
             jobs += [
                 (
                     learn.fine_tune,
-                    (path, pretrained, further[: plan.replay], alerts, rows, elsewhere, foreign_rows)
-                    + (plan, seed + 100 * s),
+                    (
+                        path,
+                        pretrained,
+                        further[: plan.replay],
+                        alerts,
+                        rows,
+                        elsewhere,
+                        foreign_rows,
+                        plan,
+                        seed + 100 * s,
+                    ),
                 )
                 for s, path in enumerate(soups[name])
             ]

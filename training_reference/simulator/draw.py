@@ -52,6 +52,10 @@ class Simulated:
         Distance from the host's nucleus in px; NaN without a host.
     fwhm : ndarray, shape (n,)
         Seeing of the science stamps in px, as a pipeline would measure it.
+    trail : ndarray, shape (n,)
+        Length of a moving source's trail in px.
+    saturated : ndarray of bool, shape (n,)
+        Whether science or reference is saturated within the seeing of the candidate.
     telescope : Telescope
     """
 
@@ -64,6 +68,8 @@ class Simulated:
     positive: npt.NDArray[np.bool_]
     host_offset: FloatArray
     fwhm: FloatArray
+    trail: FloatArray
+    saturated: npt.NDArray[np.bool_]
     telescope: Telescope
 
     @property
@@ -197,8 +203,18 @@ class _Draw:
             positive=change > 0,
             host_offset=np.where(made.real, offset, np.nan).astype(np.float32),
             fwhm=self.fwhm,
+            trail=np.hypot(*made.trail.T).astype(np.float32),
+            saturated=self._saturated_core(centre),
             telescope=scope,
         )
+
+    def _saturated_core(self, centre: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Which candidates have saturated pixels of science or reference in their core."""
+        core = np.zeros(self.n, bool)
+        for row, mask in self.saturated:
+            (y, x), r = centre[row], max(2, round(float(self.fwhm[row])))
+            core[row] |= mask[y - r : y + r + 1, x - r : x + r + 1].any()
+        return core
 
     # --- sky --------------------------------------------------------------------------------------
 

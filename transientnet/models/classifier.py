@@ -66,7 +66,10 @@ class Classifier:
         outputs = [output.name for output in self._session.get_outputs()]
         if "logits" not in outputs or [i.name for i in self._session.get_inputs()] != ["triplet"]:
             raise ContractError(f"{path}: the network must take 'triplet' and give 'logits', not {outputs}")
-        self._outputs = ["logits", "features"] if "features" in outputs else ["logits"]
+        self._given = [name for name in ("logits", "features", "kinds", "oddity") if name in outputs]
+        self._outputs = [name for name in self._given if name in ("logits", "features")]
+        oddity = "oddity" in outputs and "oddity" in self.record.reference
+        self._scored = ["logits", "oddity"] if oddity else ["logits"]
 
     def __repr__(self) -> str:
         return f"<Classifier {self.record.id} on {self.device}: {', '.join(self.classes)}>"
@@ -91,6 +94,22 @@ class Classifier:
         """Raw logits (N, K) and, where the model gives them, features (N, F) of a prepared tensor."""
         results: list[npt.NDArray[np.float32]] = self._session.run(self._outputs, {"triplet": tensor})
         return results
+
+    def run_all(self, tensor: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        """Every output that the network has, by name.
+
+        Returns
+        -------
+        dict
+            ``logits`` (N, K); where the network has them ``features`` (N, F), ``kinds`` (N, `kinds`),
+            logits of the kinds of bogus, and ``oddity`` (N, 1), the log odds that the input is broken.
+        """
+        return dict(zip(self._given, self._session.run(self._given, {"triplet": tensor}), strict=True))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the kinds of bogus that the network tells apart; empty where it tells none."""
+        return tuple(self.record.network.get("kinds", ())) if "kinds" in self._given else ()
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Calibrated probabilities of logits."""
@@ -125,8 +144,10 @@ class Classifier:
         probabilities = np.full((len(batch), len(self.classes)), np.nan, np.float32)
         if usable.any():
             seen, rows = (tensor if usable.all() else tensor[usable]), np.flatnonzero(usable)
-            probabilities[rows] = self.probabilities(self.run(seen)[0])
-            foreign = out_of_distribution(seen, quality[rows], self.record.reference)
+            answers = self._session.run(self._scored, {"triplet": seen})
+            probabilities[rows] = self.probabilities(answers[0])
+            oddity = answers[1][:, 0] if len(answers) > 1 else None
+            foreign = out_of_distribution(seen, quality[rows], self.record.reference, oddity)
             quality[rows[foreign]] |= np.uint16(QualityFlag.OUT_OF_DISTRIBUTION)
         return Predictions(
             np.array([triplet.id for triplet in batch], dtype=str),
