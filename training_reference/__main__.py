@@ -17,6 +17,7 @@ def main() -> None:
         "--data", type=Path, required=True, help="prepared folder, or folder of ZTF packets or tarballs"
     )
     run.add_argument("--foreign", type=Path, help="folder of inspected stamps of other surveys")
+    run.add_argument("--test", type=Path, help="folder with decam, rubin and packets, to test by")
     run.add_argument("--output", type=Path, required=True)
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--workers", type=int, help="processes; by default one per core")
@@ -44,6 +45,7 @@ def main() -> None:
             arguments.output,
             SMOKE if arguments.smoke else LONG if arguments.long else Plan(),
             foreign=arguments.foreign,
+            test=arguments.test,
             seed=arguments.seed,
             workers=arguments.workers,
             limit=arguments.limit,

@@ -41,6 +41,7 @@ def train(
     plan: Plan,
     *,
     foreign: Path | None = None,
+    test: Path | None = None,
     seed: int = 0,
     workers: int | None = None,
     limit: int | None = None,
@@ -58,6 +59,8 @@ def train(
     plan : Plan
     foreign : Path, optional
         Folder of inspected stamps of other surveys, see `data.load_foreign`.
+    test : Path, optional
+        Folder of sets to test by that nothing is learnt from, see `families.telescopes`.
     seed : int
     workers : int, optional
         Processes; by default the cores.
@@ -143,6 +146,7 @@ def train(
         run,
         output,
         resamples,
+        test,
     )
     log.say("done")
 
