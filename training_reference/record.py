@@ -436,7 +436,27 @@ def _by_family(results: dict[str, Any]) -> dict[str, Any]:
                 {"from": float(low), "to": float(high), "recall": found["share"]}
                 | {key: found[key] for key in ("low", "high", "n")}
             )
-    return {"recall per magnitude at 5 % false positives": {"by_brightness": {"real": bins}}}
+
+    def figure(part: dict[str, Any]) -> dict[str, Any]:
+        return {"value": part["share"], **{key: part[key] for key in ("low", "high", "n")}}
+
+    both = [*results["families"]["rows"], *results["simulated"]]
+    simulated = {id(row) for row in results["simulated"]}
+
+    def named(row: dict[str, Any]) -> str:
+        return f"simulated: {row['family']}" if id(row) in simulated else row["family"]
+
+    return {
+        "recall per magnitude at 5 % false positives": {"by_brightness": {"real": bins}},
+        "reals found at 0.5": {named(r): figure(r["recall"]["0.5"]) for r in both if "recall" in r},
+        "bogus rejected at 0.5": {named(r): figure(r["rejection"]) for r in both if "rejection" in r},
+        "right at 0.5 on other telescopes": {
+            r["telescope"]: figure(r["accuracy"]) for r in results["telescopes"]
+        },
+        "area under the ROC curve on other telescopes": {
+            r["telescope"]: {**r["auc"], "n": r["n"]} for r in results["telescopes"] if "auc" in r
+        },
+    }
 
 
 def _worst(path: Path, classifier: Classifier, columns: int = 3, count: int = 12) -> Path:
