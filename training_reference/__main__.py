@@ -18,6 +18,7 @@ def main() -> None:
     )
     run.add_argument("--foreign", type=Path, help="folder of inspected stamps of other surveys")
     run.add_argument("--test", type=Path, help="folder with decam, rubin and packets, to test by")
+    run.add_argument("--kinds", type=Path, help="table of inspected kinds of bogus: row, kind")
     run.add_argument("--output", type=Path, required=True)
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--workers", type=int, help="processes; by default one per core")
@@ -46,6 +47,7 @@ def main() -> None:
             SMOKE if arguments.smoke else LONG if arguments.long else Plan(),
             foreign=arguments.foreign,
             test=arguments.test,
+            kinds=arguments.kinds,
             seed=arguments.seed,
             workers=arguments.workers,
             limit=arguments.limit,

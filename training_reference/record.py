@@ -39,10 +39,6 @@ VERSION = "0.2.0"
 
 FLAGGED = 0.02
 """Share of sound simulated stamps, of telescopes of every kind, that are flagged as broken."""
-
-KINDS_SEEN = Path(__file__).resolve().parent / "bogus_kinds.csv"
-"""Kinds of bogus by visual inspection: rows of the prepared folder."""
-
 _DESCRIPTIONS = {
     "realbogus": "Is the difference-image candidate a real astrophysical source?",
     "3class": "Host morphology of a real candidate.",
@@ -192,6 +188,7 @@ def write_models(
     output: Path,
     resamples: int,
     test: Path | None = None,
+    kinds_seen: Path | None = None,
 ) -> None:
     """Calibrate, export, and write manifest, cards, vectors and ``results.json``.
 
@@ -211,6 +208,8 @@ def write_models(
     resamples : int
     test : Path, optional
         Folder of sets to test by, see `families.telescopes`.
+    kinds_seen : Path, optional
+        Kinds of bogus by visual inspection, see `families.bogus_kinds`.
     """
     weights, cards = output / "weights", output / "model-cards"
     weights.mkdir(exist_ok=True)
@@ -223,6 +222,7 @@ def write_models(
     results |= _families(
         network, alerts, elsewhere, judged, held_out, foreign_held_out, fits["realbogus"], prepared.quality,
         threshold, test,
+        kinds_seen,
     )  # fmt: skip
     rows = []
     for head, classes in HEADS.items():
@@ -372,6 +372,7 @@ def _families(
     quality: np.ndarray,
     threshold: float,
     test: Path | None,
+    kinds_seen: Path | None,
 ) -> dict[str, Any]:
     """The tables by family, see `families`."""
 
@@ -387,15 +388,15 @@ def _families(
     found = {
         "families": families.source_families(alerts, own["real"], quality),
         "simulated": rows,
-        "kinds": {"simulation": kinds},
+        "kinds": {"simulated candidates": kinds},
         "oddity": {
             "threshold": threshold,
             "rows": families.oddities(alerts, own["odd"], threshold, judge),
         },
         "telescopes": families.telescopes(elsewhere, answers(foreign_held_out), test, threshold, judge),
     }
-    if KINDS_SEEN.is_file():
-        found["kinds"]["inspection"] = families.bogus_kinds(KINDS_SEEN, alerts, own["kinds"])
+    if kinds_seen is not None:
+        found["kinds"]["inspected ZTF alerts"] = families.bogus_kinds(kinds_seen, alerts, own["kinds"])
     return found
 
 

@@ -42,6 +42,7 @@ def train(
     *,
     foreign: Path | None = None,
     test: Path | None = None,
+    kinds: Path | None = None,
     seed: int = 0,
     workers: int | None = None,
     limit: int | None = None,
@@ -61,6 +62,8 @@ def train(
         Folder of inspected stamps of other surveys, see `data.load_foreign`.
     test : Path, optional
         Folder of sets to test by that nothing is learnt from, see `families.telescopes`.
+    kinds : Path, optional
+        Table of the kinds of bogus alerts by visual inspection, see `families.bogus_kinds`.
     seed : int
     workers : int, optional
         Processes; by default the cores.
@@ -147,6 +150,7 @@ def train(
         output,
         resamples,
         test,
+        kinds,
     )
     log.say("done")
 
