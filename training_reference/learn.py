@@ -101,12 +101,12 @@ class Plan:
         Real stamps are drawn by their class's rarity to this power.
     """
 
-    pretrain_steps: int = 9000
+    pretrain_steps: int = 7000
     pretrain_batch: int = 128
     pretrain_rate: float = 4e-3
     batches: int = 20
     window: int = 16
-    fresh_every: int = 75
+    fresh_every: int = 60
     replay: int = 6
     judged: int = 3
     folds: int = 5

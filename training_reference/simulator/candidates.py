@@ -149,7 +149,7 @@ def draw_candidates(
         ),
         transparency=np.ones(b, one),
     )
-    _transients(rng, telescope, made, gallery, fwhm, area)
+    _transients(rng, telescope, made, gallery, fwhm, area, misshapen)
     _residuals(rng, telescope, made, gallery, fwhm, area, misshapen)
     return made
 
@@ -171,6 +171,7 @@ def _transients(
     gallery: Gallery,
     fwhm: FloatArray,
     area: FloatArray,
+    misshapen: FloatArray,
 ) -> None:
     b = len(made.kind)
     full = 0.6 * telescope.saturation * area
@@ -202,6 +203,10 @@ def _transients(
         rng.integers(0, len(gallery.radius), len(hosted)),
     )
     _set_host(rng, made, hosted, gallery, area)
+    # What changes must stand out of the residual of what does not: else nobody could call it real.
+    most = rng.uniform(0.4, 1.2, b) * flux / _residual_share(telescope, made, fwhm, misshapen)
+    dilution = 1 + 12 * gallery.radius[made.host[hosted]] ** 2 / area[hosted]
+    made.host_flux[hosted] = np.minimum(made.host_flux[hosted], (most[hosted] * dilution))
     offset = gallery.offsets(rng, made.host[hosted], nuclear)
     # A transient on an unresolved galaxy looks like a variable star unless it stands beside.
     compact = ~nuclear & (gallery.radius[made.host[hosted]] < 0.4 * fwhm[hosted])
@@ -224,6 +229,7 @@ def _transients(
     # A bright star's change must stand out of its residual, a saturated one's still more.
     shining = star & (bright[rows] | (steady > telescope.saturation * area[rows]))
     steady[shining] = np.minimum(steady, rng.uniform(0.2, 6, len(rows)) * flux[rows])[shining]
+    steady[star] = np.minimum(steady, np.maximum(most[rows], faintest))[star]
     dims = rng.random(len(rows)) < np.where(star, 0.45, 0.3)
     steady = np.where(
         dims, np.maximum(steady, flux[rows] * (1 + 0.5 * rng.exponential(1, len(rows)))), steady
@@ -248,6 +254,19 @@ def _transients(
     made.trail[rocks] = np.stack([length * np.sin(angle), length * np.cos(angle)], axis=1)
     # The detection is somewhere near the middle of the trail.
     made.position[rocks] += made.trail[rocks] * np.clip(rng.normal(0, 0.08, len(rocks)), -0.25, 0.25)[:, None]
+
+
+def _residual_share(
+    telescope: Telescope, made: Candidates, fwhm: FloatArray, misshapen: FloatArray
+) -> FloatArray:
+    """Residual of a steady source over its flux, from the errors of the subtraction at each candidate."""
+    errors = made.errors
+    shift = 0.5 * np.hypot(*errors.shift.T) / fwhm
+    width = 0.15 * np.abs(errors.broadening).max(axis=1) / (fwhm / 2.3548) ** 2
+    shape = 0.7 * errors.shape * misshapen
+    return np.asarray(
+        np.sqrt(shift**2 + width**2 + shape**2 + errors.scale**2 + telescope.colour_error**2), np.float32
+    )
 
 
 def _residuals(
@@ -287,7 +306,8 @@ def _residuals(
     errors.broadening[rows[scale], 0] = (0.15 * wrong * variance)[scale]
 
     noise = np.hypot(made.science_noise[rows], made.reference_noise[rows]) * np.sqrt(area[rows])
-    wanted = np.exp(rng.uniform(np.log(6), np.log(np.where(rng.random(k) < 0.25, 3000, 150))))
+    # Most residuals that are detected are just so; some are of the brightest stars.
+    wanted = np.exp(rng.uniform(np.log(5), np.log(rng.choice([12, 150, 3000], k, p=[0.35, 0.45, 0.2]))))
     galaxy = rng.random(k) < np.where(scale & ~gross, 0.85, 0.3)
     index = rng.integers(0, len(gallery.radius), k)
     dilution = np.where(galaxy, np.sqrt(1 + 12 * gallery.radius[index] ** 2 / area[rows]), 1.0)

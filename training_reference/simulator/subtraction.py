@@ -94,6 +94,10 @@ def subtract(
         right = np.where(science_is_broader, kernel / (power + np.float32(2e-3)), 1)
     plane = left * np.fft.rfft2(science).astype(np.complex64, copy=False)
     plane -= right * moved * np.fft.rfft2(reference).astype(np.complex64, copy=False)
+    if telescope.ringing > 0:
+        sigma2 = ((0.5 * fwhm) ** 2)[:, None, None]
+        smooth = np.exp(np.float32(-2 * np.pi**2) * sigma2 * (fy * fy + fx * fx))
+        plane *= 1 + np.float32(telescope.ringing) * (1 - smooth)
     match = (left * science_transfer).conj()
     shape = (grid.n, grid.n)
     difference = np.fft.irfft2(plane, s=shape).astype(np.float32, copy=False)

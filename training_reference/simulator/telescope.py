@@ -48,6 +48,8 @@ class Telescope:
         Accuracy of the subtraction: misregistration in px, relative error of the kernel's width, share of
         the science point-spread function that the kernel takes for a round one, relative flux error from
         star to star.
+    ringing : float
+        How much the difference is sharpened beyond the seeing: bright sources get negative rings.
     method : str
         ``"kernel"`` (Alard & Lupton 1998, ApJ 503, 325) or ``"zogy"`` (Zackay et al. 2016, ApJ 830, 27).
     masks_saturation : bool
@@ -90,6 +92,7 @@ class Telescope:
     kernel_error: float = 0.03
     shape_error: float = 0.0
     colour_error: float = 0.01
+    ringing: float = 0.0
     method: str = "zogy"
     masks_saturation: bool = True
     saturated_core: str = "clip"
@@ -153,10 +156,11 @@ class Telescope:
             reference_smoothing=float(rng.uniform(0.0, 0.6)),
             stars=float(np.exp(rng.normal(np.log(0.012 if crowded else 0.0025), 0.8)))
             * (0.3 if large else 1),
-            registration=float(rng.uniform(0.02, 0.12)) * (2.0 if large else 1.0),
+            registration=float(rng.uniform(0.02, 0.12)) * (1.3 if large else 1.0),
             kernel_error=float(rng.uniform(0.01, 0.06)),
             shape_error=float(rng.exponential(0.12)) if rng.random() < 0.5 else 0.0,
             colour_error=float(rng.uniform(0.002, 0.02)),
+            ringing=float(rng.uniform(0.1, 1.2)) if rng.random() < 0.35 else 0.0,
             method=str(rng.choice(["zogy", "kernel"], p=[0.2, 0.8] if large else [0.55, 0.45])),
             masks_saturation=bool(rng.random() < 0.4),
             saturated_core=str(rng.choice(["clip", "interpolate", "dark"], p=[0.55, 0.25, 0.2])),
