@@ -345,7 +345,7 @@ def soup(paths: list[Path], plan: Plan) -> StampNetwork:
 def outputs(network: StampNetwork, tensor: np.ndarray, batch: int = 256) -> dict[str, np.ndarray]:
     """Logits of every head, and the features, of a normalised tensor."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*HEADS, *EXTRA, "features")}
-    for start in range(0, len(tensor), batch):
+    for start in range(0, max(len(tensor), 1), batch):
         features = network.embedding(torch.from_numpy(tensor[start : start + batch]))
         parts["features"].append(features.numpy())
         for name in (*HEADS, *EXTRA):

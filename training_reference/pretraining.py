@@ -8,6 +8,7 @@ number, so a run that was killed goes on from its checkpoint and makes again wha
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from .data import MORPHOLOGY, SCIENCE
 from .learn import CONTRACT, EXTRA, Plan, Targets, best_device, new_network, save, step, targets_of
 from .simulator import CAUSES, simulate
 
-__all__ = ["chunk_path", "keep_simulating", "load_chunk", "pretrain", "simulate_chunk"]
+__all__ = ["CHECKPOINT_STEPS", "chunk_path", "keep_simulating", "load_chunk", "pretrain", "simulate_chunk"]
 
 # What the simulator's kinds are among the broker's classes; a hostless transient is none of them.
 _SCIENCE_OF = {"asteroid": 0, "supernova": 1, "variable star": 2, "nuclear": 3, "hostless": -1}
@@ -40,7 +41,8 @@ _UNTOLD = 0.3
 _BROKEN = 0.06
 # Chunks that may wait for the trainer; seconds that it waits for one before it makes it itself.
 _AHEAD, _PATIENCE = 6, 90.0
-_CHECKPOINT_STEPS = 200
+CHECKPOINT_STEPS = 200
+"""Steps after which a killed run need not do anything again."""
 
 
 def chunk_path(work: Path, index: int) -> Path:
@@ -197,7 +199,7 @@ def pretrain(work: Path, plan: Plan, seed: int, *, alone: bool, log: Callable[[s
         loss = step(network, optimizer, vary(torch.from_numpy(x), generator), targets, plan.smoothing)
         schedule.step()
         recent = loss if number == first else 0.98 * recent + 0.02 * loss
-        if number % _CHECKPOINT_STEPS == _CHECKPOINT_STEPS - 1 or number + 1 == plan.pretrain_steps:
+        if number % CHECKPOINT_STEPS == CHECKPOINT_STEPS - 1 or number + 1 == plan.pretrain_steps:
             log(f"pre-training step {number + 1}/{plan.pretrain_steps}: loss {recent:.3f}")
             _store(checkpoint, network, optimizer, number + 1, rng, generator)
     network.fold()
@@ -212,8 +214,10 @@ def _store(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer, 
     arrays = {f"net/{name}": value.cpu().numpy() for name, value in network.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         arrays |= {f"opt/{index}/{name}": value.cpu().numpy() for name, value in state.items()}
-    random = rng.bit_generator.state["state"]
-    words = [(random[name] >> (64 * k)) & (2**64 - 1) for name in ("state", "inc") for k in (0, 1)]
+    random = rng.bit_generator.state
+    words = [(random["state"][name] >> (64 * k)) & (2**64 - 1) for name in ("state", "inc") for k in (0, 1)]
+    # Half of a number that was drawn may wait for its turn.
+    words += [random["has_uint32"], random["uinteger"]]
     save(
         path,
         step=np.array(number),
@@ -240,12 +244,16 @@ def _restore(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer
             _, index, key = name.split("/")
             state["state"].setdefault(int(index), {})[key] = torch.from_numpy(value)
     number = int(arrays["step"])
-    for _ in range(number):
-        schedule.step()
+    with warnings.catch_warnings():
+        # The steps of the optimizer were done by the run that was killed.
+        warnings.simplefilter("ignore")
+        for _ in range(number):
+            schedule.step()
     state["param_groups"] = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict(state)
     words = [int(word) for word in arrays["numpy"]]
     inner = {"state": words[0] | words[1] << 64, "inc": words[2] | words[3] << 64}
-    rng.bit_generator.state = {**rng.bit_generator.state, "state": inner}
+    waiting = dict(zip(("has_uint32", "uinteger"), words[4:], strict=False))
+    rng.bit_generator.state = {**rng.bit_generator.state, "state": inner, **waiting}
     generator.set_state(torch.from_numpy(arrays["torch"]))
     return number
