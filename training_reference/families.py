@@ -71,7 +71,8 @@ def source_families(alerts: Alerts, real: np.ndarray, quality: np.ndarray) -> di
     edge = (quality & (QualityFlag.PADDED | QualityFlag.MASKED)) != 0
     families = {"all": np.ones(len(alerts), bool)}
     families |= {
-        f"magnitude {low}–{high}": (alerts.magnitude >= low) & (alerts.magnitude < high)
+        f"magnitude {low}–{high}" if low else f"below magnitude {high}": (alerts.magnitude >= low)
+        & (alerts.magnitude < high)
         for low, high in pairwise(MAGNITUDES)
     }
     families |= {name: alerts.morphology == code for code, name in enumerate(MORPHOLOGY[:3])}

@@ -12,7 +12,7 @@ from typing import Any
 
 from transientnet.models.registry.manifest import Manifest
 
-from .tables import by_family, headline, probabilities, table
+from .tables import by_family, headline, probabilities, table, when_wrong
 
 __all__ = ["install", "replace_between"]
 
@@ -42,6 +42,11 @@ def install(run: Path) -> None:
     text = replace_between(page.read_text(encoding="utf-8"), "training run", table(results))
     text = replace_between(text, "probabilities", probabilities([r.to_dict() for r in made.records]))
     text = replace_between(text, "families", by_family(results))
+    page.write_text(text, encoding="utf-8")
+    page = ROOT / "docs" / "explanation" / "when-it-is-wrong.md"
+    text = page.read_text(encoding="utf-8")
+    for section, figures in when_wrong(results).items():
+        text = replace_between(text, section, figures)
     page.write_text(text, encoding="utf-8")
     readme = ROOT / "README.md"
     text = replace_between(readme.read_text(encoding="utf-8"), "figures", headline(results["models"]))

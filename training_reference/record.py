@@ -430,8 +430,8 @@ def _by_family(results: dict[str, Any]) -> dict[str, Any]:
     """Recall per magnitude for the card, at 5 % of the source survey's bogus."""
     bins = []
     for row in results["families"]["rows"]:
-        if row["family"].startswith("magnitude ") and "recall" in row:
-            low, high = row["family"].removeprefix("magnitude ").split("–")
+        if "magnitude" in row["family"] and "recall" in row:
+            low, high = row["family"].replace("below magnitude ", "magnitude 0–").split()[1].split("–")
             found = row["recall"]["5%"]
             bins.append(
                 {"from": float(low), "to": float(high), "recall": found["share"]}

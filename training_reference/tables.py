@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["by_family", "headline", "probabilities", "table"]
+__all__ = ["by_family", "headline", "probabilities", "table", "when_wrong"]
 
 
 def _interval(value: float, low: float, high: float, percent: bool = False) -> str:
@@ -184,3 +184,37 @@ def by_family(results: dict[str, Any]) -> str:
     ]
     lines += _lines(["telescope", "flagged", "of these wrong at 0.5", "of the others wrong"], rows)
     return "\n".join(lines).rstrip()
+
+
+# Section of the page "When it is wrong": families of the simulated table, and of the source survey's.
+_SECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "bright": (("signal to noise above 1,000", "saturated"), ("below magnitude 14", "near saturation")),
+    "trails": (("trail shorter than two FWHM", "trail of two FWHM or more", "trail", "glints"), ()),
+    "faint": (("signal to noise below 7", "noise peak"), ()),
+    "residuals": (("dipole", "kernel mismatch", "flux scale", "saturated core"), ()),
+    "seeing": (("shape mismatch",), ()),
+    "cosmic rays": (("cosmic ray",), ()),
+    "reflections": (("ghost", "spike", "crosstalk"), ()),
+}
+
+
+def when_wrong(results: dict[str, Any]) -> dict[str, str]:
+    """The figures of each section of the page "When it is wrong" as Markdown."""
+    simulated = {row["family"]: row for row in results["simulated"]}
+    source = {row["family"]: row for row in results["families"]["rows"]}
+    found = {}
+    for section, (made, real) in _SECTIONS.items():
+        rows = [
+            [where, name, _share(row.get("recall", {}).get("0.5")), _share(row.get("rejection"))]
+            for where, names, table_ in (("simulated", made, simulated), ("ZTF", real, source))
+            for name in names
+            if (row := table_.get(name))
+        ]
+        found[section] = "\n".join(_lines(["", "family", "reals at 0.5 or more", "bogus below 0.5"], rows))
+    rows = [[row["input"], _share(row["flagged"])] for row in results["oddity"]["rows"]]
+    found["broken"] = "\n".join(_lines(["ZTF alerts", "flagged"], rows))
+    rows = [
+        [row["telescope"], _share(row["accuracy"]), _share(row["flagged"])] for row in results["telescopes"]
+    ]
+    found["elsewhere"] = "\n".join(_lines(["telescope", "right at 0.5", "flagged"], rows))
+    return found
