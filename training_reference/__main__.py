@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .learn import SMOKE, Plan
+from .learn import LONG, SMOKE, Plan
 from .train import train
 
 
@@ -16,6 +16,9 @@ def main() -> None:
     run.add_argument(
         "--data", type=Path, required=True, help="prepared folder, or folder of ZTF packets or tarballs"
     )
+    run.add_argument("--foreign", type=Path, help="folder of inspected stamps of other surveys")
+    run.add_argument("--test", type=Path, help="folder with decam, rubin and packets, to test by")
+    run.add_argument("--kinds", type=Path, help="table of inspected kinds of bogus: row, kind")
     run.add_argument("--output", type=Path, required=True)
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--workers", type=int, help="processes; by default one per core")
@@ -24,6 +27,7 @@ def main() -> None:
         action="store_true",
         help="a run of about a minute that proves the programs, not the models",
     )
+    run.add_argument("--long", action="store_true", help="eight hours on two cores")
     run.add_argument("--limit", type=int, help="use the first alerts only")
     install = commands.add_parser(
         "install", help="put a run's weights, manifest, cards and table into the repository"
@@ -40,7 +44,10 @@ def main() -> None:
         train(
             arguments.data,
             arguments.output,
-            SMOKE if arguments.smoke else Plan(),
+            SMOKE if arguments.smoke else LONG if arguments.long else Plan(),
+            foreign=arguments.foreign,
+            test=arguments.test,
+            kinds=arguments.kinds,
             seed=arguments.seed,
             workers=arguments.workers,
             limit=arguments.limit,

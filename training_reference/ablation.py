@@ -33,9 +33,9 @@ from transientnet.transfer.training import fast_math
 from transientnet.triplet import Triplet
 
 from . import learn
-from .data import Alerts, load, normalised
+from .data import Alerts, load, load_foreign, normalised
 from .install import ROOT, replace_between
-from .learn import CONTRACT, HEADS, Plan, real_targets
+from .learn import CONTRACT, EXTRA, HEADS, Plan, real_targets
 from .train import grouped_folds
 
 __all__ = ["VARIANTS", "ablate"]
@@ -77,9 +77,9 @@ VARIANTS = {
     "shipped": Variant("as shipped, one seed"),
     "no-made": Variant("no candidates made out of real stamps", {"semi": 0}),
     "more-made": Variant("three times as many of them", {"semi": 48}),
-    "no-replay": Variant("no replayed simulation", {"replay": 0}),
-    "more-replay": Variant("twice as much of it", {"replay": 16}),
-    "real-only": Variant("neither of the two", {"semi": 0, "replay": 0}),
+    "no-replay": Variant("no replayed simulation", {"simulated": 0}),
+    "more-replay": Variant("twice as much of it", {"simulated": 48}),
+    "real-only": Variant("neither of the two", {"semi": 0, "simulated": 0}),
     "even": Variant("classes drawn as they come", {"evenness": 0.0}),
     "uncleaned": Variant("labels not cleaned by the reference stamp", labels="inspected"),
     "raw": Variant("raw labels: neither inspection nor cleaning", labels="raw"),
@@ -135,7 +135,7 @@ def _train_from_scratch(
     network: nn.Module, x: np.ndarray, alerts: Alerts, plan: Plan, mixup: float, seed: int
 ) -> nn.Module:
     rng = np.random.default_rng(seed)
-    targets = real_targets(alerts)
+    targets = {head: y for head, y in real_targets(alerts).items() if head in HEADS}
     optimizer = torch.optim.AdamW(network.parameters(), _SCRATCH_RATE, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _SCRATCH_RATE, total_steps=_SCRATCH_STEPS)
     chance = learn.evened(alerts, plan.evenness)
@@ -235,7 +235,8 @@ def _job(
     variant = VARIANTS[key]
     plan = dataclasses.replace(plan, **variant.plan)
     pretrained = run / "work" / "pretrained.npz"
-    chunks = sorted((run / "work").glob("simulated-*.npz"))
+    chunks = sorted((run / "work").glob("further-*.npz"))[: plan.replay]
+    none = load_foreign(None)
     known = _relabelled(alerts, variant.labels)
     rows = np.setdiff1d(np.arange(len(alerts)), unseen)
     if variant.distilled:
@@ -245,7 +246,10 @@ def _job(
         networks: dict[str, nn.Module] = {}
         for heads in [(name,) for name in HEADS] if variant.alone else [tuple(HEADS)]:
             weights = target.with_name(f"{key}-{fold}.weights.npz")
-            learn.fine_tune(weights, pretrained, chunks, known, rows, plan, fold, heads)
+            nothing = np.zeros(0, int)
+            learn.fine_tune(
+                weights, pretrained, chunks, known, rows, none, nothing, plan, fold, (*heads, *EXTRA)
+            )
             networks |= dict.fromkeys(heads, learn.soup([weights], plan))
             weights.unlink()
     elif variant.start == "untouched":

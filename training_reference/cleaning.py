@@ -15,7 +15,7 @@ from transientnet.prepare.contract import InputContract
 from transientnet.prepare.preprocess import preprocess
 from transientnet.triplet import Triplet
 
-__all__ = ["Counterpart", "clean", "counterparts"]
+__all__ = ["Counterpart", "clean", "counterparts", "on_bright_star"]
 
 HOSTED, VARIABLE, ORPHAN = 0, 1, 2
 
@@ -27,6 +27,10 @@ _RESOLVED, _POINT_LIKE = 0.5, 0.6
 
 _BESIDE = 1.5
 """A star farther off than this, in pixels, is not the candidate."""
+
+
+_BRIGHT_STAR = 100.0
+"""Signal to noise of a star that leaves residuals."""
 
 
 class Counterpart(NamedTuple):
@@ -58,6 +62,12 @@ def counterparts(triplets: np.ndarray, fwhm: float, contract: InputContract) -> 
         concentration[row] = flux[distance <= 2].sum() / whole if whole > 0 else np.nan
         offset[row] = np.hypot(y - middle, x - middle)
     return Counterpart(snr, concentration, offset)
+
+
+def on_bright_star(seen: Counterpart) -> np.ndarray:
+    """Which candidates stand on a star whose residual alone may be what was detected; shape (N,)."""
+    star = (seen.concentration > _POINT_LIKE) | (seen.snr > 3 * _BRIGHT_STAR)
+    return np.asarray((seen.snr > _BRIGHT_STAR) & (seen.offset <= _BESIDE) & star)
 
 
 def clean(labels: np.ndarray, seen: Counterpart) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,12 @@ labels come from the packet's own fields alone.
 Rules, first match wins:
 
 real/bogus
-    1. ``vetted`` (visual inspection, where the table has it): real or bogus; ``unsure`` is no label.
-    2. A catalogue match (minor planet within 5", or the table's ``realbogus_evidence`` = catalogue): real.
-    3. The survey's score: real at drb >= 0.9, bogus below 0.1 (``rb`` >= 0.8 and < 0.2 where an old
-       packet has no drb). Circular for a comparison with that score.
+    1. A catalogue match of a bright source (magnitude below 17): real. Bright residuals fool the eye.
+    2. ``vetted`` (visual inspection, where the table has it): real or bogus; ``unsure`` is no label.
+    3. A catalogue match (minor planet within 5", or the table's ``realbogus_evidence`` = catalogue): real.
+    4. The survey's score: real at drb >= 0.9, bogus below 0.1 (``rb`` >= 0.8 and < 0.2 where an old
+       packet has no drb). Circular for a comparison with that score. But what is brighter than magnitude
+       16 on a bright star has no label if only the score calls it real: it may be the star's residual.
 host morphology (of reals)
     1. ``vetted_morphology``.
     2. Minor planet within 5": orphan.
@@ -26,7 +28,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,10 @@ from transientnet.prepare.contract import InputContract
 from transientnet.prepare.preprocess import preprocess
 from transientnet.triplet import Triplet
 
-from .cleaning import clean, counterparts
+from .cleaning import clean, counterparts, on_bright_star
 
-__all__ = ["BINARY", "MORPHOLOGY", "SCIENCE", "Alerts", "load", "normalised"]
+__all__ = ["BINARY", "FOREIGN_SETS", "MORPHOLOGY", "SCIENCE", "Alerts", "Foreign", "load", "load_foreign",
+           "normalised"]  # fmt: skip
 
 BINARY = ("bogus", "real")
 MORPHOLOGY = ("hosted", "variable", "orphan", "bogus")
@@ -47,6 +50,12 @@ SCIENCE = ("asteroid", "supernova", "variable star", "agn", "bogus")
 
 ZTF_FWHM = 2.0
 """Median seeing in pixels (Bellm et al. 2019, PASP 131, 018002)."""
+
+BRIGHT, BRIGHTEST = 17.0, 16.0
+"""Magnitudes below which a catalogue match outranks the eye, and the score alone is no evidence on a star."""
+
+FOREIGN_SETS = ("rubin_lsstcam_2026", "subaru_hsc")
+"""Sets of other surveys that may be learnt from; `rubin_lsstcam` is for testing only."""
 
 _SCIENCE_NAMES = {"asteroid": 0, "sn": 1, "varstar": 2, "agn": 3}
 
@@ -67,8 +76,9 @@ class Alerts:
         The same without visual inspection and cleaning.
     rule_morphology : ndarray of int, shape (N,)
         Cleaned, without visual inspection.
-    changed : ndarray of str, shape (N,)
-        Why cleaning changed the morphology; empty where it did not.
+    changed, rejudged : ndarray of str, shape (N,)
+        Why cleaning changed the morphology, and why real or bogus is another than inspection, catalogue
+        and score in this order say; empty where it did not.
     vetted, vetted_morphology : ndarray of int, shape (N,)
         From visual inspection alone.
     evidence : ndarray of str, shape (N,)
@@ -89,6 +99,7 @@ class Alerts:
     raw_morphology: np.ndarray
     rule_morphology: np.ndarray
     changed: np.ndarray
+    rejudged: np.ndarray
     vetted: np.ndarray
     vetted_morphology: np.ndarray
     evidence: np.ndarray
@@ -135,7 +146,9 @@ def _assemble(triplets: np.ndarray, rows: list[dict[str, Any]]) -> Alerts:
         _morphology(row) if binary != 0 else MORPHOLOGY.index("bogus")
         for row, (binary, _) in zip(rows, binaries, strict=True)
     ]
-    cleaned, changed = clean(np.array(morphologies), counterparts(triplets, ZTF_FWHM, InputContract()))
+    seen_there = counterparts(triplets, ZTF_FWHM, InputContract())
+    cleaned, changed = clean(np.array(morphologies), seen_there)
+    on_star = on_bright_star(seen_there)
     for number, row in enumerate(rows):
         (raw_binary, evidence), raw_morphology = binaries[number], morphologies[number]
         vetted = {"real": 1, "bogus": 0}.get(row.get("vetted", ""), -1)
@@ -145,9 +158,24 @@ def _assemble(triplets: np.ndarray, rows: list[dict[str, Any]]) -> Alerts:
             MORPHOLOGY.index("bogus") if vetted == 0 else MORPHOLOGY.index(seen) if seen else -1
         )
         binary = vetted if vetted >= 0 else -1 if unsure else raw_binary
-        if vetted_morphology >= 0:
+        rejudged = ""
+        if evidence == "catalogue" and raw_binary == 1 and binary != 1 and _number(row, "magpsf") < BRIGHT:
+            binary, rejudged = 1, "a catalogue match of a bright source outranks the eye"
+        elif (
+            evidence == "score"
+            and vetted < 0
+            and binary == 1
+            and on_star[number]
+            and _number(row, "magpsf") < BRIGHTEST
+        ):
+            binary, rejudged = -1, "a bright star's residual that only the survey's score calls real"
+        if vetted_morphology >= 0 and not rejudged:
             morphology = vetted_morphology
-        elif unsure or (vetted == 1 and raw_morphology == MORPHOLOGY.index("bogus")):
+        elif (
+            (rejudged and binary < 0)
+            or unsure
+            or (vetted == 1 and raw_morphology == MORPHOLOGY.index("bogus"))
+        ):
             morphology = -1
         else:
             morphology = int(cleaned[number])
@@ -170,6 +198,7 @@ def _assemble(triplets: np.ndarray, rows: list[dict[str, Any]]) -> Alerts:
             "raw_morphology": raw_morphology,
             "rule_morphology": int(cleaned[number]),
             "changed": "" if vetted_morphology >= 0 else str(changed[number]),
+            "rejudged": rejudged,
             "vetted": vetted,
             "vetted_morphology": vetted_morphology,
             "evidence": evidence,
@@ -185,6 +214,100 @@ def _assemble(triplets: np.ndarray, rows: list[dict[str, Any]]) -> Alerts:
         digest=digest.hexdigest(),
         **{name: np.array(values) for name, values in columns.items()},
     )
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Inspected stamps of other surveys, normalised with their seeing told.
+
+    Attributes
+    ----------
+    tensor : ndarray of float32, shape (N, 3, S, S)
+    binary, morphology : ndarray of int, shape (N,)
+        From visual inspection; -1 is no label.
+    sets, groups : ndarray of str, shape (N,)
+        Which data they are of; and what must not be split: objects and visits that hang together.
+    rows : list of dict
+        The label table's rows.
+    """
+
+    tensor: np.ndarray
+    binary: np.ndarray
+    morphology: np.ndarray
+    sets: np.ndarray
+    groups: np.ndarray
+    rows: list[dict[str, Any]]
+
+    def take(self, rows: np.ndarray) -> Foreign:
+        """A part of the stamps."""
+        arrays = (self.tensor, self.binary, self.morphology, self.sets, self.groups)
+        return Foreign(*(values[rows] for values in arrays), [self.rows[i] for i in rows])
+
+    def chance(self) -> np.ndarray:
+        """Chance of each stamp to be drawn: rare labels of a set more often."""
+        if not len(self.binary):
+            return np.zeros(0)
+        cells = np.unique(
+            [f"{s} {b}" for s, b in zip(self.sets, self.binary, strict=True)], return_inverse=True
+        )[1]
+        weight = np.bincount(cells)[cells] ** -0.5
+        return np.asarray(weight / weight.sum())
+
+
+def load_foreign(folder: Path | None, sets: Sequence[str] = FOREIGN_SETS) -> Foreign:
+    """Read a folder of inspected stamps of other surveys (``stamps.npz`` and ``labels.csv``).
+
+    Parameters
+    ----------
+    folder : Path or None
+        None gives no stamps at all.
+    sets : sequence of str
+        Of the column ``set``.
+    """
+    size = InputContract().size
+    if folder is None:
+        none = np.zeros(0, int)
+        return Foreign(
+            np.zeros((0, 3, size, size), np.float32), none, none, none.astype(str), none.astype(str), []
+        )
+    with np.load(folder / "stamps.npz", allow_pickle=False) as archive:
+        triplets = archive["triplets"]
+    with open(folder / "labels.csv", newline="", encoding="utf-8") as stream:
+        table = list(csv.DictReader(stream))
+    chosen = [i for i, row in enumerate(table) if row["set"] in sets]
+    rows = [table[i] for i in chosen]
+    stamps = []
+    for i, row in zip(chosen, rows, strict=True):
+        seen = np.isfinite(triplets[i]).any(axis=0)
+        y, x = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+        fwhm = _number(row, "fwhm_sci_px")
+        inner = triplets[i][:, y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+        stamps.append(Triplet(*inner, fwhm=fwhm if np.isfinite(fwhm) else None))
+    binary = np.array([{"real": 1, "bogus": 0}.get(row["vetted"], -1) for row in rows])
+    hosts = [MORPHOLOGY.index(row["vetted_morphology"]) if row["vetted_morphology"] else -1 for row in rows]
+    return Foreign(
+        tensor=preprocess(stamps, InputContract()).tensor,
+        binary=binary,
+        morphology=np.where(binary == 0, MORPHOLOGY.index("bogus"), hosts),
+        sets=np.array([row["set"] for row in rows]),
+        groups=np.array(_hanging_together([(row["diaObjectId"], row["visit"]) for row in rows])),
+        rows=rows,
+    )
+
+
+def _hanging_together(pairs: list[tuple[str, str]]) -> list[str]:
+    """One name for all rows that share an object or a visit, directly or through others."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for thing, visit in pairs:
+        parent[root(f"object {thing}")] = root(f"visit {visit}")
+    return [root(f"visit {visit}") for _, visit in pairs]
 
 
 def _number(row: dict[str, Any], name: str) -> float:

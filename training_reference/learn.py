@@ -1,13 +1,13 @@
-"""Learning: simulated stamps, pre-training on them, fine-tuning on real ones.
+"""Learning: the network's heads, the plan of a run, and fine-tuning on real stamps.
 
 Every step is a function of its seed and its inputs, writes its result once and whole, and finds it
-again when the run is started anew.
+again when the run is started anew. `pretraining` makes the weights that fine-tuning starts from.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,29 +17,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transientnet.prepare.contract import InputContract
-from transientnet.prepare.preprocess import preprocess
 from transientnet.transfer.augment import Augmentation
 from transientnet.transfer.network import NetworkConfig, StampNetwork
 from transientnet.transfer.training import Weights, average, fast_math, get_weights, set_weights
-from transientnet.triplet import Triplet
 
-from .data import MORPHOLOGY, SCIENCE, Alerts, normalised
+from .broken import break_tensor
+from .data import MORPHOLOGY, SCIENCE, Alerts, Foreign, normalised
 from .semisynthetic import SemiSynthesizer
-from .simulator import simulate
+from .simulator import CAUSES
 
 __all__ = [
+    "EXTRA",
     "HEADS",
     "Plan",
+    "best_device",
     "evened",
     "fine_tune",
     "joint_loss",
     "new_network",
     "outputs",
-    "pretrain",
     "real_targets",
     "save",
-    "simulate_chunk",
     "soup",
+    "step",
+    "targets_of",
 ]
 
 HEADS: dict[str, tuple[str, ...]] = {
@@ -50,19 +51,27 @@ HEADS: dict[str, tuple[str, ...]] = {
 }
 """Model names and their classes: one trunk, a head each."""
 
+EXTRA: dict[str, tuple[str, ...]] = {"kinds": tuple(CAUSES), "input": ("sound", "broken")}
+"""Heads that every model carries beside its own: which kind of bogus, and whether the input is sound."""
+
 CONTRACT = InputContract()
 
 Targets = dict[str, np.ndarray]
 
-# What the simulator's kinds are among the broker's classes; a hostless transient is none of them.
-_SCIENCE_OF = {"asteroid": 0, "supernova": 1, "variable star": 2, "nuclear": 3, "hostless": -1}
-
-_SIMULATED_AT_ONCE = 128
-# Share of simulated batches that are scaled to 8 bits per channel, as some surveys store stamps.
-_EIGHT_BIT = 0.25
-# Share of simulated batches whose seeing is not told to the preprocess.
-_UNTOLD = 0.3
 _LARGEST_GRADIENT = 5.0
+# The side tasks shall not lead the trunk.
+_WEIGHT = {"kinds": 0.3, "input": 0.3}
+# What the makers of candidates out of real stamps call the kinds of bogus.
+_CAUSE_OF_MADE = {
+    "dipole": "residual",
+    "kernel mismatch": "residual",
+    "saturated core": "residual",
+    "cosmic ray": "cosmic ray",
+    "bad column": "line or edge",
+    "chip edge": "line or edge",
+    "ghost": "ghost or spike",
+    "noise peak": "noise",
+}
 
 
 @dataclass(frozen=True)
@@ -71,13 +80,19 @@ class Plan:
 
     Attributes
     ----------
-    chunks : int
-        Simulated stamps, in chunks of `batches` times 128.
     pretrain_steps, pretrain_batch : int
+    batches : int
+        Size of a simulated chunk, times 128 stamps.
+    window : int
+        Chunks that batches are drawn from.
+    fresh_every : int
+        Steps after which a new chunk replaces the oldest.
+    replay, judged : int
+        Further chunks: for fine-tuning; and, never trained on, for calibration and the tables.
     folds, seeds : int
         Of the cross-validation; the shipped network averages the weights of `seeds` trainings on all.
     steps : int
-        Fine-tuning steps, of `real` + `semi` + `replay` stamps each.
+        Fine-tuning steps, of `real` + `foreign` + `semi` + `simulated` + `broken` stamps each.
     made : int
         Semi-synthetic stamps per fine-tuning.
     rate : float
@@ -86,101 +101,73 @@ class Plan:
         Real stamps are drawn by their class's rarity to this power.
     """
 
-    chunks: int = 120
-    batches: int = 20
-    pretrain_steps: int = 15000
+    pretrain_steps: int = 7000
     pretrain_batch: int = 128
     pretrain_rate: float = 4e-3
+    batches: int = 20
+    window: int = 16
+    fresh_every: int = 60
+    replay: int = 6
+    judged: int = 3
     folds: int = 5
-    seeds: int = 4
+    seeds: int = 2
     steps: int = 400
-    real: int = 64
+    real: int = 56
+    foreign: int = 8
     semi: int = 16
-    replay: int = 8
+    simulated: int = 24
+    broken: int = 6
     made: int = 4000
     rate: float = 1e-3
     smoothing: float = 0.02
     evenness: float = 0.7
     network: NetworkConfig = field(default_factory=NetworkConfig)
 
+    @property
+    def chunks(self) -> int:
+        """Simulated chunks that pre-training sees."""
+        return self.window + (self.pretrain_steps - 1) // self.fresh_every
 
-SMOKE = Plan(chunks=2, batches=2, pretrain_steps=20, pretrain_batch=32, folds=2, seeds=1, steps=20, made=100)
+
+LONG = Plan(pretrain_steps=100_000, fresh_every=20, seeds=4)
+"""Eight hours on two cores: every stamp is seen once."""
+
+SMOKE = Plan(
+    pretrain_steps=20, pretrain_batch=32, batches=2, window=1, fresh_every=20, replay=1, judged=1, folds=2,
+    seeds=1, steps=20, made=100,
+)  # fmt: skip
 
 
 def save(path: Path, **arrays: np.ndarray) -> None:
     """Write an ``.npz`` whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with open(temporary, "wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
     os.replace(temporary, path)
 
 
-def simulate_chunk(path: Path, index: int, batches: int) -> None:
-    """Simulate, normalise and store one chunk: half-precision tensors and their targets."""
-    if path.exists():
-        return
-    tensors, real, morphology, science = [], [], [], []
-    for batch in range(batches):
-        seed = index * 1000 + batch
-        rng = np.random.default_rng((seed, 1))
-        drawn = simulate(_SIMULATED_AT_ONCE, seed)
-        stamps = drawn.triplets
-        if rng.random() < _EIGHT_BIT:
-            low, high = (f(stamps, axis=(2, 3), keepdims=True) for f in (np.nanmin, np.nanmax))
-            stamps = np.round((stamps - low) / np.maximum(high - low, 1e-9) * 255)
-        told = rng.random() >= _UNTOLD
-        prepared = preprocess(
-            [
-                Triplet(*images, fwhm=float(fwhm) if told else None)
-                for images, fwhm in zip(stamps, drawn.fwhm, strict=True)
-            ],
-            CONTRACT,
-        )
-        tensors.append(prepared.tensor.astype(np.float16))
-        real.append(np.where(prepared.usable, drawn.real, -1))
-        codes = [MORPHOLOGY.index(name or "bogus") for name in drawn.morphology]
-        morphology.append(np.where(prepared.usable, codes, -1))
-        kinds = [
-            _SCIENCE_OF.get(str(kind), -1 if is_real else SCIENCE.index("bogus"))
-            for kind, is_real in zip(drawn.kind, drawn.real, strict=True)
-        ]
-        science.append(np.where(prepared.usable, kinds, -1))
-    truth = {"real": real, "morphology": morphology, "science": science}
-    save(
-        path, tensor=np.concatenate(tensors), **{name: np.concatenate(parts) for name, parts in truth.items()}
-    )
-
-
-def load_simulation(paths: list[Path]) -> tuple[np.ndarray, Targets]:
-    """Stamps of all chunks and their targets."""
-    truth: dict[str, list[np.ndarray]] = {"real": [], "morphology": [], "science": []}
-    for path in paths:
-        with np.load(path, allow_pickle=False) as chunk:
-            for name, parts in truth.items():
-                parts.append(chunk[name])
-    # Gigabytes: filled in place, not put together from copies.
-    tensor = np.empty((sum(map(len, truth["real"])), 3, CONTRACT.size, CONTRACT.size), np.float16)
-    at = 0
-    for path in paths:
-        with np.load(path, allow_pickle=False) as chunk:
-            stamps = chunk["tensor"]
-            tensor[at : at + len(stamps)] = stamps
-            at += len(stamps)
-    return tensor, _targets(*(np.concatenate(parts) for parts in truth.values()))
-
-
-def _targets(real: np.ndarray, morphology: np.ndarray, science: np.ndarray) -> Targets:
+def targets_of(
+    real: np.ndarray,
+    morphology: np.ndarray,
+    science: np.ndarray,
+    cause: np.ndarray,
+    broken: np.ndarray | None = None,
+) -> Targets:
+    """Targets of every head; -1 is none. Without `broken` all stamps are sound."""
     return {
         "realbogus": real,
         "3class": np.where(morphology < 3, morphology, -1),
         "4class": morphology,
         "5class": science,
+        "kinds": cause,
+        "input": np.zeros_like(real) if broken is None else broken,
     }
 
 
 def real_targets(alerts: Alerts) -> Targets:
     """Targets of real stamps, visual inspection first."""
-    return _targets(alerts.binary, alerts.morphology, alerts.science)
+    unknown = np.full(len(alerts), -1)
+    return targets_of(alerts.binary, alerts.morphology, alerts.science, unknown)
 
 
 def joint_loss(outputs: dict[str, Tensor], targets: Targets, smoothing: float) -> Tensor:
@@ -189,21 +176,20 @@ def joint_loss(outputs: dict[str, Tensor], targets: Targets, smoothing: float) -
     for head, target in targets.items():
         logits, wanted = outputs[head], torch.from_numpy(target)
         if (wanted >= 0).any():
-            losses.append(
-                F.cross_entropy(
-                    logits.float(), wanted, ignore_index=-1, label_smoothing=smoothing, reduction="sum"
-                )
-                / len(wanted)
+            entropy = F.cross_entropy(
+                logits.float(), wanted, ignore_index=-1, label_smoothing=smoothing, reduction="sum"
             )
+            losses.append(_WEIGHT.get(head, 1.0) * entropy / len(wanted))
     return torch.stack(losses).sum()
 
 
-def _step(
+def step(
     network: StampNetwork, optimizer: torch.optim.Optimizer, x: Tensor, targets: Targets, smoothing: float
 ) -> float:
+    """One step of the optimizer on a batch; gives the loss."""
     device = next(network.parameters()).device
     with fast_math(device):
-        predicted = network(x.to(device))
+        predicted = network(x.to(device, memory_format=torch.channels_last))
     loss = joint_loss({head: logits.cpu() for head, logits in predicted.items()}, targets, smoothing)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -212,143 +198,121 @@ def _step(
     return float(loss.detach())
 
 
-def _device() -> torch.device:
+def best_device() -> torch.device:
+    """A GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def new_network(plan: Plan) -> StampNetwork:
     """A network of the plan's shape with random weights."""
-    return StampNetwork({name: len(classes) for name, classes in HEADS.items()}, plan.network)
-
-
-def pretrain(
-    path: Path, chunks: list[Path], plan: Plan, seed: int, log: Callable[[str], None] = print
-) -> None:
-    """Train on simulated stamps alone; batch statistics are folded into the stored weights."""
-    if path.exists():
-        return
-    torch.manual_seed(seed)
-    rng = np.random.default_rng((seed, 2))
-    tensor, targets = load_simulation(chunks)
-    network = new_network(plan).to(_device()).train()
-    optimizer = torch.optim.AdamW(network.parameters(), plan.pretrain_rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, plan.pretrain_rate, total_steps=plan.pretrain_steps
-    )
-    vary = Augmentation(shift=0.0, blur=0.0, noise=0.0, drop=0.08, softening=CONTRACT.softening)
-    generator = torch.Generator().manual_seed(seed)
-    checkpoint = path.with_suffix(".checkpoint.npz")
-    first = _restore(checkpoint, network, optimizer, schedule, rng, generator)
-    for step in range(first, plan.pretrain_steps):
-        rows = rng.integers(0, len(tensor), plan.pretrain_batch)
-        x = vary(torch.from_numpy(tensor[rows].astype(np.float32)), generator)
-        loss = _step(network, optimizer, x, {head: y[rows] for head, y in targets.items()}, plan.smoothing)
-        schedule.step()
-        if step % 100 == 99 or step + 1 == plan.pretrain_steps:
-            log(f"pre-training step {step + 1}/{plan.pretrain_steps}: loss {loss:.3f}")
-            _store(checkpoint, network, optimizer, step + 1, rng, generator)
-    network.fold()
-    save(path, **{name: value.numpy() for name, value in get_weights(network).items()})
-    checkpoint.unlink(missing_ok=True)
-
-
-def _store(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer, step: int,
-           rng: np.random.Generator, generator: torch.Generator) -> None:  # fmt: skip
-    arrays = {f"net/{name}": value.cpu().numpy() for name, value in network.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        arrays |= {f"opt/{index}/{name}": value.cpu().numpy() for name, value in state.items()}
-    random = rng.bit_generator.state["state"]
-    words = [(random[name] >> (64 * k)) & (2**64 - 1) for name in ("state", "inc") for k in (0, 1)]
-    save(
-        path,
-        step=np.array(step),
-        numpy=np.array(words, np.uint64),
-        torch=generator.get_state().numpy(),
-        **arrays,
-    )
-
-
-def _restore(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer,
-             schedule: torch.optim.lr_scheduler.LRScheduler, rng: np.random.Generator,
-             generator: torch.Generator) -> int:  # fmt: skip
-    """Go on where a killed run stood; gives the number of steps done."""
-    if not path.exists():
-        return 0
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = dict(stored)
-    network.load_state_dict(
-        {n.removeprefix("net/"): torch.from_numpy(v) for n, v in arrays.items() if n[:4] == "net/"}
-    )
-    state = optimizer.state_dict()
-    for name, value in arrays.items():
-        if name.startswith("opt/"):
-            _, index, key = name.split("/")
-            state["state"].setdefault(int(index), {})[key] = torch.from_numpy(value)
-    step = int(arrays["step"])
-    for _ in range(step):
-        schedule.step()
-    state["param_groups"] = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict(state)
-    words = [int(word) for word in arrays["numpy"]]
-    inner = {"state": words[0] | words[1] << 64, "inc": words[2] | words[3] << 64}
-    rng.bit_generator.state = {**rng.bit_generator.state, "state": inner}
-    generator.set_state(torch.from_numpy(arrays["torch"]))
-    return step
+    heads = {name: len(classes) for name, classes in {**HEADS, **EXTRA}.items()}
+    return StampNetwork(heads, plan.network)
 
 
 def fine_tune(
     path: Path,
     pretrained: Path,
-    chunks: list[Path],
+    replay: list[Path],
     alerts: Alerts,
     rows: np.ndarray,
+    foreign: Foreign,
+    foreign_rows: np.ndarray,
     plan: Plan,
     seed: int,
-    heads: Collection[str] = tuple(HEADS),
+    heads: Collection[str] = (*HEADS, *EXTRA),
 ) -> None:
-    """Train on the real alerts `rows`, candidates made out of them, and replayed simulation.
+    """Train on real alerts, candidates made out of them, other surveys' stamps, and replayed simulation.
 
     Writes the running average of the weights. Only `heads` learn, and with them the trunk.
+
+    Parameters
+    ----------
+    path, pretrained : Path
+        Where the weights go, and those that it starts from.
+    replay : list of Path
+        Chunks of simulated stamps.
+    alerts, rows : Alerts and ndarray
+        The source survey, and the alerts of it that may be learnt from.
+    foreign, foreign_rows : Foreign and ndarray
+        Other surveys' inspected stamps, and those that may be learnt from.
+    plan : Plan
+    seed : int
+    heads : collection of str
     """
+    from .pretraining import load_chunk
+
     if path.exists():
         return
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 3))
     known = alerts.take(rows)
-    x_real, y_real = normalised(known.triplets, CONTRACT), real_targets(known)
     hosts = [MORPHOLOGY[code] if 0 <= code < 3 else "" for code in known.morphology]
-    made, made_real, made_host, _ = SemiSynthesizer(known.triplets, known.binary, hosts, seed).draw(plan.made)
+    made, made_real, made_host, made_kind = SemiSynthesizer(known.triplets, known.binary, hosts, seed).draw(
+        plan.made
+    )
     codes = np.array([MORPHOLOGY.index(host) if host else -1 for host in made_host])
-    x_made = normalised(made, CONTRACT).astype(np.float16)
-    y_made = _targets(
-        made_real.astype(int),
-        np.where(made_real, codes, MORPHOLOGY.index("bogus")),
-        np.where(made_real, -1, SCIENCE.index("bogus")),
-    )
-    x_sim, y_sim = load_simulation(
-        chunks[: 1 + plan.replay * plan.steps // (plan.batches * _SIMULATED_AT_ONCE)]
-    )
-    network = _load(pretrained, plan).to(_device()).train()
-    optimizer = torch.optim.AdamW(network.parameters(), plan.rate, weight_decay=0.02)
+    causes = [_CAUSE_OF_MADE.get(str(kind), "") for kind in made_kind]
+    chunks = [load_chunk(chunk) for chunk in replay]
+    elsewhere = foreign.take(foreign_rows)
+    # Tensor, targets, chance and number of each source; what the batch holds, in this order.
+    sources = [
+        (normalised(known.triplets, CONTRACT), real_targets(known), evened(known, plan.evenness), plan.real),
+        (
+            elsewhere.tensor,
+            targets_of(
+                elsewhere.binary, elsewhere.morphology, *(np.full(len(elsewhere.binary), -1) for _ in "ab")
+            ),
+            elsewhere.chance(),
+            plan.foreign if len(elsewhere.binary) else 0,
+        ),
+        (
+            normalised(made, CONTRACT).astype(np.float16),
+            targets_of(
+                made_real.astype(int),
+                np.where(made_real, codes, MORPHOLOGY.index("bogus")),
+                np.where(made_real, -1, SCIENCE.index("bogus")),
+                np.array([EXTRA["kinds"].index(cause) if cause else -1 for cause in causes]),
+            ),
+            None,
+            plan.semi,
+        ),
+        (
+            np.concatenate([tensor for tensor, _ in chunks]),
+            {head: np.concatenate([truth[head] for _, truth in chunks]) for head in chunks[0][1]},
+            None,
+            plan.simulated,
+        ),
+    ]
+    network = _load(pretrained, plan).to(best_device(), memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(network.parameters(), plan.rate, weight_decay=0.02, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, plan.rate, total_steps=plan.steps, pct_start=0.15
     )
     # No interpolated shift and no blur: they would soften what tells a cosmic ray from a star.
     vary = Augmentation(shift=0.0, blur=0.0, noise=0.4, drop=0.05, softening=CONTRACT.softening)
     generator = torch.Generator().manual_seed(seed)
-    chance = evened(known, plan.evenness)
     mean = get_weights(network)
-    for step in range(plan.steps):
-        i = rng.choice(len(x_real), plan.real, p=chance)
-        j = rng.integers(0, len(x_made), plan.semi)
-        k = rng.integers(0, len(x_sim), plan.replay)
-        x = np.concatenate([x_real[i], x_made[j].astype(np.float32), x_sim[k].astype(np.float32)])
-        targets = {head: np.concatenate([y_real[head][i], y_made[head][j], y_sim[head][k]]) for head in heads}
+    for number in range(plan.steps):
+        drawn = [
+            rng.choice(len(tensor), count, p=chance) if count else np.zeros(0, int)
+            for tensor, _, chance, count in sources
+        ]
+        x = np.concatenate([part[0][i].astype(np.float32) for part, i in zip(sources, drawn, strict=True)])
+        targets = {
+            head: np.concatenate([part[1][head][i] for part, i in zip(sources, drawn, strict=True)])
+            for head in heads
+        }
+        if plan.broken and "input" in heads:
+            spoilt = break_tensor(rng, x[rng.choice(len(x), plan.broken, replace=False)], CONTRACT)
+            x = np.concatenate([x, spoilt])
+            for head, wanted in targets.items():
+                code = EXTRA["input"].index("broken") if head == "input" else -1
+                targets[head] = np.concatenate([wanted, np.full(plan.broken, code)])
         moved = torch.from_numpy(x).roll(tuple(rng.integers(-1, 2, 2).tolist()), (2, 3))
-        _step(network, optimizer, vary(moved, generator), targets, plan.smoothing)
+        step(network, optimizer, vary(moved, generator), targets, plan.smoothing)
         schedule.step()
-        keep = min(0.99, (step + 1) / (step + 10))
+        keep = min(0.99, (number + 1) / (number + 10))
         for name, value in get_weights(network).items():
             mean[name].lerp_(value, 1 - keep)
     save(path, **{name: value.numpy() for name, value in mean.items()})
@@ -380,10 +344,10 @@ def soup(paths: list[Path], plan: Plan) -> StampNetwork:
 @torch.inference_mode()
 def outputs(network: StampNetwork, tensor: np.ndarray, batch: int = 256) -> dict[str, np.ndarray]:
     """Logits of every head, and the features, of a normalised tensor."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*HEADS, "features")}
-    for start in range(0, len(tensor), batch):
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*HEADS, *EXTRA, "features")}
+    for start in range(0, max(len(tensor), 1), batch):
         features = network.embedding(torch.from_numpy(tensor[start : start + batch]))
         parts["features"].append(features.numpy())
-        for name in HEADS:
+        for name in (*HEADS, *EXTRA):
             parts[name].append(network.heads[name](features).numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}

@@ -27,14 +27,18 @@ from transientnet.transfer.export import OPSET, export_onnx
 from transientnet.transfer.network import StampNetwork
 from transientnet.triplet import Triplet
 
-from .data import ZTF_FWHM, Alerts
-from .learn import CONTRACT, HEADS, real_targets
+from . import families
+from .data import ZTF_FWHM, Alerts, Foreign
+from .learn import CONTRACT, EXTRA, HEADS, outputs, real_targets
+from .pretraining import load_chunk
 from .simulator import ZTF_LIKE, simulate
 
 __all__ = ["VERSION", "write_models"]
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
+FLAGGED = 0.02
+"""Share of sound simulated stamps, of telescopes of every kind, that are flagged as broken."""
 _DESCRIPTIONS = {
     "realbogus": "Is the difference-image candidate a real astrophysical source?",
     "3class": "Host morphology of a real candidate.",
@@ -119,7 +123,6 @@ def measure(
             results[name]["survey_score"] = _survey_score(probabilities[:, 1], alerts, resamples)
     if head == "realbogus":
         results["catalogue"]["recall"] = _catalogue_recall(probabilities[:, 1], alerts)
-        results["brightness"] = _brightness(probabilities[:, 1], alerts)
     return results
 
 
@@ -174,75 +177,90 @@ def _catalogue_recall(real: np.ndarray, alerts: Alerts) -> list[dict[str, Any]]:
     return rows
 
 
-def _brightness(real: np.ndarray, alerts: Alerts) -> list[dict[str, Any]]:
-    """Recall of reals per magnitude bin at 5 % false positives."""
-    threshold = float(np.quantile(real[alerts.binary == 0], 0.95, method="higher"))
-    rows = []
-    for low, high in ((0, 16), (16, 17), (17, 18), (18, 19), (19, 20), (20, 23)):
-        which = (alerts.binary == 1) & (alerts.magnitude >= low) & (alerts.magnitude < high)
-        found, n = int((real[which] > threshold).sum()), int(which.sum())
-        if n:
-            rows.append(
-                {"low": low, "high": high, "n": n, "recall": found / n, "interval": list(wilson(found, n))}
-            )
-    return rows
-
-
 def write_models(
     network: StampNetwork,
     alerts: Alerts,
-    tensor: np.ndarray,
+    elsewhere: Foreign,
+    judged: list[Path],
     held_out: dict[str, np.ndarray],
+    foreign_held_out: dict[str, np.ndarray],
     run: dict[str, Any],
     output: Path,
     resamples: int,
+    test: Path | None = None,
+    kinds_seen: Path | None = None,
 ) -> None:
-    """Calibrate, export, and write manifest, cards, vectors and ``results.json``."""
-    weights = output / "weights"
+    """Calibrate, export, and write manifest, cards, vectors and ``results.json``.
+
+    Parameters
+    ----------
+    network : StampNetwork
+        The mean of the trainings on everything.
+    alerts, elsewhere : Alerts and Foreign
+        The source survey, and other surveys' stamps.
+    judged : list of Path
+        Simulated chunks that no training saw.
+    held_out, foreign_held_out : dict of ndarray
+        Logits of every head, out of fold.
+    run : dict
+        What the record says of the run.
+    output : Path
+    resamples : int
+    test : Path, optional
+        Folder of sets to test by, see `families.telescopes`.
+    kinds_seen : Path, optional
+        Kinds of bogus by visual inspection, see `families.bogus_kinds`.
+    """
+    weights, cards = output / "weights", output / "model-cards"
     weights.mkdir(exist_ok=True)
-    cards = output / "model-cards"
     cards.mkdir(exist_ok=True)
+    prepared = preprocess([Triplet(*images, fwhm=ZTF_FWHM) for images in alerts.triplets], CONTRACT)
+    simulated = _Simulated(judged, network)
+    threshold = float(np.quantile(simulated.oddity, 1 - FLAGGED))
+    fits = {head: _calibrate(head, alerts, held_out, simulated, resamples) for head in HEADS}
     results: dict[str, Any] = {"run": run, "models": {}}
+    results |= _families(
+        network, alerts, elsewhere, judged, held_out, foreign_held_out, fits["realbogus"], prepared.quality,
+        threshold, test,
+        kinds_seen,
+    )  # fmt: skip
     rows = []
-    quality = preprocess([Triplet(*images, fwhm=ZTF_FWHM) for images in alerts.triplets], CONTRACT).quality
     for head, classes in HEADS.items():
-        labels = real_targets(alerts)[head]
-        known = labels >= 0
-        fitted = calibration.calibrate(
-            held_out[head][known],
-            labels[known],
-            classes,
-            groups=alerts.groups[known],
-            weights=_even_weights(labels[known]),
-            resamples=resamples,
-        )
+        labels, fitted = real_targets(alerts)[head], fits[head]
         probabilities = fitted.calibration.apply(held_out[head])
         measured = measure(head, held_out[head], alerts, fitted, resamples)
         results["models"][head] = measured
+        reference = fit_reference(
+            prepared.tensor, probabilities, prepared.quality, classes, groups=alerts.groups
+        )
         record = ModelRecord(
             name=head,
             version=VERSION,
             classes=classes,
             contract=CONTRACT,
-            network=network.config.to_dict(),
+            network={**network.config.to_dict(), "kinds": list(EXTRA["kinds"])},
             opset=OPSET,
             description=_DESCRIPTIONS[head],
             licence="Apache-2.0",
             citation=_CITATION,
             status="experimental" if head == "5class" else "stable",
-            reference=fit_reference(tensor, probabilities, quality, classes, groups=alerts.groups),
-            metrics=_headline(measured),
+            reference={**reference, "oddity": {"threshold": threshold}},
+            metrics={**_headline(measured), **(_by_family(results) if head == "realbogus" else {})},
             training={
                 "data": f"{len(alerts)} ZTF alerts of {len(np.unique(alerts.groups))} sky objects (1.01 "
-                "arcsec per pixel, 63x63 pixels); and simulated and semi-synthetic stamps, which only train.",
+                f"arcsec per pixel, 63x63 pixels); {int((elsewhere.binary >= 0).sum())} inspected stamps of "
+                "Rubin's LSSTCam and of Subaru's HSC (0.17-0.2 arcsec per pixel); and simulated and "
+                "semi-synthetic stamps, which only train.",
                 "labels": _LABELS,
                 "evidence": _EVIDENCE,
                 "circular": _CIRCULAR,
                 "split": f"{run['plan']['folds']} folds by sky object; every figure is of stamps whose "
                 "object the judging network never saw. The shipped weights average "
                 f"{run['plan']['seeds']} trainings on all alerts.",
-                "prior": "The probabilities are for classes of equal number.",
-                "reproduce": f"{run['command']} --data DATA --output RUN --seed {run['seed']}",
+                "prior": "The probabilities are for classes of equal number, and for a mixture of the source "
+                "survey and of simulated telescopes of every kind.",
+                "reproduce": f"{run['command']} --data DATA --foreign RUBIN --test SETS --output RUN "
+                f"--seed {run['seed']}",
                 "label counts": {name: int((labels == c).sum()) for c, name in enumerate(classes)},
                 **{key: run[key] for key in ("commit", "seed", "data_sha256", "wall_seconds", "machine")},
             },
@@ -264,6 +282,122 @@ def write_models(
     (output / "weights_manifest.json").unlink(missing_ok=True)
     write_registry(weights, rows, manifest=output / "weights_manifest.json")
     (output / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+class _Simulated:
+    """What the network says of simulated stamps that no training saw."""
+
+    def __init__(self, chunks: list[Path], network: StampNetwork):
+        parts = []
+        for path in chunks:
+            tensor, targets = load_chunk(path)
+            parts.append((outputs(network, tensor.astype(np.float32)), targets))
+        self.logits = {head: np.concatenate([found[head] for found, _ in parts]) for head in parts[0][0]}
+        self.targets = {head: np.concatenate([wanted[head] for _, wanted in parts]) for head in parts[0][1]}
+        self.oddity = _odds(self.logits)[self.targets["input"] == 0]
+
+
+def _odds(logits: dict[str, np.ndarray]) -> np.ndarray:
+    """Log odds that an input is broken, from the logits of its head."""
+    return np.asarray(logits["input"][:, 1] - logits["input"][:, 0])
+
+
+def _calibrate(
+    head: str,
+    alerts: Alerts,
+    held_out: dict[str, np.ndarray],
+    simulated: _Simulated,
+    resamples: int,
+) -> calibration.Calibrated:
+    """Calibration, thresholds and sets of a head.
+
+    The probabilities shall mean what they say on a telescope that nobody trained on: `realbogus` is
+    calibrated on a mixture of the source survey and of simulated telescopes, each of half the weight. What
+    the score alone calls real has no say. Thresholds and sets are of the source survey's alerts.
+    """
+    labels = real_targets(alerts)[head]
+    known = labels >= 0
+    fitted = calibration.calibrate(
+        held_out[head][known],
+        labels[known],
+        HEADS[head],
+        groups=alerts.groups[known],
+        weights=_even_weights(labels[known]),
+        resamples=resamples,
+    )
+    if head != "realbogus":
+        return fitted
+    sure = known & ((alerts.vetted >= 0) | (alerts.evidence == "catalogue") | (labels == 0))
+    sources = [
+        (held_out[head][sure], labels[sure], alerts.groups[sure]),
+        (
+            simulated.logits[head],
+            simulated.targets[head],
+            np.arange(len(simulated.targets[head])).astype(str),
+        ),
+    ]
+    logits, wanted, groups, weights = [], [], [], []
+    for z, y, group in sources:
+        z, y, group = z[y >= 0], y[y >= 0], group[y >= 0]
+        logits.append(z)
+        wanted.append(y)
+        groups.append(group)
+        even = _even_weights(y)
+        weights.append(even / even.sum())
+    mixed = calibration.fit_calibration(
+        np.concatenate(logits),
+        np.concatenate(wanted),
+        groups=np.concatenate(groups),
+        weights=np.concatenate(weights) * sum(map(len, wanted)) / len(weights),
+        resamples=resamples,
+    )
+    probabilities = mixed.apply(held_out[head][known])
+    return calibration.Calibrated(
+        mixed,
+        calibration.fit_thresholds(
+            probabilities, labels[known], HEADS[head], groups=alerts.groups[known], resamples=resamples
+        ),
+        calibration.fit_conformal(probabilities, labels[known], groups=alerts.groups[known]),
+    )
+
+
+def _families(
+    network: StampNetwork,
+    alerts: Alerts,
+    elsewhere: Foreign,
+    judged: list[Path],
+    held_out: dict[str, np.ndarray],
+    foreign_held_out: dict[str, np.ndarray],
+    fitted: calibration.Calibrated,
+    quality: np.ndarray,
+    threshold: float,
+    test: Path | None,
+    kinds_seen: Path | None,
+) -> dict[str, Any]:
+    """The tables by family, see `families`."""
+
+    def answers(logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        real = fitted.calibration.apply(logits["realbogus"])[:, 1]
+        return {"real": real, "kinds": logits["kinds"], "odd": _odds(logits)}
+
+    def judge(tensor: np.ndarray) -> dict[str, np.ndarray]:
+        return answers(outputs(network, tensor))
+
+    own = answers(held_out)
+    rows, kinds = families.simulated_families(judged, judge)
+    found = {
+        "families": families.source_families(alerts, own["real"], quality),
+        "simulated": rows,
+        "kinds": {"simulated candidates": kinds},
+        "oddity": {
+            "threshold": threshold,
+            "rows": families.oddities(alerts, own["odd"], threshold, judge),
+        },
+        "telescopes": families.telescopes(elsewhere, answers(foreign_held_out), test, threshold, judge),
+    }
+    if kinds_seen is not None:
+        found["kinds"]["inspected ZTF alerts"] = families.bogus_kinds(kinds_seen, alerts, own["kinds"])
+    return found
 
 
 def _even_weights(labels: np.ndarray) -> np.ndarray:
@@ -289,20 +423,41 @@ def _headline(measured: dict[str, Any]) -> dict[str, Any]:
             },
             "confusion": part["confusion"],
         }
-    if "brightness" in measured:
-        bins = [
-            {
-                "from": b["low"],
-                "to": b["high"],
-                "recall": b["recall"],
-                "low": b["interval"][0],
-                "high": b["interval"][1],
-                "n": b["n"],
-            }
-            for b in measured["brightness"]
-        ]
-        blocks["recall per magnitude at 5 % false positives"] = {"by_brightness": {"real": bins}}
     return blocks
+
+
+def _by_family(results: dict[str, Any]) -> dict[str, Any]:
+    """Recall per magnitude for the card, at 5 % of the source survey's bogus."""
+    bins = []
+    for row in results["families"]["rows"]:
+        if "magnitude" in row["family"] and "recall" in row:
+            low, high = row["family"].replace("below magnitude ", "magnitude 0–").split()[1].split("–")
+            found = row["recall"]["5%"]
+            bins.append(
+                {"from": float(low), "to": float(high), "recall": found["share"]}
+                | {key: found[key] for key in ("low", "high", "n")}
+            )
+
+    def figure(part: dict[str, Any]) -> dict[str, Any]:
+        return {"value": part["share"], **{key: part[key] for key in ("low", "high", "n")}}
+
+    both = [*results["families"]["rows"], *results["simulated"]]
+    simulated = {id(row) for row in results["simulated"]}
+
+    def named(row: dict[str, Any]) -> str:
+        return f"simulated: {row['family']}" if id(row) in simulated else row["family"]
+
+    return {
+        "recall per magnitude at 5 % false positives": {"by_brightness": {"real": bins}},
+        "reals found at 0.5": {named(r): figure(r["recall"]["0.5"]) for r in both if "recall" in r},
+        "bogus rejected at 0.5": {named(r): figure(r["rejection"]) for r in both if "rejection" in r},
+        "right at 0.5 on other telescopes": {
+            r["telescope"]: figure(r["accuracy"]) for r in results["telescopes"]
+        },
+        "area under the ROC curve on other telescopes": {
+            r["telescope"]: {**r["auc"], "n": r["n"]} for r in results["telescopes"] if "auc" in r
+        },
+    }
 
 
 def _worst(path: Path, classifier: Classifier, columns: int = 3, count: int = 12) -> Path:

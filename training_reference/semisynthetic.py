@@ -33,6 +33,8 @@ BOGUS = (
     "chip edge",
     "transplanted bogus",
 )
+# Share of the injected sources that are much brighter, most of them saturated, and of those that are trailed.
+_BRIGHT, _TRAILED = 0.2, 0.12
 _SHARE = (0.12, 0.12, 0.08, 0.1, 0.12, 0.09, 0.08, 0.05, 0.05, 0.06, 0.04, 0.02, 0.02, 0.02, 0.03)
 
 # Farthest new centre in px, so that most of the stamp remains.
@@ -131,6 +133,9 @@ class SemiSynthesizer:
         rng, noise = self.rng, self._level(row)[1]
         fwhm = self._fwhm(row)
         flux = min(5 * (1 - rng.random()) ** (-1 / 0.8), 300) * noise[0] * np.sqrt(np.pi) * fwhm
+        bright = rng.random() < _BRIGHT
+        if bright:
+            flux = 10 ** rng.uniform(2, 4.3) * noise[0] * np.sqrt(np.pi) * fwhm
         sign, morphology = 1.0, "orphan"
         if kind == "injected":
             place = self._empty(row, 2.0 * fwhm)
@@ -151,12 +156,37 @@ class SemiSynthesizer:
             if flux < 5 * noise[0] * np.sqrt(np.pi) * fwhm:
                 return None
         source = sign * flux * self._point_source(fwhm)
+        if kind == "injected" and rng.random() < _TRAILED:
+            source = self._trailed(source, fwhm)
         # Photons of the source bring their own noise.
         peak = float(np.abs(source).max())
         source += 0.02 * np.sqrt(peak * np.abs(source)) * rng.standard_normal(source.shape, np.float32)
+        if bright and sign > 0:
+            return self._saturated(triplet, source, self._level(row)[0][0]), morphology
         triplet[0] += source
         triplet[2] += source
         return triplet, morphology
+
+    def _trailed(self, source: FloatArray, fwhm: float) -> FloatArray:
+        """The source of an exposure in which it moved, brighter by what the trail spreads."""
+        length, angle = self.rng.uniform(1, 12), self.rng.uniform(0, np.pi)
+        steps = np.arange(-length / 2, length / 2 + 0.25, 0.5)
+        moved = [_shifted(source, step * np.sin(angle), step * np.cos(angle)) for step in steps]
+        return np.asarray(np.mean(moved, axis=0) * np.sqrt(1 + length / fwhm), np.float32)
+
+    def _saturated(self, triplet: FloatArray, source: FloatArray, sky: np.floating) -> FloatArray:
+        """Add a bright source: clipped in the science image, and with ringing around it in the difference."""
+        rng = self.rng
+        after = triplet[0] + source
+        if rng.random() < 0.6:
+            after = np.minimum(after, sky + rng.uniform(0.1, 0.9) * float(np.nanmax(after - sky)))
+        added = after - triplet[0]
+        ringing = np.nan_to_num(added)
+        for step in range(1, 1 + int(rng.integers(1, 3))):
+            ringing = sum(np.roll(ringing, s, axis) for s in (-step, step) for axis in (0, 1)) / 4
+        triplet[0] = after
+        triplet[2] += added + np.float32(rng.uniform(0, 1.2)) * (np.nan_to_num(added) - ringing)
+        return triplet
 
     def _transplanted(self, row: int, real: bool) -> tuple[FloatArray, str] | None:
         """The patch around one candidate, moved onto an empty place of another's field."""

@@ -60,7 +60,7 @@ from transientnet.models.registry.resolve import resolve
 from transientnet.transfer.config import AdaptConfig
 from transientnet.triplet import Triplet
 
-from .data import MORPHOLOGY, load
+from .data import MORPHOLOGY, load, load_foreign
 from .install import ROOT, replace_between
 
 ARMS = ("transfer", "probe", "scratch", "zero-shot", "forest", "grey levels", "untrained")
@@ -342,8 +342,11 @@ def base_without_2018(run: Path, data: Path, name: str) -> Path:
         nights = (alerts.jd >= YEAR_2018[0]) & (alerts.jd < YEAR_2018[1])
         rows = np.flatnonzero(~np.isin(alerts.groups, np.unique(alerts.groups[nights])))
         work, weights = run / "work", folder / "without-2018.npz"
-        chunks = sorted(work.glob("simulated-*.npz"))
-        fine_tune(weights, work / "pretrained.npz", chunks, alerts, rows, Plan(), 0)
+        chunks = sorted(work.glob("further-*.npz"))[: Plan().replay]
+        nothing = np.zeros(0, int)
+        fine_tune(
+            weights, work / "pretrained.npz", chunks, alerts, rows, load_foreign(None), nothing, Plan(), 0
+        )
         # What the shipped calibration learned, it learned from 2018 too.
         record = replace(resolve(name)[1], calibration={"method": "temperature", "temperature": 1.0})
         export_onnx(soup([weights], Plan()), name, record, path)

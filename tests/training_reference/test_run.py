@@ -12,10 +12,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from training_reference import learn
-from training_reference.data import MORPHOLOGY, load
+from training_reference import learn, pretraining
+from training_reference.broken import BROKEN, break_flux
+from training_reference.data import MORPHOLOGY, Foreign, load, load_foreign
 from training_reference.simulator import BOGUS, REAL, ZTF_LIKE, simulate
-from training_reference.train import grouped_folds, train
+from training_reference.tables import by_family, table
+from training_reference.train import foreign_folds, grouped_folds, train
 from transientnet import load_model
 from transientnet.models.registry.manifest import Manifest
 
@@ -61,6 +63,87 @@ def test_inspection_outranks_score_and_unsure_is_no_label(tmp_path: Path) -> Non
     assert alerts.morphology.tolist() == [MORPHOLOGY.index("bogus"), MORPHOLOGY.index("hosted"), -1]
 
 
+def test_catalogues_outrank_the_eye_where_it_is_bright_and_the_score_is_no_evidence_on_a_star(
+    tmp_path: Path,
+) -> None:
+    axis = np.arange(63) - 31
+    star = 3e4 * np.exp(-0.5 * (axis[:, None] ** 2 + axis**2) / 1.2**2)
+    stamps = np.random.default_rng(0).normal(200, 5, (4, 3, 63, 63)) + [[[[1]], [[1]], [[0.02]]]] * star
+    np.savez(tmp_path / "stamps.npz", triplets=stamps.astype(np.float32))
+    (tmp_path / "labels.csv").write_text(
+        "objectId,realbogus,realbogus_evidence,morphology3,science_class,magpsf,drb,jd,vetted,vetted_morphology\n"
+        "a,real,catalogue,variable,,14,0.99,1,bogus,\n"
+        "b,real,catalogue,variable,,19,0.99,1,bogus,\n"
+        "c,real,score,variable,,14,0.99,1,,\n"
+        "d,real,score,variable,,19,0.99,1,,\n"
+    )
+    alerts = load(tmp_path)
+    assert alerts.binary.tolist() == [1, 0, -1, 1]
+    assert [bool(reason) for reason in alerts.rejudged] == [True, False, True, False]
+
+
+def test_visits_and_objects_are_never_split(shared_data: Path) -> None:
+    elsewhere = load_foreign(shared_data / "rubin")
+    assert "rubin_lsstcam" not in elsewhere.sets
+    folds = foreign_folds(elsewhere, 5)
+    assert sorted(np.concatenate(folds).tolist()) == list(range(len(elsewhere.binary)))
+    for column in ("visit", "diaObjectId"):
+        owners = [{elsewhere.rows[i][column] for i in rows} for rows in folds]
+        assert not set.intersection(owners[0], owners[1])
+
+
+def test_a_foreign_set_without_stamps_is_no_stamps() -> None:
+    elsewhere = load_foreign(None)
+    assert isinstance(elsewhere, Foreign)
+    assert len(elsewhere.chance()) == 0
+    assert [len(rows) for rows in foreign_folds(elsewhere, 3)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", list(BROKEN))
+def test_a_broken_triplet_differs_and_keeps_its_shape(kind: str) -> None:
+    flux = simulate(4, 3, telescope=ZTF_LIKE).triplets
+    broken, kinds = break_flux(np.random.default_rng(0), flux, [kind])
+    assert broken.shape == flux.shape
+    assert set(kinds.tolist()) == {kind}
+    assert all(
+        not np.array_equal(one, other, equal_nan=True) for one, other in zip(broken, flux, strict=True)
+    )
+
+
+def test_a_chunk_is_a_function_of_its_number_and_holds_the_truth(tmp_path: Path) -> None:
+    for name, number in (("a", 5), ("b", 5), ("c", 6)):
+        pretraining.simulate_chunk(tmp_path / f"{name}.npz", number, 1)
+    (first, truth), (again, _), (other, _) = (pretraining.load_chunk(tmp_path / f"{n}.npz") for n in "abc")
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert set(truth) == {*learn.HEADS, *learn.EXTRA}
+    assert (truth["kinds"][truth["realbogus"] == 1] == -1).all()
+
+
+def test_pretraining_that_was_killed_goes_on_and_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(learn.SMOKE, batches=1, window=2, fresh_every=3, pretrain_steps=8)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_STEPS", 2)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    pretraining.pretrain(whole, plan, 0, alone=True, log=lambda line: None)
+
+    def kill(line: str) -> None:
+        if "step 6/" in line:
+            raise KeyboardInterrupt
+
+    # The line comes before the checkpoint of its step is written.
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.pretrain(killed, plan, 0, alone=True, log=kill)
+    pretraining.pretrain(killed, plan, 0, alone=True, log=lambda line: None)
+    with np.load(whole / "pretrained.npz") as one, np.load(killed / "pretrained.npz") as other:
+        for name in one.files:
+            np.testing.assert_allclose(one[name], other[name], atol=1e-4)
+    assert not list(whole.glob("simulated-*.npz"))
+
+
 def test_packets_are_labelled_by_their_own_fields(shared_data: Path) -> None:
     alerts = load(shared_data / "packets" / "ztf")
     assert len(alerts) == 24
@@ -83,19 +166,27 @@ def test_folds_never_cut_through_an_object(prepared: Path) -> None:
 def test_a_run_makes_models_that_load_and_a_rerun_goes_on_from_its_files(
     prepared: Path, tmp_path: Path
 ) -> None:
-    plan = replace(learn.SMOKE, chunks=1, batches=1, pretrain_steps=4, steps=4, made=30)
+    plan = replace(learn.SMOKE, batches=1, pretrain_steps=4, steps=4, made=30)
     train(prepared, tmp_path, plan, workers=1, resamples=20)
     manifest = Manifest.parse((tmp_path / "weights_manifest.json").read_text(), "manifest")
     assert {record.name for record in manifest.records} == set(learn.HEADS)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["run"]["data_sha256"] == load(prepared).digest
-    classifier = load_model(tmp_path / "weights" / "realbogus-0.1.0.onnx")
+    classifier = load_model(tmp_path / "weights" / "realbogus-0.2.0.onnx")
     assert classifier.record.training["seed"] == 0
+    # Every model says which kind of bogus it would be, and how odd the input is.
+    assert classifier.kinds == learn.EXTRA["kinds"]
+    given = classifier.run_all(np.zeros((2, 3, 63, 63), np.float32))
+    assert given["kinds"].shape == (2, len(classifier.kinds))
+    assert given["oddity"].shape == (2, 1)
+    assert "magnitude" in by_family(results)
+    assert "realbogus" in table(results)
     assert np.isfinite(classifier.predict(load(prepared).triplets[:5]).probabilities).all()
     with pytest.raises(SystemExit, match="another plan"):
         train(prepared, tmp_path, plan, seed=1, workers=1)
     # What is there is not made again: not even its inputs are looked at.
     stored = tmp_path / "work" / "tuned-all-0.npz"
     before = stored.read_bytes()
-    learn.fine_tune(stored, Path("absent"), [], load(prepared), np.arange(3), plan, 0)
+    none = load_foreign(None)
+    learn.fine_tune(stored, Path("absent"), [], load(prepared), np.arange(3), none, np.arange(0), plan, 0)
     assert stored.read_bytes() == before

@@ -12,9 +12,9 @@ from astropy.io import fits
 
 from training_reference.semisynthetic import SemiSynthesizer
 from training_reference.simulator import BOGUS, DECAM_LIKE, REAL, ZTF_LIKE, Simulated, Telescope, simulate
-from training_reference.simulator.detector import noise, unobserved
+from training_reference.simulator.detector import noise, saturate, unobserved
 from training_reference.simulator.psf import Grid, draw_transfer
-from training_reference.simulator.scene import draw_gallery, point_sources, sources_like
+from training_reference.simulator.scene import draw_gallery, point_sources, sersic, sources_like
 from transientnet import open_triplets
 from transientnet.prepare.contract import InputContract
 from transientnet.prepare.preprocess import preprocess
@@ -75,9 +75,9 @@ def test_any_telescope(seed: int) -> None:
     batch = simulate(16, seed)
     scope = batch.telescope
     assert batch.triplets.shape == (16, 3, scope.size, scope.size)
-    assert 0.2 <= scope.pixel_scale <= 9
-    assert 1.2 <= scope.fwhm <= 8
-    assert 31 <= scope.size <= 101
+    assert 0.15 <= scope.pixel_scale <= 9
+    assert 1.2 <= scope.fwhm <= 10
+    assert 25 <= scope.size <= 101
     c = scope.size // 2
     assert np.isfinite(batch.triplets[batch.real][:, :, c, c]).all()
     triplets = [
@@ -223,7 +223,7 @@ def test_cosmic_rays_are_sharper_than_the_seeing() -> None:
     axis = (0, 2), (0, -2), (2, 0), (-2, 0)
     ratios = []
     for kind in ("cosmic ray", "hostless"):
-        batch = of_kind(kind, telescope=replace(DECAM_LIKE, stars=1e-6))
+        batch = of_kind(kind, telescope=replace(DECAM_LIKE, stars=1e-6, fill=np.nan))
         science = np.nan_to_num(batch.triplets[:, 0] / spread(batch.triplets[:, 0])[:, None, None])
         core = np.where(distance(51) < 5, science, 0)
         for image, peak in zip(science, core.reshape(64, -1).argmax(axis=1), strict=True):
@@ -285,6 +285,114 @@ def test_semisynthesis_refuses_what_it_cannot_use(mixed: Simulated) -> None:
     nothing = np.full((3, 3, 63, 63), np.nan, np.float32)
     with pytest.raises(ValueError, match="0 usable stamps"):
         SemiSynthesizer(nothing, [1, 0, -1], ["", "", ""], 0).draw(1)
+
+
+# --- bright, trailed and ill-matched ---------------------------------------------------------------------
+
+
+def test_bright_reals_saturate_and_ring() -> None:
+    """Far beyond what saturates: a flat science core, and a zogy difference that is negative beside it."""
+    batch = of_kind("hostless", 256, telescope=replace(UNCROWDED, saturated_core="clip"))
+    assert batch.snr.max() > 2000
+    bright = np.flatnonzero(batch.saturated)
+    assert len(bright) > 5
+    flat = np.nan_to_num(batch.triplets[bright, 0], nan=-1e9).reshape(len(bright), -1)
+    science = np.sort(flat, axis=1)[:, ::-1]
+    assert np.median(science[:, 1] / science[:, 0]) > 0.9
+    difference = batch.triplets[bright, 2] / spread(batch.triplets[bright, 2])[:, None, None]
+    ring = (distance(63) > 2) & (distance(63) < 10)
+    assert np.median(np.nanmin(np.where(ring, difference, np.inf), axis=(1, 2))) < -8
+
+
+@pytest.mark.parametrize("core", ["clip", "interpolate", "dark"])
+def test_saturated_cores_hold_what_the_pipeline_leaves(core: str) -> None:
+    rng = np.random.default_rng(0)
+    star = 5000 * np.exp(-0.5 * (distance(63) / 3.0) ** 2)[None].astype(np.float32)
+    found = saturate(rng, star, 1000.0, bleeds=False, core=core)
+    assert len(found) == 1
+    centre, rim = star[0, 31, 31], star[0, 31, 31 + 6]
+    assert {"clip": abs(centre - 1000) < 100, "interpolate": abs(centre - rim) < 150, "dark": centre < 700}[
+        core
+    ]
+
+
+def test_trails_reach_half_a_stamp_and_satellites_cross_it() -> None:
+    batch = of_kind("asteroid", 256, telescope=replace(UNCROWDED, size=63))
+    assert batch.trail.max() > 20
+    assert 0.3 < (batch.trail > 0).mean() < 0.8
+    crossing = of_kind("trail", 32, telescope=UNCROWDED)
+    bright = crossing.snr > 60
+    seen = crossing.triplets[:, 0] / spread(crossing.triplets[:, 0])[:, None, None]
+    rim = np.concatenate([seen[:, 0], seen[:, -1], seen[:, :, 0], seen[:, :, -1]], axis=1)
+    assert bright.sum() > 5
+    assert ((rim > 4).sum(axis=1)[bright] >= 2).mean() > 0.8
+
+
+def test_a_round_kernel_leaves_a_residual_of_a_defocused_exposure() -> None:
+    """Flux in the wrong place: the difference has both signs and little net flux."""
+    scope = replace(DECAM_LIKE, size=63, stars=1e-6, science_defocus=0.9, fill=np.nan)
+    batch = of_kind("shape mismatch", 96, telescope=scope)
+    assert (batch.snr > 4).mean() > 0.8
+    inside = distance(63)[None] < 12
+    difference = np.where(inside, np.nan_to_num(batch.triplets[:, 2]), 0)[batch.snr > 20]
+    net = np.abs(difference.sum(axis=(1, 2))) / np.abs(difference).sum(axis=(1, 2))
+    assert np.median(net) < 0.4
+
+
+def test_stamps_of_large_telescopes_may_be_small_and_framed() -> None:
+    sizes = {simulate(1, seed).telescope.size for seed in range(60)}
+    assert min(sizes) <= 33
+    framed = of_kind("hostless", 256, telescope=replace(UNCROWDED, masks_saturation=False))
+    outer, inner = np.isnan(framed.triplets[:, 0, 0]).all(axis=1), np.isfinite(framed.triplets[:, 0, 31, 31])
+    assert (outer & inner).any()
+
+
+# --- beside GalSim ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fwhm", "beta"), [(2.0, 3.2), (4.0, 3.5), (7.0, 2.8)])
+def test_point_spread_functions_are_those_of_galsim(fwhm: float, beta: float) -> None:
+    galsim = pytest.importorskip("galsim")
+    scope = replace(DECAM_LIKE, fwhm=fwhm, beta=beta, size=61, ellipticity=0.0, spike_flux=0.0)
+    grid = Grid.of(scope)
+
+    class Steady(np.random.Generator):
+        """Draws the mean, so that the profile asked for is the one that is drawn."""
+
+        def normal(self, loc: float = 0.0, scale: float = 1.0, size: object = None) -> np.ndarray:  # type: ignore[override]
+            return np.full(size, loc, float)  # type: ignore[arg-type]
+
+    plane = draw_transfer(Steady(np.random.PCG64(0)), scope, np.array([fwhm]), grid)
+    mine = np.fft.fftshift(grid.pixels(plane)[0])
+    c = grid.n // 2
+    mine = mine[c - 20 : c + 21, c - 20 : c + 21]
+    drawn = galsim.Moffat(beta=beta, fwhm=fwhm).drawImage(nx=41, ny=41, scale=1.0, method="auto").array
+    # The grid is periodic: faint wings come round from the other side.
+    np.testing.assert_allclose(mine, drawn, atol=0.02 * drawn.max())
+    assert mine[20, 20] == pytest.approx(drawn[20, 20], rel=0.02)
+
+
+@pytest.mark.parametrize("index", [1.0, 2.5, 4.0])
+def test_sersic_profiles_are_those_of_galsim(index: float) -> None:
+    galsim = pytest.importorskip("galsim")
+    theirs = galsim.Sersic(n=index, half_light_radius=1.0)
+    radius = np.array([0.3, 0.6, 1.0, 1.5, 2.5, 4.0], np.float32)
+    expected = np.array([theirs.xValue(float(r), 0.0) for r in radius]) / theirs.xValue(1.0, 0.0)
+    np.testing.assert_allclose(sersic(radius, np.float32(index)), expected, rtol=0.05)
+
+
+@pytest.mark.parametrize("smoothing", [0.2, 0.5])
+def test_galsim_measures_the_correlation_that_the_noise_is_said_to_have(smoothing: float) -> None:
+    galsim = pytest.importorskip("galsim")
+    one = np.ones(1, np.float32)
+    drawn = noise(np.random.default_rng(1), np.zeros((1, 400, 400), np.float32), one, one, smoothing)[0]
+    measured = galsim.CorrelatedNoise(galsim.Image(drawn, scale=1.0))
+    assert measured.getVariance() == pytest.approx(1.0, rel=0.03)
+    found = measured.drawImage(galsim.Image(9, 9, scale=1.0)).array / measured.getVariance()
+    # The correlation of the kernel (s, 1, s) with itself, along each axis.
+    line = np.convolve([smoothing, 1.0, smoothing], [smoothing, 1.0, smoothing])
+    line = np.pad(line / line[2], 2)
+    np.testing.assert_allclose(found, np.outer(line, line), atol=0.03)
 
 
 # --- examples -----------------------------------------------------------------------------------------

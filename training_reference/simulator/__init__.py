@@ -7,8 +7,8 @@ imperfect kernel, registration and flux scale, so that residuals look as they do
 candidate is cut out where a detection algorithm would have triggered on its cause.
 """
 
-from training_reference.simulator.candidates import BOGUS, REAL
+from training_reference.simulator.candidates import BOGUS, CAUSES, REAL
 from training_reference.simulator.draw import Simulated, simulate
 from training_reference.simulator.telescope import DECAM_LIKE, ZTF_LIKE, Telescope
 
-__all__ = ["BOGUS", "DECAM_LIKE", "REAL", "ZTF_LIKE", "Simulated", "Telescope", "simulate"]
+__all__ = ["BOGUS", "CAUSES", "DECAM_LIKE", "REAL", "ZTF_LIKE", "Simulated", "Telescope", "simulate"]

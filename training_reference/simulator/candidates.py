@@ -12,7 +12,7 @@ from training_reference.simulator.scene import Gallery, power_law
 from training_reference.simulator.subtraction import Errors
 from training_reference.simulator.telescope import Telescope
 
-__all__ = ["BOGUS", "REAL", "Candidates", "draw_candidates", "draw_kinds"]
+__all__ = ["BOGUS", "CAUSES", "REAL", "Candidates", "draw_candidates", "draw_kinds"]
 
 REAL = {
     "supernova": "hosted",
@@ -26,6 +26,7 @@ REAL = {
 BOGUS = (
     "dipole",
     "kernel mismatch",
+    "shape mismatch",
     "flux scale",
     "saturated core",
     "cosmic ray",
@@ -34,6 +35,7 @@ BOGUS = (
     "trail",
     "glints",
     "ghost",
+    "spike",
     "crosstalk",
     "reference artefact",
     "noisy reference",
@@ -41,10 +43,25 @@ BOGUS = (
 )
 """Kinds of bogus candidates."""
 
+CAUSES = {
+    "residual": ("dipole", "kernel mismatch", "shape mismatch", "flux scale", "saturated core"),
+    "cosmic ray": ("cosmic ray",),
+    "line or edge": ("bad column", "chip edge"),
+    "trail": ("trail", "glints"),
+    "ghost or spike": ("ghost", "spike", "crosstalk"),
+    "noise": ("noise peak", "noisy reference"),
+}
+"""What an observer would call the kinds of `BOGUS`; a spoilt reference has no one name."""
+
 _REAL_SHARE = (0.3, 0.12, 0.28, 0.15, 0.15)
-_BOGUS_SHARE = (0.14, 0.1, 0.08, 0.12, 0.12, 0.1, 0.05, 0.03, 0.05, 0.03, 0.03, 0.08, 0.04, 0.03)
+_BOGUS_SHARE = (
+    *(0.12, 0.08, 0.08, 0.06, 0.08, 0.14, 0.16, 0.05),
+    *(0.03, 0.03, 0.02, 0.03, 0.02, 0.05, 0.03, 0.02),
+)
+# Share of the reals that outshine the usual range, to what saturates a hundred times over.
+_BRIGHT = 0.14
 # Sources that a candidate sits on, for the kinds that are residuals of one.
-_RESIDUALS = ("dipole", "kernel mismatch", "flux scale")
+_RESIDUALS = ("dipole", "kernel mismatch", "shape mismatch", "flux scale")
 
 
 @dataclass(slots=True)
@@ -90,6 +107,7 @@ def draw_candidates(
     gallery: Gallery,
     fwhm: FloatArray,
     area: FloatArray,
+    misshapen: FloatArray,
 ) -> Candidates:
     """Causes of the candidates of `kind`.
 
@@ -98,6 +116,8 @@ def draw_candidates(
     fwhm, area : ndarray, shape (b,)
         Seeing of the science images in px, and the noise-equivalent area of their point-spread
         function in px² (a source is measured with the noise of that many pixels).
+    misshapen : ndarray, shape (b,)
+        How far that function is from a round Gaussian: residual signal to noise over the source's.
     """
     b = len(kind)
     one = np.float32
@@ -125,11 +145,12 @@ def draw_candidates(
             rng.normal(0, telescope.registration, (b, 2)).astype(one),
             broadening.astype(one),
             rng.normal(0, 0.004, b).astype(one),
+            np.minimum(np.abs(rng.normal(0, telescope.shape_error, b)), 0.7).astype(one),
         ),
         transparency=np.ones(b, one),
     )
-    _transients(rng, telescope, made, gallery, fwhm, area)
-    _residuals(rng, telescope, made, gallery, fwhm, area)
+    _transients(rng, telescope, made, gallery, fwhm, area, misshapen)
+    _residuals(rng, telescope, made, gallery, fwhm, area, misshapen)
     return made
 
 
@@ -150,13 +171,18 @@ def _transients(
     gallery: Gallery,
     fwhm: FloatArray,
     area: FloatArray,
+    misshapen: FloatArray,
 ) -> None:
     b = len(made.kind)
     full = 0.6 * telescope.saturation * area
+    bright = made.real & (rng.random(b) < _BRIGHT)
+    made.snr[bright] = 10 ** rng.uniform(1.7, 5, int(bright.sum()))
+    full[bright] *= 50
     # Signal to noise with the source's own photons: f = snr sqrt(v + f / gain).
     sky = (made.science_noise**2 + made.reference_noise**2) * area
     shot = made.snr**2 / telescope.gain
-    flux = np.minimum((shot + np.sqrt(shot**2 + 4 * made.snr**2 * sky)) / 2, full).astype(np.float32)
+    flux = np.where(bright, made.snr * np.sqrt(sky), (shot + np.sqrt(shot**2 + 4 * made.snr**2 * sky)) / 2)
+    flux = np.minimum(flux, full).astype(np.float32)
     made.snr = np.where(made.real, flux / np.sqrt(sky + flux / telescope.gain), 0).astype(np.float32)
     wander = 0.4 * fwhm / np.maximum(made.snr, 4)
     made.position = rng.uniform(-0.5, 0.5, (b, 2)).astype(np.float32)
@@ -177,6 +203,10 @@ def _transients(
         rng.integers(0, len(gallery.radius), len(hosted)),
     )
     _set_host(rng, made, hosted, gallery, area)
+    # What changes must stand out of the residual of what does not: else nobody could call it real.
+    most = rng.uniform(0.4, 1.2, b) * flux / _residual_share(telescope, made, fwhm, misshapen)
+    dilution = 1 + 12 * gallery.radius[made.host[hosted]] ** 2 / area[hosted]
+    made.host_flux[hosted] = np.minimum(made.host_flux[hosted], (most[hosted] * dilution))
     offset = gallery.offsets(rng, made.host[hosted], nuclear)
     # A transient on an unresolved galaxy looks like a variable star unless it stands beside.
     compact = ~nuclear & (gallery.radius[made.host[hosted]] < 0.4 * fwhm[hosted])
@@ -196,6 +226,10 @@ def _transients(
     )
     faintest = 6 * made.reference_noise[rows] * np.sqrt(area[rows])
     steady = np.clip(steady, np.where(star, faintest, 0), 0.6 * full[rows])
+    # A bright star's change must stand out of its residual, a saturated one's still more.
+    shining = star & (bright[rows] | (steady > telescope.saturation * area[rows]))
+    steady[shining] = np.minimum(steady, rng.uniform(0.2, 6, len(rows)) * flux[rows])[shining]
+    steady[star] = np.minimum(steady, np.maximum(most[rows], faintest))[star]
     dims = rng.random(len(rows)) < np.where(star, 0.45, 0.3)
     steady = np.where(
         dims, np.maximum(steady, flux[rows] * (1 + 0.5 * rng.exponential(1, len(rows)))), steady
@@ -210,9 +244,29 @@ def _transients(
     made.change[gone] *= -1
 
     rocks = made.where("asteroid")
-    length = np.where(rng.random(len(rocks)) < 0.35, rng.uniform(0.5, 3, len(rocks)) * fwhm[rocks], 0)
+    longest = np.maximum(0.5 * telescope.size, 1.5 * fwhm[rocks])
+    length = 0.5 * fwhm[rocks] * (longest / (0.5 * fwhm[rocks])) ** rng.random(len(rocks))
+    length[rng.random(len(rocks)) < 0.45] = 0
+    # As bright per length as a round source of the same detection.
+    made.science_flux[rocks] *= np.sqrt(1 + length / fwhm[rocks])
+    made.change[rocks] = made.science_flux[rocks]
     angle = rng.uniform(0, 2 * np.pi, len(rocks))
     made.trail[rocks] = np.stack([length * np.sin(angle), length * np.cos(angle)], axis=1)
+    # The detection is somewhere near the middle of the trail.
+    made.position[rocks] += made.trail[rocks] * np.clip(rng.normal(0, 0.08, len(rocks)), -0.25, 0.25)[:, None]
+
+
+def _residual_share(
+    telescope: Telescope, made: Candidates, fwhm: FloatArray, misshapen: FloatArray
+) -> FloatArray:
+    """Residual of a steady source over its flux, from the errors of the subtraction at each candidate."""
+    errors = made.errors
+    shift = 0.5 * np.hypot(*errors.shift.T) / fwhm
+    width = 0.15 * np.abs(errors.broadening).max(axis=1) / (fwhm / 2.3548) ** 2
+    shape = 0.7 * errors.shape * misshapen
+    return np.asarray(
+        np.sqrt(shift**2 + width**2 + shape**2 + errors.scale**2 + telescope.colour_error**2), np.float32
+    )
 
 
 def _residuals(
@@ -222,13 +276,14 @@ def _residuals(
     gallery: Gallery,
     fwhm: FloatArray,
     area: FloatArray,
+    misshapen: FloatArray,
 ) -> None:
     """Steady sources with the faults that leave a residual of five or more times the noise."""
     rows = made.where(*_RESIDUALS)
     k = len(rows)
     kind, errors = made.kind[rows], made.errors
     share = np.full(k, 0.05)  # residual over flux
-    dipole, kernel, scale = (kind == name for name in _RESIDUALS)
+    dipole, kernel, shape, scale = (kind == name for name in _RESIDUALS)
     angle = rng.uniform(0, 2 * np.pi, k)
     size = np.minimum(rng.uniform(0.1, 1.5, k), rng.uniform(0.15, 0.5, k) * fwhm[rows])
     step = (size[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)).astype(np.float32)
@@ -240,6 +295,9 @@ def _residuals(
     for axis in range(2):
         errors.broadening[rows[kernel], axis] = (wrong * variance * lopsided[:, axis])[kernel]
     share[kernel] = 0.15 * np.abs(wrong)[kernel]
+    mixed = rng.uniform(0.15, 0.9, k)
+    errors.shape[rows[shape]] = mixed[shape]
+    share[shape] = np.maximum(0.7 * mixed * misshapen[rows], 0.01)[shape]
     # A whole frame scaled wrongly, or the core of one galaxy of another colour.
     gross = rng.random(k) < 0.25
     amount = rng.choice([-1, 1], k) * np.where(gross, rng.uniform(0.15, 0.8, k), rng.uniform(0.01, 0.08, k))
@@ -248,7 +306,8 @@ def _residuals(
     errors.broadening[rows[scale], 0] = (0.15 * wrong * variance)[scale]
 
     noise = np.hypot(made.science_noise[rows], made.reference_noise[rows]) * np.sqrt(area[rows])
-    wanted = np.exp(rng.uniform(np.log(7), np.log(150), k))
+    # Most residuals that are detected are just so; some are of the brightest stars.
+    wanted = np.exp(rng.uniform(np.log(5), np.log(rng.choice([12, 150, 3000], k, p=[0.35, 0.45, 0.2]))))
     galaxy = rng.random(k) < np.where(scale & ~gross, 0.85, 0.3)
     index = rng.integers(0, len(gallery.radius), k)
     dilution = np.where(galaxy, np.sqrt(1 + 12 * gallery.radius[index] ** 2 / area[rows]), 1.0)
@@ -260,7 +319,7 @@ def _residuals(
         target[rows] = np.where(galaxy, 0, flux)
 
     rows = made.where("saturated core")
-    flux = telescope.saturation * area[rows] * np.exp(rng.uniform(-0.2, 3.0, len(rows)))
+    flux = telescope.saturation * area[rows] * np.exp(rng.uniform(-0.4, 3.5, len(rows)))
     made.science_flux[rows] = made.reference_flux[rows] = flux
     # Through thick clouds the stars go, and what the detector adds stays.
     rows = made.where("cosmic ray", "noise peak")

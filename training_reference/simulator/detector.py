@@ -13,8 +13,10 @@ __all__ = [
     "bad_line",
     "blotch",
     "cosmic_ray",
+    "diffraction_spike",
     "ghost",
     "noise",
+    "noise_bump",
     "satellite_trail",
     "saturate",
     "unobserved",
@@ -69,9 +71,14 @@ def add_background(rng: np.random.Generator, image: FloatArray, telescope: Teles
 
 
 def saturate(
-    rng: np.random.Generator, image: FloatArray, level: float, *, bleeds: bool
+    rng: np.random.Generator, image: FloatArray, level: float, *, bleeds: bool, core: str = "clip"
 ) -> list[tuple[int, npt.NDArray[np.bool_]]]:
     """Clip images (b, n, n) at `level` in place, charge bleeding along columns.
+
+    Parameters
+    ----------
+    core : {"clip", "interpolate", "dark"}
+        What saturated pixels hold, see `Telescope.saturated_core`.
 
     Returns
     -------
@@ -82,6 +89,7 @@ def saturate(
     for row in np.flatnonzero(image.max((1, 2)) > level):
         pixels = image[row]
         mask = pixels > level
+        deep = pixels > level * rng.uniform(1.5, 4)
         if bleeds:
             for x in np.flatnonzero(mask.any(axis=0)):
                 run = np.flatnonzero(mask[:, x])
@@ -91,25 +99,84 @@ def saturate(
         near = (pixels > 0.7 * level) & ~mask
         pixels[near] *= np.float32(rng.uniform(0.94, 1.0))
         pixels[mask] = level * (1 + 0.02 * rng.standard_normal(int(mask.sum()), np.float32))
+        if core == "dark":
+            pixels[deep] = level * np.float32(rng.uniform(-0.1, 0.6))
+        elif core == "interpolate":
+            columns = np.arange(pixels.shape[1])
+            for y in np.flatnonzero(mask.any(axis=1) & ~mask.all(axis=1)):
+                hidden = mask[y]
+                pixels[y, hidden] = np.interp(columns[hidden], columns[~hidden], pixels[y, ~hidden])
         found.append((int(row), mask))
     return found
 
 
 def cosmic_ray(rng: np.random.Generator, image: FloatArray, y: float, x: float, peak: float) -> None:
-    """A track or single hot pixels through (y, x), sharper than any point-spread function, in place."""
+    """A hot pixel, a straight track or the curl of a slow electron through (y, x), in place.
+
+    Sharper than any point-spread function where the detector was read; charge diffusion and the
+    resampling onto the reference's grid make it one to two pixels wide.
+    """
     n = len(image)
-    length = float(rng.choice([0, 0, 0, 1, 1.5, 2.5, 4, 7, 14]))
-    angle = rng.uniform(0, np.pi)
-    steps = np.arange(-length / 2, length / 2 + 0.25, 0.5)
-    ys = np.rint(y + steps * np.sin(angle)).astype(int)
-    xs = np.rint(x + steps * np.cos(angle)).astype(int)
-    inside = (ys >= 0) & (ys < n) & (xs >= 0) & (xs < n)
+    length = 0.0 if rng.random() < 0.35 else float(np.exp(rng.uniform(0, np.log(20))))
+    steps = np.arange(-length / 2, length / 2 + 0.125, 0.25)
+    angle = rng.uniform(0, np.pi) + np.zeros(len(steps))
+    if length > 3 and rng.random() < 0.2:
+        angle = angle + np.cumsum(rng.normal(0, 0.25, len(steps)))
+    ys = y + np.cumsum(0.25 * np.sin(angle)) - (0.25 * np.sin(angle)).sum() / 2
+    xs = x + np.cumsum(0.25 * np.cos(angle)) - (0.25 * np.cos(angle)).sum() / 2
+    rows, columns = np.rint(ys).astype(int), np.rint(xs).astype(int)
+    inside = (rows >= 0) & (rows < n) & (columns >= 0) & (columns < n)
     deposit = np.zeros((n, n), np.float32)
-    deposit[ys[inside], xs[inside]] = peak * rng.uniform(0.4, 1.0, int(inside.sum()))
-    if rng.random() < 0.5:  # charge that diffused into the neighbours
+    charge = rng.uniform(0.6, 1.0, len(steps)) * np.exp(np.cumsum(rng.normal(0, 0.08, len(steps))))
+    np.add.at(deposit, (rows[inside], columns[inside]), charge[inside].astype(np.float32))
+    deposit *= np.float32(peak / max(float(deposit.max()), 1e-9))
+    # Left, right, above and below alike for diffusion; one corner for a shift by a fraction of a pixel.
+    if rng.random() < 0.5:
         spread = np.float32(rng.uniform(0.02, 0.2))
         deposit += spread * sum(np.roll(deposit, step, axis) for step in (-1, 1) for axis in (0, 1))
+    if rng.random() < 0.4:
+        for axis in (0, 1):
+            share = np.float32(rng.uniform(0, 0.5))
+            deposit = (1 - share) * deposit + share * np.roll(deposit, int(rng.choice([-1, 1])), axis)
     image += deposit
+
+
+def diffraction_spike(
+    rng: np.random.Generator, image: FloatArray, y: float, x: float, level: float, width: float
+) -> None:
+    """The arm of a bright star nearby through (y, x), of Gaussian profile (sigma `width` px), in place.
+
+    It fades away from the star, and its knots and gaps make detections along it.
+    """
+    axis = np.arange(len(image), dtype=np.float32)
+    angle = rng.uniform(0, 2 * np.pi)
+    along = (axis[:, None] - y) * np.sin(angle) + (axis - x) * np.cos(angle)
+    across = (axis[:, None] - y) * np.cos(angle) - (axis - x) * np.sin(angle)
+    knots = 1 + rng.uniform(0, 0.6) * np.cos(along / rng.uniform(1, 3) + rng.uniform(0, 6.28))
+    arm = np.exp(-along / rng.uniform(4, 25) - 0.5 * (across / width) ** 2) * knots
+    arm = np.minimum(arm, rng.uniform(2, 30))
+    # Where the arm is weak the light of the star's halo is not seen either.
+    image += (level * arm).astype(np.float32)
+
+
+def noise_bump(
+    rng: np.random.Generator, image: FloatArray, y: float, x: float, level: float, width: float
+) -> None:
+    """What noise is on average where it has a peak: a lump of its correlation length, in place.
+
+    Parameters
+    ----------
+    level : float
+        Height of the lump.
+    width : float
+        FWHM of the point-spread function that the image was filtered with, px.
+    """
+    axis = np.arange(len(image), dtype=np.float32)
+    dy, dx = axis[:, None] - y, axis - x
+    turn = rng.uniform(0, np.pi)
+    u, v = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
+    a, b = width / 2.3548 * rng.uniform(0.5, 1.4, 2)
+    image += (level * np.exp(-0.5 * ((u / a) ** 2 + (v / b) ** 2))).astype(np.float32)
 
 
 def bad_line(rng: np.random.Generator, image: FloatArray, place: int, level: float) -> None:

@@ -52,6 +52,10 @@ class Simulated:
         Distance from the host's nucleus in px; NaN without a host.
     fwhm : ndarray, shape (n,)
         Seeing of the science stamps in px, as a pipeline would measure it.
+    trail : ndarray, shape (n,)
+        Length of a moving source's trail in px.
+    saturated : ndarray of bool, shape (n,)
+        Whether science or reference is saturated within the seeing of the candidate.
     telescope : Telescope
     """
 
@@ -64,6 +68,8 @@ class Simulated:
     positive: npt.NDArray[np.bool_]
     host_offset: FloatArray
     fwhm: FloatArray
+    trail: FloatArray
+    saturated: npt.NDArray[np.bool_]
     telescope: Telescope
 
     @property
@@ -120,7 +126,15 @@ class _Draw:
         seeing = telescope.fwhm * np.exp(rng.normal(0, telescope.seeing_scatter, _SCIENCE_PSFS))
         seeing = np.clip(seeing, 1.1, 9.0)
         deep = np.clip(telescope.reference_fwhm * np.exp(rng.normal(0, 0.08, _REFERENCE_PSFS)), 1.1, 9.0)
-        science = draw_transfer(rng, telescope, seeing, self.grid)
+        one = rng.random(_SCIENCE_PSFS) < 0.6  # of the exposures some are spoilt
+        defocus = np.hypot(
+            telescope.defocus, telescope.science_defocus * one * rng.uniform(0.3, 1.2, len(one))
+        )
+        tracking = np.hypot(
+            telescope.tracking * rng.uniform(0.5, 1.5, len(one)),
+            telescope.science_tracking * one * rng.uniform(0.3, 1.2, len(one)),
+        )
+        science = draw_transfer(rng, telescope, seeing, self.grid, defocus=defocus, tracking=tracking)
         reference = draw_transfer(rng, telescope, deep, self.grid)
         pick = rng.integers(_SCIENCE_PSFS, size=self.n)
         pick_reference = rng.integers(_REFERENCE_PSFS, size=self.n)
@@ -130,17 +144,23 @@ class _Draw:
         self.transfers = sampled[0][pick], sampled[1][pick_reference]
         self.area = (1 / (profiles[0] ** 2).sum((1, 2)))[pick]
         # Seeing as measured: atmosphere, optics and the pixel's own width.
-        blur = (
-            0.46
-            + (1.6 * telescope.defocus * telescope.fwhm) ** 2
-            + (0.7 * telescope.tracking * telescope.fwhm) ** 2
-        )
-        self.fwhm = np.sqrt(seeing**2 + blur)[pick].astype(np.float32)
+        blur = 0.46 + ((1.6 * defocus) ** 2 + (0.7 * tracking) ** 2) * telescope.fwhm**2
+        width = np.sqrt(seeing**2 + blur)
+        self.fwhm = width[pick].astype(np.float32)
+        misshapen = self._misshapen(profiles[0], width)[pick]
         count = int(np.clip(self.n // 4, 12, 48))
         self.gallery: Gallery = draw_gallery(rng, telescope, self.grid, count)
         self.candidates: Candidates = draw_candidates(
-            rng, telescope, kind, self.gallery, self.fwhm, self.area
+            rng, telescope, kind, self.gallery, self.fwhm, self.area, misshapen
         )
+
+    def _misshapen(self, profiles: FloatArray, fwhm: np.ndarray) -> FloatArray:
+        """How far point-spread functions are from round Gaussians of their width, in signal to noise."""
+        fy, fx = self.grid.frequencies(fine=False)
+        sigma2 = ((fwhm / 2.3548) ** 2)[:, None, None]
+        round_ = np.fft.irfft2(np.exp(-2 * np.pi**2 * sigma2 * (fy * fy + fx * fx)), s=profiles.shape[1:])
+        off = ((profiles - round_) ** 2).sum((1, 2)) / (profiles**2).sum((1, 2))
+        return np.sqrt(off).astype(np.float32)
 
     def run(self) -> Simulated:
         made, scope = self.candidates, self.telescope
@@ -149,10 +169,19 @@ class _Draw:
         self._faults(images)
         self._edges(science)
         difference, filtered = subtract(
-            *images, *self.transfers, made.errors, scope, self.grid, made.reference_noise / made.science_noise
+            *images,
+            *self.transfers,
+            made.errors,
+            scope,
+            self.grid,
+            made.reference_noise / made.science_noise,
+            self.fwhm,
         )
         noise = 1.4826 * np.median(np.abs(filtered[:, ::3, ::3]), axis=(1, 2))
         centre, peak = self._triggers(filtered)
+        if scope.blanks_core:
+            for row, mask in self.saturated:
+                difference[row][mask] = 0
         triplets = self._cut(*images, difference, centre)
         triplets *= np.float32(scope.unit)
         level = scope.background * np.exp(self.rng.normal(0, 0.3, self.n))
@@ -174,8 +203,18 @@ class _Draw:
             positive=change > 0,
             host_offset=np.where(made.real, offset, np.nan).astype(np.float32),
             fwhm=self.fwhm,
+            trail=np.hypot(*made.trail.T).astype(np.float32),
+            saturated=self._saturated_core(centre),
             telescope=scope,
         )
+
+    def _saturated_core(self, centre: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Which candidates have saturated pixels of science or reference in their core."""
+        core = np.zeros(self.n, bool)
+        for row, mask in self.saturated:
+            (y, x), r = centre[row], max(2, round(float(self.fwhm[row])))
+            core[row] |= mask[y - r : y + r + 1, x - r : x + r + 1].any()
+        return core
 
     # --- sky --------------------------------------------------------------------------------------
 
@@ -286,10 +325,10 @@ class _Draw:
         detector.add_background(rng, science, scope)
         bleeds = bool(rng.random() < 0.6)
         level = scope.saturation
-        self.saturated = detector.saturate(rng, science, level, bleeds=bleeds)
-        self.saturated += detector.saturate(
-            rng, reference, level * float(rng.uniform(0.8, 2.0)), bleeds=bleeds
-        )
+        core = scope.saturated_core
+        self.saturated = detector.saturate(rng, science, level, bleeds=bleeds, core=core)
+        level *= float(rng.uniform(0.8, 2.0))
+        self.saturated += detector.saturate(rng, reference, level, bleeds=bleeds, core=core)
         return science, reference
 
     def _faults(self, images: tuple[FloatArray, FloatArray]) -> None:
@@ -307,6 +346,19 @@ class _Draw:
             elif kind == "crosstalk":
                 level = rng.choice([-1, 1]) * noise * np.exp(rng.uniform(np.log(2), np.log(30)))
                 detector.ghost(rng, science[row], y, x, rng.uniform(1.3, 2.5) * width, 0.0, level)
+            elif kind == "spike":
+                level = noise * np.exp(rng.uniform(np.log(3), np.log(100)))
+                sigma = width / 2.3548 * rng.uniform(0.6, 1.3)
+                detector.diffraction_spike(rng, science[row], y, x, level, sigma)
+                if rng.random() < 0.5:
+                    # The reference has the arm too, of another epoch's angle or brightness.
+                    share = rng.uniform(0.2, 0.9)
+                    detector.diffraction_spike(rng, reference[row], y, x, share * level, sigma)
+            elif kind == "noise peak" and rng.random() < 0.6:
+                # Of millions of places the few with four to six standard deviations are looked at.
+                level = rng.uniform(3.0, 6.2) * noise * 2 / np.sqrt(self.area[row])
+                image, sign = (reference, -1) if rng.random() < 0.15 else (science, rng.choice([-1, 1]))
+                detector.noise_bump(rng, image[row], y, x, sign * level, width)
             elif kind == "noise peak":
                 detector.blotch(rng, science[row], y, x, noise * rng.uniform(0.6, 2.2), width)
             elif kind == "reference artefact":
@@ -323,6 +375,13 @@ class _Draw:
         """Chip edges in a few stamps; as the cause of a candidate, the last lines went wrong."""
         rng, made, n, size = self.rng, self.candidates, self.grid.n, self.telescope.size
         self.edges: list[tuple[int, npt.NDArray[np.bool_], list[int]]] = []
+        # Frames that a pipeline leaves around what it could subtract.
+        for row in np.flatnonzero(rng.random(self.n) < 0.05):
+            least = max(12.0, 1.6 * float(self.fwhm[row]))
+            inner = rng.uniform(least, max(size / 2, least + 2))
+            axis = np.abs(np.arange(n) - n // 2)
+            frame = np.maximum(axis[:, None], axis) > inner
+            self.edges.append((int(row), frame, [[0, 1, 2], [2]][int(rng.random() < 0.3)]))
         cause = made.kind == "chip edge"
         for row in np.flatnonzero(cause | (rng.random(self.n) < 0.06)):
             gap = float(rng.integers(2, 5) if cause[row] else 3 + 1.5 * self.fwhm[row])
@@ -336,13 +395,13 @@ class _Draw:
     def _fault(self, kind: str, image: FloatArray, y: float, x: float, noise: float, width: float) -> None:
         rng = self.rng
         if kind == "cosmic ray":
-            peak = noise * np.exp(rng.uniform(np.log(12), np.log(500)))
+            peak = noise * np.exp(rng.uniform(np.log(8), np.log(1000)))
             detector.cosmic_ray(rng, image, y, x, peak)
         elif kind == "bad column":
             level = noise * rng.choice([-1, 1]) * np.exp(rng.uniform(np.log(5), np.log(200)))
             detector.bad_line(rng, image, round(x), level)
         elif kind == "trail":
-            level = noise * np.exp(rng.uniform(np.log(2), np.log(60)))
+            level = noise * np.exp(rng.uniform(np.log(1.5), np.log(500)))
             detector.satellite_trail(rng, image, y, x, level, width / 2.3548 * rng.uniform(0.9, 2.5))
         else:
             level = noise * np.exp(rng.uniform(np.log(1), np.log(12)))
@@ -376,7 +435,16 @@ class _Draw:
             filtered[index][mask] = 0
         reach = np.minimum(np.ceil(0.9 * self.fwhm + 1), MARGIN).astype(int)
         reach[
-            made.where("saturated core", "noise peak", "noisy reference", "bad column", "ghost", "chip edge")
+            made.where(
+                "saturated core",
+                "noise peak",
+                "noisy reference",
+                "shape mismatch",
+                "spike",
+                "bad column",
+                "ghost",
+                "chip edge",
+            )
         ] = MARGIN
         for row in np.flatnonzero(~made.real):
             r = int(reach[row])

@@ -44,7 +44,8 @@ class Grid:
     def of(cls, telescope: Telescope) -> Grid:
         """The grid that holds the stamps of `telescope`, twice finer where its PSF is undersampled."""
         sharpest = min(telescope.fwhm * np.exp(-2 * telescope.seeing_scatter), telescope.reference_fwhm)
-        return cls(_fast_length(telescope.size + 2 * MARGIN), 2 if sharpest < 2.4 else 1)
+        margin = max(MARGIN, int(np.ceil(1.5 * telescope.fwhm)))
+        return cls(_fast_length(telescope.size + 2 * margin), 2 if sharpest < 2.4 else 1)
 
     @property
     def fine(self) -> int:
@@ -94,7 +95,13 @@ def phases(frequency: FloatArray, position: FloatArray) -> ComplexArray:
 
 
 def draw_transfer(
-    rng: np.random.Generator, telescope: Telescope, fwhm: npt.NDArray[np.floating], grid: Grid
+    rng: np.random.Generator,
+    telescope: Telescope,
+    fwhm: npt.NDArray[np.floating],
+    grid: Grid,
+    *,
+    defocus: npt.NDArray[np.floating] | None = None,
+    tracking: npt.NDArray[np.floating] | None = None,
 ) -> ComplexArray:
     """Transfer functions of one point-spread function per entry of `fwhm`, pixel response included.
 
@@ -104,6 +111,8 @@ def draw_transfer(
     ----------
     fwhm : array, shape (k,)
         Full widths at half maximum in pixels.
+    defocus, tracking : array, shape (k,), optional
+        Radius of the annulus and length of the trail in FWHM; by default the telescope's.
 
     Returns
     -------
@@ -125,13 +134,15 @@ def draw_transfer(
     plane = grid.transform(profile.astype(np.float32))
     if telescope.spike_flux > 0:
         plane += telescope.spike_flux * (_spikes(telescope, x, y, grid) - plane)
-    if telescope.defocus > 0:
-        radius = np.hypot(x, y)
-        outer = max(telescope.defocus * telescope.fwhm, 1.5)
-        plane *= grid.transform(((radius <= outer) & (radius >= 0.45 * outer)).astype(np.float32))
+    radius = np.hypot(x, y)
+    annuli = np.full(k, telescope.defocus) if defocus is None else defocus
+    for row in np.flatnonzero(annuli > 0.1):
+        outer = max(float(annuli[row]) * telescope.fwhm, 1.5)
+        plane[row] *= grid.transform(((radius <= outer) & (radius >= 0.45 * outer)).astype(np.float32))
     fy, fx = grid.frequencies(fine=True)
-    if telescope.tracking > 0:
-        length = telescope.tracking * telescope.fwhm * rng.uniform(0.5, 1.5, (k, 1, 1)).astype(np.float32)
+    lengths = telescope.tracking * rng.uniform(0.5, 1.5, k) if tracking is None else tracking
+    if (lengths > 0).any():
+        length = (telescope.fwhm * lengths).astype(np.float32)[:, None, None]
         turn = np.float32(rng.uniform(0, np.pi))
         plane *= np.sinc(length * (fx * np.cos(turn) + fy * np.sin(turn))).astype(np.float32)
     return (plane * np.sinc(fx) * np.sinc(fy)).astype(np.complex64)

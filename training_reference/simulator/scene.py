@@ -9,7 +9,7 @@ import numpy as np
 from training_reference.simulator.psf import ComplexArray, FloatArray, Grid, phases
 from training_reference.simulator.telescope import Telescope
 
-__all__ = ["Gallery", "draw_gallery", "point_sources", "power_law", "sources_like"]
+__all__ = ["Gallery", "draw_gallery", "point_sources", "power_law", "sersic", "sources_like"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,7 @@ def draw_gallery(rng: np.random.Generator, telescope: Telescope, grid: Grid, cou
     round_ = column(np.where(spiral, 0.5 + 0.5 * ratio, ratio))
     size = column(np.where(spiral, rng.uniform(0.15, 0.4, count), 1.0))
     r = np.sqrt(u * u + (v / round_) ** 2 + 0.04) / (column(radius) * size)
-    b = column(2 * index - 1 / 3)
-    core = np.exp(-b * (r ** (1 / column(index)) - 1))
+    core = sersic(r, column(index))
     for part in (disc, core):
         part /= part.sum((1, 2), keepdims=True)
     light = (1 - column(bulge)) * disc + column(bulge) * core
@@ -81,6 +80,11 @@ def draw_gallery(rng: np.random.Generator, telescope: Telescope, grid: Grid, cou
             clump = np.exp(-0.5 * ((x - cx) ** 2 + (y - cy) ** 2) / width**2)
             light[k] += rng.uniform(0.02, 0.15) * clump / clump.sum()
     return Gallery(grid.transform(light), radius, ratio, angle)
+
+
+def sersic(r: FloatArray, index: FloatArray) -> FloatArray:
+    """Surface brightness of a Sérsic profile at `r` half-light radii, 1 at the first."""
+    return np.exp(-(2 * index - 1 / 3) * (r ** (1 / index) - 1))
 
 
 def power_law(rng: np.random.Generator, shape: tuple[int, ...], slope: float, ceiling: float) -> FloatArray:

@@ -24,11 +24,15 @@ class Errors:
         Error of the assumed science point-spread function: variances yy, xx and covariance in px².
     scale : ndarray, shape (b,)
         Relative error of the flux scale.
+    shape : ndarray, shape (b,)
+        Share of the science point-spread function that is taken for a round Gaussian of its width: all
+        that a kernel of few smooth terms can make of a trailed or defocused one.
     """
 
     shift: FloatArray
     broadening: FloatArray
     scale: FloatArray
+    shape: FloatArray
 
 
 def subtract(
@@ -40,6 +44,7 @@ def subtract(
     telescope: Telescope,
     grid: Grid,
     reference_noise: FloatArray,
+    fwhm: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Difference and its matched-filter image.
 
@@ -53,6 +58,8 @@ def subtract(
         Transfer functions on the pixel grid.
     reference_noise : ndarray, shape (b,)
         Sky noise of the reference.
+    fwhm : ndarray, shape (b,)
+        Of the science point-spread function, px.
 
     Returns
     -------
@@ -63,6 +70,12 @@ def subtract(
     yy, xx, yx = (errors.broadening[:, i, None, None] for i in range(3))
     quadratic = yy * (fy * fy) + xx * (fx * fx) + 2 * yx * (fy * fx)
     assumed = science_transfer * np.exp(np.clip(-2 * np.pi**2 * quadratic, -4, 4)).astype(np.float32)
+    rows = np.flatnonzero(errors.shape > 0.01)
+    if len(rows):
+        sigma2 = ((fwhm[rows] / 2.3548) ** 2)[:, None, None]
+        round_ = np.exp(np.float32(-2 * np.pi**2) * sigma2 * (fy * fy + fx * fx))
+        # Centred on the grid's origin, as the transfer functions are.
+        assumed[rows] += errors.shape[rows, None, None] * (round_ - assumed[rows])
     turns = errors.shift[:, 0, None, None] * fy + errors.shift[:, 1, None, None] * fx
     moved = np.exp((-2j * np.pi) * turns).astype(np.complex64)
     moved *= (1 + errors.scale[:, None, None]).astype(np.float32)
@@ -81,6 +94,10 @@ def subtract(
         right = np.where(science_is_broader, kernel / (power + np.float32(2e-3)), 1)
     plane = left * np.fft.rfft2(science).astype(np.complex64, copy=False)
     plane -= right * moved * np.fft.rfft2(reference).astype(np.complex64, copy=False)
+    if telescope.ringing > 0:
+        sigma2 = ((0.5 * fwhm) ** 2)[:, None, None]
+        smooth = np.exp(np.float32(-2 * np.pi**2) * sigma2 * (fy * fy + fx * fx))
+        plane *= 1 + np.float32(telescope.ringing) * (1 - smooth)
     match = (left * science_transfer).conj()
     shape = (grid.n, grid.n)
     difference = np.fft.irfft2(plane, s=shape).astype(np.float32, copy=False)

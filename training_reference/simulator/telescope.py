@@ -32,6 +32,8 @@ class Telescope:
         Typical length of tracking trails, in FWHM.
     defocus : float
         Radius of the defocus annulus, in FWHM; 0 in focus.
+    science_tracking, science_defocus : float
+        The same of the science exposures alone, to be compared with a reference that has neither.
     spikes, spike_angle, spike_flux
         Number of diffraction arms, angle of the first one in rad, share of the flux in them.
     sky, read_noise, full_well : float
@@ -42,13 +44,21 @@ class Telescope:
         Weight of the neighbours when the images were resampled: correlated noise.
     stars : float
         Stars per pixel brighter than five times the noise of the reference.
-    registration, kernel_error, colour_error : float
-        Accuracy of the subtraction: misregistration in px, relative error of the kernel's width,
-        relative flux error from star to star.
+    registration, kernel_error, shape_error, colour_error : float
+        Accuracy of the subtraction: misregistration in px, relative error of the kernel's width, share of
+        the science point-spread function that the kernel takes for a round one, relative flux error from
+        star to star.
+    ringing : float
+        How much the difference is sharpened beyond the seeing: bright sources get negative rings.
     method : str
         ``"kernel"`` (Alard & Lupton 1998, ApJ 503, 325) or ``"zogy"`` (Zackay et al. 2016, ApJ 830, 27).
     masks_saturation : bool
-        Whether the pipeline masks saturated stars with NaN boxes, or leaves them clipped.
+        Whether the pipeline masks saturated stars of the field with NaN boxes.
+    saturated_core : {"clip", "interpolate", "dark"}
+        What saturated pixels hold: the full well, what is interpolated from beside them, or less than their
+        neighbours where the counter overflowed.
+    blanks_core : bool
+        Whether the difference is zero where science or reference is saturated.
     fill : float
         What unobserved pixels hold: NaN, 0 or a constant.
     stripes : float
@@ -66,6 +76,8 @@ class Telescope:
     ellipticity: float = 0.06
     tracking: float = 0.0
     defocus: float = 0.0
+    science_tracking: float = 0.0
+    science_defocus: float = 0.0
     spikes: int = 4
     spike_angle: float = 0.0
     spike_flux: float = 0.01
@@ -78,9 +90,13 @@ class Telescope:
     stars: float = 0.004
     registration: float = 0.06
     kernel_error: float = 0.03
+    shape_error: float = 0.0
     colour_error: float = 0.01
+    ringing: float = 0.0
     method: str = "zogy"
     masks_saturation: bool = True
+    saturated_core: str = "clip"
+    blanks_core: bool = False
     fill: float = float("nan")
     stripes: float = 0.0
     unit: float = 5.0
@@ -98,25 +114,37 @@ class Telescope:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Telescope:
-        """A telescope at random: 0.2–9″/px, FWHM 1.2–8 px, stamps of 31–101 px."""
-        scale = float(np.exp(rng.uniform(np.log(0.2), np.log(9.0)))) if rng.random() < 0.75 else 1.0
-        # Seeing of 0.7–4″ as sampled by the pixels; the optics of coarse pixels give 1.2–3 px.
-        fwhm = float(np.clip(np.exp(rng.normal(np.log(1.8), 0.4)) / scale, 1.35, 8.0))
-        fwhm = float(np.clip(fwhm * np.exp(rng.normal(0.0, 0.25)), 1.2, 8.0))
-        size = int(rng.choice([31, 41, 48, 51, 61, 63, 63, 63, 64, 71, 81, 101]))
-        if fwhm > 5.0:
-            size = max(size, 51)
+        """A telescope at random: 0.15–9″/px, FWHM 1.2–10 px, stamps of 25–101 px."""
+        large = rng.random() < 0.3
+        if large:
+            # Large telescopes sample the seeing well, cut small stamps and subtract a sharper reference.
+            scale = float(np.exp(rng.uniform(np.log(0.15), np.log(0.3))))
+            fwhm = float(np.clip(np.exp(rng.normal(np.log(1.15), 0.35)) / scale, 3.0, 10.0))
+            reference_fwhm = fwhm * float(np.exp(-rng.uniform(0.0, 0.7)))
+            size = int(rng.choice([25, 30, 31, 33, 36, 41, 45, 51, 63]))
+        else:
+            scale = float(np.exp(rng.uniform(np.log(0.2), np.log(9.0)))) if rng.random() < 0.7 else 1.0
+            # Seeing of 0.7–4″ as sampled by the pixels; the optics of coarse pixels give 1.2–3 px.
+            fwhm = float(np.clip(np.exp(rng.normal(np.log(1.8), 0.4)) / scale, 1.35, 8.0))
+            fwhm = float(np.clip(fwhm * np.exp(rng.normal(0.0, 0.25)), 1.2, 8.0))
+            reference_fwhm = fwhm * float(np.exp(rng.normal(-0.05, 0.2)))
+            size = int(rng.choice([25, 31, 35, 41, 48, 51, 61, 63, 63, 63, 64, 71, 81, 101]))
+        size = max(size, int(3.2 * fwhm))
         crowded = rng.random() < 0.25
+        # Exposures out of focus or trailed beside a good reference.
+        spoilt = rng.random() < (0.35 if large else 0.15)
         return cls(
             pixel_scale=scale,
             size=size,
             fwhm=fwhm,
-            reference_fwhm=float(np.clip(fwhm * np.exp(rng.normal(-0.05, 0.2)), 1.2, 8.0)),
+            reference_fwhm=float(np.clip(reference_fwhm, 1.2, 9.0)),
             seeing_scatter=float(rng.uniform(0.08, 0.28)),
             beta=float(rng.uniform(2.5, 5.0)),
             ellipticity=float(rng.exponential(0.06)),
-            tracking=float(rng.exponential(0.5)) if rng.random() < 0.15 else 0.0,
-            defocus=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.08 else 0.0,
+            tracking=float(rng.exponential(0.5)) if rng.random() < 0.12 else 0.0,
+            defocus=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.06 else 0.0,
+            science_tracking=float(rng.uniform(0.2, 1.5)) if spoilt and rng.random() < 0.6 else 0.0,
+            science_defocus=float(rng.uniform(0.3, 1.2)) if spoilt and rng.random() < 0.5 else 0.0,
             spikes=int(rng.choice([2, 4, 4, 6])),
             spike_angle=float(rng.uniform(0, np.pi)) if rng.random() < 0.5 else 0.0,
             spike_flux=float(rng.exponential(0.012)),
@@ -124,14 +152,19 @@ class Telescope:
             read_noise=float(rng.uniform(2, 15)),
             full_well=float(rng.uniform(4e4, 2e5)),
             reference_noise=float(np.exp(rng.uniform(np.log(0.12), np.log(1.1)))),
-            science_smoothing=float(rng.uniform(0.05, 0.6)) if rng.random() < 0.45 else 0.0,
+            science_smoothing=float(rng.uniform(0.05, 0.6)) if rng.random() < 0.5 else 0.0,
             reference_smoothing=float(rng.uniform(0.0, 0.6)),
-            stars=float(np.exp(rng.normal(np.log(0.012 if crowded else 0.0025), 0.8))),
-            registration=float(rng.uniform(0.02, 0.12)),
+            stars=float(np.exp(rng.normal(np.log(0.012 if crowded else 0.0025), 0.8)))
+            * (0.3 if large else 1),
+            registration=float(rng.uniform(0.02, 0.12)) * (1.3 if large else 1.0),
             kernel_error=float(rng.uniform(0.01, 0.06)),
+            shape_error=float(rng.exponential(0.12)) if rng.random() < 0.5 else 0.0,
             colour_error=float(rng.uniform(0.002, 0.02)),
-            method=str(rng.choice(["zogy", "kernel"])),
-            masks_saturation=bool(rng.random() < 0.5),
+            ringing=float(rng.uniform(0.1, 1.2)) if rng.random() < 0.35 else 0.0,
+            method=str(rng.choice(["zogy", "kernel"], p=[0.2, 0.8] if large else [0.55, 0.45])),
+            masks_saturation=bool(rng.random() < 0.4),
+            saturated_core=str(rng.choice(["clip", "interpolate", "dark"], p=[0.55, 0.25, 0.2])),
+            blanks_core=bool(rng.random() < 0.1),
             fill=float(rng.choice([np.nan, 0.0, rng.normal(0, 20)], p=[0.5, 0.3, 0.2])),
             stripes=float(rng.exponential(0.15)) if rng.random() < 0.3 else 0.0,
             unit=float(np.exp(rng.uniform(np.log(0.05), np.log(50)))),

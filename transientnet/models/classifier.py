@@ -129,12 +129,16 @@ class Classifier:
                 f"{path}: the network must take 'triplet' and give 'logits'; it takes "
                 f"{', '.join(takes) or 'nothing'} and gives {', '.join(gives) or 'nothing'}"
             )
-        self._outputs = [name for name in ("logits", "features") if name in gives]
-        for name, kind in [*takes.items(), *((name, gives[name]) for name in self._outputs)]:
+        self._given = [name for name in ("logits", "features", "kinds", "oddity") if name in gives]
+        self._scored = (
+            ["logits", "oddity"] if "oddity" in gives and "oddity" in record.reference else ["logits"]
+        )
+        for name, kind in [*takes.items(), *((name, gives[name]) for name in self._given)]:
             if kind != "tensor(float)":
                 raise ContractError(f"{path}: {name!r} must be a tensor(float), not a {kind}")
         # A file may leave shapes open, or declare what is not true: two rows show it, before a night does.
         size = self.contract.size
+        self.run_all(np.zeros((2, 3, size, size), np.float32))
         self._judge(np.zeros((2, 3, size, size), np.float32), np.zeros(2, np.uint16))
 
     def __repr__(self) -> str:
@@ -174,22 +178,43 @@ class Classifier:
         ContractError
             If the network does not take or give what its record promises.
         """
+        return list(self._run([n for n in self._given if n in ("logits", "features")], tensor).values())
+
+    def _run(self, names: list[str], tensor: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        """Some of the network's outputs, checked against what the record promises."""
         n = len(tensor)
         try:
-            results: list[npt.NDArray[np.float32]] = self._session.run(self._outputs, {"triplet": tensor})
+            results: list[npt.NDArray[np.float32]] = self._session.run(names, {"triplet": tensor})
         except Exception as error:  # onnxruntime raises bare classes of its own
             reason = str(error).splitlines()[0]
             raise ContractError(
                 f"{self.path}: the network does not run on {n} stamps of {tensor.shape[-1]} pixels ({reason})"
             ) from error
-        expected = [(n, len(self.classes)), (n, *results[-1].shape[1:2])][: len(results)]
-        for name, result, shape in zip(self._outputs, results, expected, strict=True):
+        widths = {"logits": len(self.classes), "kinds": len(self.kinds), "oddity": 1}
+        for name, result in zip(names, results, strict=True):
+            shape = (n, widths.get(name, *result.shape[1:2]))
             if result.shape != shape or result.dtype != np.float32:
                 raise ContractError(
                     f"{self.path}: {name!r} is of shape {result.shape} and type {result.dtype}, but {n} "
-                    f"stamps and the classes {', '.join(self.classes)} make it {shape} and float32"
+                    f"stamps and the record make it {shape} and float32"
                 )
-        return results
+        return dict(zip(names, results, strict=True))
+
+    def run_all(self, tensor: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        """Every output that the network has, by name.
+
+        Returns
+        -------
+        dict
+            ``logits`` (N, K); where the network has them ``features`` (N, F), ``kinds`` (N, `kinds`),
+            logits of the kinds of bogus, and ``oddity`` (N, 1), the log odds that the input is broken.
+        """
+        return self._run(self._given, tensor)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the kinds of bogus that the network tells apart; empty where it tells none."""
+        return tuple(self.record.network.get("kinds", ())) if "kinds" in self._given else ()
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Calibrated probabilities (N, K) of logits (N, K)."""
@@ -309,7 +334,8 @@ class Classifier:
         self, tensor: npt.NDArray[np.float32], quality: npt.NDArray[np.uint16]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
         """Probabilities of prepared, usable stamps, and the flags that only the network's answer sets."""
-        logits = self.run(tensor)[0]
+        answers = self._run(self._scored, tensor)
+        logits, oddity = answers["logits"], answers.get("oddity")
         flags = np.zeros(len(tensor), np.uint16)
         failed = np.asarray(~np.isfinite(logits).all(axis=1))
         if failed.any():
@@ -318,7 +344,9 @@ class Classifier:
             tensor = np.where(failed[:, None, None, None], np.float32(0), tensor)
         try:
             probabilities = self.probabilities(logits)
-            foreign = out_of_distribution(tensor, quality, self.record.reference)
+            foreign = out_of_distribution(
+                tensor, quality, self.record.reference, None if oddity is None else oddity[:, 0]
+            )
         except (LookupError, TypeError, ValueError, np.linalg.LinAlgError) as error:
             raise ContractError(
                 f"{self.path}: the record's calibration or reference statistics do not fit a network of "

@@ -1,8 +1,11 @@
-"""Is this candidate like what the model was trained on? Statistics of its stamps against the stored ones.
+"""Is this candidate an input that the model can judge? The network's own word, or statistics of its stamps.
 
-The network's own features are poor witnesses: they learned to ignore what does not matter for the
-classes. Plain statistics of the normalised stamps (peaks, noise, smoothness, how the stamps resemble
-each other) detect a foreign or corrupted stamp far better; ``benchmarks/ood_auc.py`` measures both.
+Networks that were taught to tell sound stamps of any telescope from broken ones (planes in the wrong order,
+shuffled pixels, gradients, pure noise) have an output ``oddity``, and the flag is set where it exceeds the
+threshold in the record. It is quiet on a telescope that the model never saw and judges well. For networks
+without that output plain statistics of the normalised stamps (peaks, noise, smoothness, how the stamps
+resemble each other) are compared with those of the training stamps: every foreign telescope is flagged.
+``benchmarks/ood_auc.py`` measures both. The drift check rests on the statistics alone.
 """
 
 from __future__ import annotations
@@ -265,9 +268,23 @@ def ood_score(
 
 
 def out_of_distribution(
-    tensor: npt.NDArray[np.float32], quality: npt.ArrayLike, reference: Mapping[str, Any]
+    tensor: npt.NDArray[np.float32],
+    quality: npt.ArrayLike,
+    reference: Mapping[str, Any],
+    oddity: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Which candidates deserve `QualityFlag.OUT_OF_DISTRIBUTION`; none where the model has no reference."""
+    """Which candidates deserve `QualityFlag.OUT_OF_DISTRIBUTION`; none where the model has no reference.
+
+    Parameters
+    ----------
+    tensor, quality, reference
+        As for `ood_score`.
+    oddity : array_like, shape (N,), optional
+        The network's own log odds that the input is broken, where it gives them: compared with
+        ``reference["oddity"]["threshold"]``, and the statistics are not looked at.
+    """
+    if oddity is not None:
+        return np.asarray(oddity, np.float64) > float(reference["oddity"]["threshold"])
     if not reference:
         return np.zeros(len(tensor), bool)
     return np.asarray(ood_score(tensor, quality, reference) > 1.0)

@@ -80,12 +80,15 @@ def raw_model(network: str | Path, record: ModelRecord) -> onnx.ModelProto:
     fwhm = graph.input("fwhm", np.float32, ["n"])
     tensor, flags = prepared(stamps, fwhm, record.contract)
     usable = flags.usable()
-    if record.reference:
+    model = _network(network)
+    logits, oddity, weights = _append(graph, model, tensor)
+    if oddity is not None and "oddity" in record.reference:
+        foreign = oddity.cast(np.float64).sum(1) > float(record.reference["oddity"]["threshold"])
+        flags.mark(usable & foreign, QualityFlag.OUT_OF_DISTRIBUTION)
+    elif record.reference:
         absent = (flags[QualityFlag.MISSING_REFERENCE], flags[QualityFlag.MISSING_DIFFERENCE])
         foreign = out_of_distribution(tensor, *absent, record.contract.size, record.reference)
         flags.mark(usable & foreign, QualityFlag.OUT_OF_DISTRIBUTION)
-    model = _network(network)
-    logits, weights = _append(graph, model, tensor)
     bias = np.asarray(record.calibration.get("bias", 0.0), np.float32)
     probabilities = (logits / record.temperature + graph.lift(bias, np.float32)).call("Softmax", axis=1)
     graph.output("probabilities", usable.expand(1).where(probabilities, np.nan), ["n", len(record.classes)])
@@ -129,12 +132,14 @@ def _network(path: str | Path) -> onnx.ModelProto:
     return prefixed
 
 
-def _append(graph: Graph, model: onnx.ModelProto, tensor: Value) -> tuple[Value, list[Any]]:
-    """Put the network behind the tensor; gives its logits and its weights."""
+def _append(graph: Graph, model: onnx.ModelProto, tensor: Value) -> tuple[Value, Value | None, list[Any]]:
+    """Put the network behind the tensor; gives its logits, its oddity where it has one, and its weights."""
     helper = onnx_package().helper
     graph.nodes.append(helper.make_node("Identity", [tensor.name], [_NETWORK + "triplet"]))
     graph.nodes.extend(model.graph.node)
-    return Value(graph, _NETWORK + "logits", np.float32), list(model.graph.initializer)
+    logits, oddity = (Value(graph, _NETWORK + name, np.float32) for name in ("logits", "oddity"))
+    given = {output.name for output in model.graph.output}
+    return logits, oddity if oddity.name in given else None, list(model.graph.initializer)
 
 
 def raw_path(name_or_path: str | Path, *, offline: bool | None = None) -> Path:

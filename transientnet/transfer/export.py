@@ -32,16 +32,29 @@ def _of_use(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("torchvision is not installed")
 
 
+# Heads that a network may carry beside that of its classes: which kind of bogus, and sound or broken input.
+_KINDS, _INPUT = "kinds", "input"
+
+
 class _Shipped(nn.Module):
-    """One head and the features, in the order of the ONNX outputs."""
+    """One head, the features and what the side heads say, in the order of the ONNX outputs."""
 
     def __init__(self, network: StampNetwork, head: str):
         super().__init__()
         self.network, self.head = network, head
+        heads = network.heads
+        self.outputs = ["logits", "features", *(["kinds"] if _KINDS in heads else [])]
+        self.outputs += ["oddity"] if _INPUT in heads else []
 
-    def forward(self, triplet: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, triplet: Tensor) -> tuple[Tensor, ...]:
         features = self.network.embedding(triplet)
-        return self.network.heads[self.head](features), features
+        answers = [self.network.heads[self.head](features), features]
+        if "kinds" in self.outputs:
+            answers.append(self.network.heads[_KINDS](features))
+        if "oddity" in self.outputs:
+            sound, broken = self.network.heads[_INPUT](features).split(1, dim=1)
+            answers.append(broken - sound)
+        return tuple(answers)
 
 
 def export_onnx(network: StampNetwork, head: str, record: ModelRecord, path: Path) -> float:
@@ -79,7 +92,7 @@ def export_onnx(network: StampNetwork, head: str, record: ModelRecord, path: Pat
             external_data=False,
             opset_version=OPSET,
             input_names=["triplet"],
-            output_names=["logits", "features"],
+            output_names=shipped.outputs,
             dynamic_shapes=({0: torch.export.Dim("n")},),
             verbose=False,
         )
@@ -97,7 +110,7 @@ def rewrite_onnx(base: Path, network: StampNetwork, head: str, record: ModelReco
     """Write one head of a network into the graph of the file that it was loaded from.
 
     What `export_onnx` does, without tracing the network anew, which takes longer than a small
-    adaptation.
+    adaptation. Side outputs of the base are left out: their heads were taught on its features.
 
     Parameters
     ----------
@@ -119,6 +132,7 @@ def rewrite_onnx(base: Path, network: StampNetwork, head: str, record: ModelReco
     shipped = _Shipped(network.written_out(), head).eval()
     weights = dict(shipped.named_parameters())
     model = onnx.load(str(base), load_external_data=False)
+    _keep_outputs(model.graph, shipped.outputs)
     for item in model.graph.initializer:
         parts = item.name.split(".")
         name = ".".join(["network", "heads", head, parts[-1]]) if "heads" in parts else item.name
@@ -127,6 +141,23 @@ def rewrite_onnx(base: Path, network: StampNetwork, head: str, record: ModelReco
     logits = next(output for output in model.graph.output if output.name == "logits")
     logits.type.tensor_type.shape.dim[1].dim_value = len(record.classes)
     return _write(model, record, shipped, path)
+
+
+def _keep_outputs(graph: onnx.GraphProto, names: list[str]) -> None:
+    """Drop every other output of a graph, and what only it needs."""
+    for output in [output for output in graph.output if output.name not in names]:
+        graph.output.remove(output)
+    while True:
+        needed = {output.name for output in graph.output} | {
+            name for node in graph.node for name in node.input
+        }
+        unused = [node for node in graph.node if not needed & set(node.output)]
+        for node in unused:
+            graph.node.remove(node)
+        if not unused:
+            break
+    for item in [item for item in graph.initializer if item.name not in needed]:
+        graph.initializer.remove(item)
 
 
 def _write(model: onnx.ModelProto, record: ModelRecord, shipped: nn.Module, path: Path) -> float:
