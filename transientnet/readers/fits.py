@@ -22,7 +22,7 @@ from .sniff import Loaded, open_file
 from .sources import stem
 from .stacks import ORDER_NAMES, declared_order, read_stack
 from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, plain_file
-from .surveys import Layout, channel_of, match_channels, match_role, normalise
+from .surveys import Layout, channel_of, listed, match_channels, match_role, normalise
 
 __all__ = ["load_image", "read"]
 
@@ -138,6 +138,7 @@ def _candidates(path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: L
         images = [other or hdu for other, hdu in zip(numbered, images, strict=True)]
         names = list(dict.fromkeys(hdu.name for hdu in images))
         found = match_channels(names, layout)
+    _refuse_absent(path, images, found, layout)
     unnamed = [hdu for hdu in images if not hdu.name]
     if found and (len(unnamed) < 2 or not numbers.keys().isdisjoint(found.values())):
         channels = {
@@ -167,6 +168,19 @@ def _candidates(path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: L
     if list(members) == ["science"] and members["science"].data is not None:
         return _cube(path, members["science"], hdus, layout)
     return [(channels, {}) for channels in _planes(_images(hdus, members))]
+
+
+def _refuse_absent(path: str, images: Sequence[Hdu], found: Mapping[str, str], layout: Layout) -> None:
+    """An extension that the layout names is not replaced by another one."""
+    there = [name for hdu in images for name in (hdu.name, str(hdu.index))]
+    for channel in CHANNELS if len(images) > 1 else ():
+        wanted = layout.fields.get(channel, ())
+        if wanted and (channel in found or channel == "science") and not any(listed(there, wanted)):
+            names = ", ".join(f"{hdu.index}: {hdu.name or 'unnamed'}" for hdu in images)
+            raise ReadError(
+                f"{path}: the layout names the {channel} stamp {' or '.join(wanted)}, and no extension has "
+                f"that name; there are {names}"
+            )
 
 
 def _is_cube(hdu: Hdu, count: int) -> bool:
@@ -280,7 +294,7 @@ def _cube(path: str, hdu: Hdu, hdus: Sequence[Hdu], layout: Layout) -> list[_Can
     return [
         (
             {
-                channel: Image(plane, image.pixel_scale, image.fwhm)
+                channel: replace(image, data=plane, matrix=None)
                 for channel, plane in zip(order, planes, strict=True)
             },
             {},
@@ -302,7 +316,7 @@ def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Trip
             return
         if match_channels([name for name in hdu.rows.names if name not in texts], layout):
             hints = tuple(str(hdu.told.get(key, "")) for key in ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN"))
-            known = _told_of_all(hdu, layout)
+            known = _of_all_rows(hdu, layout)
             for i, record in enumerate(_records(path, hdu)):
                 record = {**known, **record}
                 yield from_record(record, id=f"{stem(path)}_{i}", source=path, layout=layout, hints=hints)
@@ -313,15 +327,18 @@ def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Trip
     raise ReadError(f"{path}: no image, and no table with a column named like a stamp")
 
 
-def _told_of_all(hdu: Hdu, layout: Layout) -> dict[str, float]:
-    """Sampling and seeing in a table's header, as far as no column has them."""
-    scale, fwhm, _ = facts(hdu.told, hdu.comment)
-    told = {"pixel_scale": scale, "fwhm": fwhm}
-    names = {"pixel_scale": "PIXSCALE", "fwhm": "FWHMPX"}
+def _of_all_rows(hdu: Hdu, layout: Layout) -> dict[str, float]:
+    """Sampling and seeing in a table's header, where no column has them."""
+    header = facts(hdu.told, hdu.comment)
+    known = {
+        "PIXSCALE": ("pixel_scale", header.pixel_scale),
+        "FWHMPX": ("fwhm", header.fwhm if header.fwhm_arcsec is None else None),
+        "FWHM_ARCSEC": ("fwhm_arcsec", header.fwhm_arcsec),
+    }
     columns = tuple(hdu.rows.names)
     return {
-        names[role]: value
-        for role, value in told.items()
+        name: value
+        for name, (role, value) in known.items()
         if value is not None and not match_role(columns, role, layout)
     }
 

@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ..errors import ReadError
 from ..files.compressed import gunzip
 from .image import Image, facts, psf_fwhm
 from .stamp import MAX_STAMP_BYTES, header_of, plain_hdu
-from .surveys import channel_of
+from .surveys import companion_of
 
 __all__ = [
     "MAX_RATIO",
@@ -40,14 +39,6 @@ __all__ = [
 MAX_RATIO = 1000
 """Most that an image may unpack to, as a multiple of its file, once it is beyond `MAX_STAMP_BYTES`."""
 
-#: What an HDU is when it is not a stamp, by its name.
-_KINDS = {
-    "mask": re.compile(r"mask|msk|bpm|badpix"),
-    "psf": re.compile(r"psf"),
-    "other": re.compile(
-        r"unc|var|err|sigma|noise|rms|weight|wht|wgt|ivar|dq|flag|scorr|snr|score|kernel|exptime"
-    ),
-}
 #: Planes of an LSST-style bit mask that say a pixel was not measured.
 _BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
 _COUNT = re.compile(rb"(NAXIS[0-9 ]{3}|ZNAXIS[0-9 ]{2}|TFIELDS |[PG]COUNT  )= *([+-]?[0-9]{1,30})")
@@ -87,12 +78,7 @@ class Hdu:
     @property
     def kind(self) -> str:
         """``image``, ``mask``, ``psf`` or ``other``, by name."""
-        return _kind(self.name.lower())
-
-
-@lru_cache(maxsize=1024)
-def _kind(plain: str) -> str:
-    return next((kind for kind, words in _KINDS.items() if words.search(plain)), "image")
+        return companion_of(self.name)[0] or "image"
 
 
 def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
@@ -294,15 +280,15 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
     """The HDU as an `Image`, None where it holds no pixels."""
     if hdu.data is None or hdu.data.size == 0:
         return None
-    scale, fwhm, matrix = facts(hdu.told, hdu.comment)
+    scale, fwhm, matrix, arcsec = facts(hdu.told, hdu.comment)
     if psf is not None and psf.data is not None and fwhm is None:
-        fwhm = psf_fwhm(psf.data)
+        fwhm, arcsec = psf_fwhm(psf.data), None
     data = hdu.data
     while data.ndim > 2 and data.shape[0] == 1:
         data = data[0]
     if mask is not None and mask.data is not None:
         data = apply_mask(data, mask)
-    return Image(data, scale, fwhm, matrix)
+    return Image(data, scale, fwhm, matrix, arcsec)
 
 
 def apply_mask(data: npt.NDArray[Any], mask: Hdu) -> npt.NDArray[Any]:
@@ -322,7 +308,7 @@ def apply_mask(data: npt.NDArray[Any], mask: Hdu) -> npt.NDArray[Any]:
 def pick(hdus: Sequence[Hdu], kind: str, channel: str = "", version: int = 1) -> Hdu | None:
     """The mask or PSF that belongs to a stamp: by the channel in its name, else the one without."""
     found = [hdu for hdu in hdus if hdu.kind == kind and hdu.data is not None]
-    of = {hdu.index: channel_of(_KINDS[kind].sub("", hdu.name.lower())) for hdu in found}
+    of = {hdu.index: companion_of(hdu.name)[1] for hdu in found}
     mine = [hdu for hdu in found if of[hdu.index] == channel] or [
         hdu for hdu in found if of[hdu.index] is None
     ]
