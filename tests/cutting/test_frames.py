@@ -375,7 +375,7 @@ class TestFrames:
 
     def test_bombs_are_cut_off(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("transientnet.cutting.frames.MAX_FRAME_BYTES", 2**20)
-        monkeypatch.setattr("transientnet.cutting.catalog.MAX_FILE_BYTES", 2**20)
+        monkeypatch.setattr("transientnet.files.tables.MAX_TABLE_BYTES", 2**20)
         path = tmp_path / "f.fits.gz"
         file = io.BytesIO()
         hdu(FRAME).writeto(file)

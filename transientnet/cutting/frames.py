@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from ..errors import ReadError, UsageError
 from ..files.compressed import gunzip
-from ..readers.hdus import check_counts, check_size, check_tiles
+from ..files.fits_counts import check_counts
+from ..readers.hdus import check_size, check_tiles
 from ..readers.image import SCALES, facts
 from ..readers.surveys import match_channels
 from ..triplet import Triplet

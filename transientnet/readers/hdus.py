@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
-import mmap
 import os
 import re
 import warnings
@@ -19,6 +17,7 @@ import numpy.typing as npt
 
 from ..errors import ReadError
 from ..files.compressed import gunzip
+from ..files.fits_counts import check_counts
 from .image import Image, facts, psf_fwhm
 from .stamp import MAX_STAMP_BYTES, header_of, plain_hdu
 from .surveys import channel_of
@@ -27,7 +26,6 @@ __all__ = [
     "MAX_RATIO",
     "Hdu",
     "apply_mask",
-    "check_counts",
     "check_size",
     "check_tiles",
     "first_image",
@@ -50,8 +48,6 @@ _KINDS = {
 }
 #: Planes of an LSST-style bit mask that say a pixel was not measured.
 _BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
-_COUNT = re.compile(rb"(NAXIS[0-9 ]{3}|ZNAXIS[0-9 ]{2}|TFIELDS |[PG]COUNT  )= *([+-]?[0-9]{1,30})")
-_NUMBERED = ("NAXIS", "ZNAXIS", "TFIELDS")
 #: Magic, two sides, scale, sum and bit planes.
 _HCOMPRESS_HEADER = 25
 #: Keywords of a primary header that tells nothing: SIMPLE, BITPIX, NAXIS, EXTEND.
@@ -194,24 +190,6 @@ def check_size(size: int, stored: int, limit: int) -> None:
     limit = min(limit, max(MAX_STAMP_BYTES, MAX_RATIO * stored))
     if size > limit:
         raise ReadError(f"{size} bytes of pixels claimed by a file of {stored}: the limit is {limit}")
-
-
-def check_counts(data: bytes | str) -> None:
-    """Refuse counts that keep astropy busy for ever.
-
-    It asks for each axis and column by name, so there are 999 at most, as the FITS standard says; and a
-    negative size leads it back to where it came from.
-    """
-    with contextlib.ExitStack() as files:
-        if isinstance(data, str):
-            file = files.enter_context(open(data, "rb"))
-            view: Any = files.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        else:
-            view = data
-        for card in _COUNT.finditer(view):
-            name, count = card[1].decode().strip(), int(card[2])
-            if card.start() % 80 == 0 and (count < 0 or (count > 999 and name in _NUMBERED)):
-                raise ReadError(f"damaged FITS: {name} is {count}")
 
 
 def _plain_header(header: Any) -> tuple[dict[str, Any], dict[str, str]]:
