@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy import units as u
 from astropy.io import fits
+from astropy.nddata import CCDData
 
 from transientnet import Triplet, open_triplets
+from transientnet.readers.image import facts
+from transientnet.readers.reading import Reading
+from transientnet.readers.surveys import Layout
 
 RNG = np.random.default_rng(8)
 STAMPS = RNG.normal(100, 5, (3, 51, 51)).astype(np.float32)
@@ -217,3 +222,77 @@ def test_a_stamp_at_a_corner_of_the_chip_is_no_crop(tmp_path: Path) -> None:
     high = crop(tmp_path / "high.parquet", 49, xpos=3055.0, ypos=3063.0, mindtoedge=17.0)
     assert high.science.shape == (63, 63)
     assert np.isnan(high.science[-14:]).all()
+
+
+@pytest.mark.parametrize(
+    ("told", "fwhm"),
+    [
+        ({"FWHM": (1.5, "[arcsec]")}, 3.75),
+        ({"SEEING": (5.2, "[pix]")}, 5.2),
+        ({"L1FWHM": 1.2}, 3.0),
+        ({"AGFWHM": (2.4, "[arcsec] autoguider"), "L1FWHM": (1.2, "[arcsec] frame")}, 3.0),
+        ({"AGFWHM": (2.4, "[arcsec] autoguider"), "CHIPFWHM": (1.6, "[arcsec]")}, 4.0),
+        ({"AGFWHM": (2.4, "[arcsec] autoguider")}, 6.0),
+        ({"FWHM": (1e9, "[arcsec]")}, None),
+    ],
+)
+def test_the_frame_s_own_seeing_counts_in_its_unit(
+    told: dict[str, Any], fwhm: float | None, tmp_path: Path
+) -> None:
+    assert one(write(tmp_path / "a.fits", cards(PIXSCALE=0.4, **told))).fwhm == (
+        None if fwhm is None else pytest.approx(fwhm)
+    )
+
+
+@pytest.mark.parametrize("where", ["plain", "extensions", "cube", "table"])
+@pytest.mark.parametrize("scale", [{}, {"PIXSCALE": 0.4}])
+def test_the_user_s_pixel_scale_converts_arcseconds_of_the_header(
+    where: str, scale: dict[str, float], tmp_path: Path
+) -> None:
+    path, header = tmp_path / "a.fits", cards(FWHM=(1.5, "[arcsec]"), **scale)
+    if where == "extensions":
+        write(path, header)
+    elif where == "table":
+        columns = [
+            fits.Column(name, "2601E", dim="(51,51)", array=STAMPS[i : i + 1].reshape(1, -1))
+            for i, name in enumerate(NAMES)
+        ]
+        fits.BinTableHDU.from_columns(columns, header).writeto(path)
+    else:
+        fits.PrimaryHDU(STAMPS if where == "cube" else STAMPS[0], header).writeto(path)
+    own = one(path)
+    assert own.fwhm == (pytest.approx(3.75) if scale else None)
+    for given in (0.5, [0.5], 500 * u.mas):
+        (triplet,) = Reading(None, given).open(path)
+        assert (triplet.pixel_scale, triplet.fwhm) == (0.5, 3.0)
+        assert (triplet.meta["pixel_scale_from"], triplet.meta["fwhm_from"]) == ("user", "file")
+    (triplet,) = open_triplets(path, pixel_scale=0.5, fwhm=2.0)
+    assert triplet.fwhm == 2.0
+    (triplet,) = open_triplets(path, layout=Layout(pixel_scale=0.6))
+    assert triplet.fwhm == pytest.approx(3.75 if scale else 2.5)
+
+
+def test_the_user_s_pixel_scale_leaves_pixels_of_the_header_alone(tmp_path: Path) -> None:
+    write(tmp_path / "a.fits", cards(PIXSCALE=0.4, FWHM=(3.1, "[pix]")))
+    (triplet,) = open_triplets(tmp_path / "a.fits", pixel_scale=0.8)
+    assert (triplet.pixel_scale, triplet.fwhm) == (0.8, 3.1)
+
+
+def test_a_column_of_a_table_may_give_the_seeing_in_arcseconds(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", triplets=STAMPS[None], pixel_scale=[0.5], fwhm_arcsec=[1.5])
+    assert one(tmp_path / "a.npz").fwhm == 3.0
+    (triplet,) = open_triplets(tmp_path / "a.npz", pixel_scale=0.3)
+    assert triplet.fwhm == pytest.approx(5.0)
+
+
+def test_seeing_of_images_in_memory() -> None:
+    data = CCDData(STAMPS, unit="adu", meta=cards(FWHM=(1.5, "[arcsec]"), PIXSCALE=0.5))
+    (triplet,) = open_triplets(data)
+    assert (triplet.pixel_scale, triplet.fwhm) == (0.5, 3.0)
+
+
+def test_a_header_by_itself_gives_its_facts() -> None:
+    header = cards(SEEING=(1.5, "[arcsec]"))
+    assert facts(header) == (None, None, None, 1.5)
+    assert facts(header, pixel_scale=0.5) == (0.5, 3.0, None, 1.5)
+    assert facts(cards(SEEING=(5.2, "[pix]"), PIXSCALE=0.3)) == (0.3, 5.2, None, None)

@@ -269,9 +269,8 @@ def from_memory(source: Any, layout: Layout, *, start: int = 0) -> Iterator[Trip
         else:
             cube = _image(source)
             arrays = {"": cube.data}
-            for role in ("pixel_scale", "fwhm"):
-                if (value := getattr(cube, role)) is not None:
-                    arrays[role] = np.asarray(value)
+            known = {"pixel_scale": cube.pixel_scale, "fwhm_px": cube.fwhm, "fwhm_arcsec": cube.fwhm_arcsec}
+            arrays |= {role: np.asarray(value) for role, value in known.items() if value is not None}
         yield from read_stack(arrays, layout, where, start=start)
     except ReadError as error:
         raise UsageError(str(error)) from error
@@ -294,21 +293,22 @@ def _array(value: Any) -> Any:
 
 
 def _image(value: Any) -> Image:
-    """One stamp with what its WCS and header tell."""
+    """One stamp with the facts of its WCS and header."""
     array = _array(value.data if hasattr(value, "header") and not hasattr(value, "wcs") else value)
     if len(array.shape) == 2:
         check_dtype(array, "a stamp")
         array = filled(array[0 : array.shape[0]])
         if (position := getattr(value, "input_position_cutout", None)) is not None:
             array = _centred(array, position)
-    header = getattr(value, "header", None) or getattr(value, "meta", None)
-    comments = getattr(header, "comments", {})
-    scale, fwhm, matrix = facts(header or {}, lambda key: str(comments[key]) if key in comments else "")
+    header = getattr(value, "header", None) or getattr(value, "meta", None) or {}
     wcs = getattr(value, "wcs", None)
     if wcs is not None and wcs.has_celestial:
         matrix = np.asarray(wcs.celestial.pixel_scale_matrix)
         scale = math.sqrt(abs(float(np.linalg.det(matrix)))) * 3600
-    return Image(array, scale, fwhm, matrix)
+        known = facts(header, pixel_scale=scale)._replace(matrix=matrix)
+    else:
+        known = facts(header)
+    return Image(array, *known)
 
 
 def _centred(array: npt.NDArray[Any], position: tuple[float, float]) -> npt.NDArray[Any]:

@@ -77,12 +77,14 @@ def from_images(
         meta["survey"] = survey.name
     stamps = {c: None if (i := images.get(c)) is None else oriented_like(i, science.matrix) for c in CHANNELS}
     scale = _plausible(roles.number("pixel_scale")) or _first(images, "pixel_scale")
-    # Never the reference's: it was taken in another night.
-    fwhm = roles.number("fwhm") or _first({c: images.get(c) for c in ("science", "difference")}, "fwhm")
+    fwhm, arcsec = _seeing(images, roles, scale if scale is not None else survey.pixel_scale)
+    if arcsec is not None:
+        # A pixel scale that is known better converts it again.
+        meta["fwhm_arcsec"] = arcsec
     for name, own, usual in (("pixel_scale", scale, survey.pixel_scale), ("fwhm", fwhm, survey.fwhm)):
         if own is not None or usual is not None:
             meta[f"{name}_from"] = "file" if own is not None else "survey"
-    if meta.get("source_fwhm") == science.fwhm:
+    if meta.get("source_fwhm") in (science.fwhm, science.fwhm_arcsec):
         # A header's FWHM is the seeing.
         meta.pop("source_fwhm", None)
     edges = _cut_off(science.data.shape, roles, survey)
@@ -121,6 +123,24 @@ def _survey(
     if scale is not None and usual is not None and abs(math.log(scale / usual)) > _SAME_SAMPLING:
         return None
     return named
+
+
+def _seeing(
+    images: Mapping[str, Image | None], roles: _Roles, scale: float | None
+) -> tuple[float | None, float | None]:
+    """FWHM in pixels, and in arcseconds if it is given so; the reference is of another night."""
+    fwhm = roles.number("fwhm")
+    if fwhm:
+        return fwhm, None
+    arcsec = roles.number("fwhm_arcsec")
+    known = [image for channel in ("science", "difference") if (image := images.get(channel)) is not None]
+    if arcsec is None:
+        image = next((image for image in known if image.fwhm is not None), None)
+        if image is not None and (image.fwhm_arcsec is None or scale is None):
+            return image.fwhm, image.fwhm_arcsec
+        known = known if image is None else [image]
+        arcsec = next((image.fwhm_arcsec for image in known if image.fwhm_arcsec is not None), None)
+    return None if arcsec is None or scale is None else arcsec / scale, arcsec
 
 
 def _plausible(scale: float | None) -> float | None:

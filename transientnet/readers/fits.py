@@ -280,7 +280,7 @@ def _cube(path: str, hdu: Hdu, hdus: Sequence[Hdu], layout: Layout) -> list[_Can
     return [
         (
             {
-                channel: Image(plane, image.pixel_scale, image.fwhm)
+                channel: replace(image, data=plane, matrix=None)
                 for channel, plane in zip(order, planes, strict=True)
             },
             {},
@@ -302,7 +302,7 @@ def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Trip
             return
         if match_channels([name for name in hdu.rows.names if name not in texts], layout):
             hints = tuple(str(hdu.told.get(key, "")) for key in ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN"))
-            known = _told_of_all(hdu, layout)
+            known = _of_all_rows(hdu, layout)
             for i, record in enumerate(_records(path, hdu)):
                 record = {**known, **record}
                 yield from_record(record, id=f"{stem(path)}_{i}", source=path, layout=layout, hints=hints)
@@ -313,15 +313,18 @@ def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Trip
     raise ReadError(f"{path}: no image, and no table with a column named like a stamp")
 
 
-def _told_of_all(hdu: Hdu, layout: Layout) -> dict[str, float]:
-    """Sampling and seeing in a table's header, as far as no column has them."""
-    scale, fwhm, _ = facts(hdu.told, hdu.comment)
-    told = {"pixel_scale": scale, "fwhm": fwhm}
-    names = {"pixel_scale": "PIXSCALE", "fwhm": "FWHMPX"}
+def _of_all_rows(hdu: Hdu, layout: Layout) -> dict[str, float]:
+    """Sampling and seeing in a table's header, where no column has them."""
+    header = facts(hdu.told, hdu.comment)
+    known = {
+        "PIXSCALE": ("pixel_scale", header.pixel_scale),
+        "FWHMPX": ("fwhm", header.fwhm if header.fwhm_arcsec is None else None),
+        "FWHM_ARCSEC": ("fwhm_arcsec", header.fwhm_arcsec),
+    }
     columns = tuple(hdu.rows.names)
     return {
-        names[role]: value
-        for role, value in told.items()
+        name: value
+        for name, (role, value) in known.items()
         if value is not None and not match_role(columns, role, layout)
     }
 

@@ -272,15 +272,15 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
     """The HDU as an `Image`, None where it holds no pixels."""
     if hdu.data is None or hdu.data.size == 0:
         return None
-    scale, fwhm, matrix = facts(hdu.told, hdu.comment)
+    scale, fwhm, matrix, arcsec = facts(hdu.told, hdu.comment)
     if psf is not None and psf.data is not None and fwhm is None:
-        fwhm = psf_fwhm(psf.data)
+        fwhm, arcsec = psf_fwhm(psf.data), None
     data = hdu.data
     while data.ndim > 2 and data.shape[0] == 1:
         data = data[0]
     if mask is not None and mask.data is not None:
         data = apply_mask(data, mask)
-    return Image(data, scale, fwhm, matrix)
+    return Image(data, scale, fwhm, matrix, arcsec)
 
 
 def apply_mask(data: npt.NDArray[Any], mask: Hdu) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""One decoded stamp with what its header tells: sampling, seeing, orientation."""
+"""One decoded stamp, and the facts of its header: sampling, seeing, orientation, each with its unit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SCALES", "SCALE_KEYS", "Image", "facts", "oriented_like", "psf_fwhm"]
+__all__ = ["SCALES", "SCALE_KEYS", "Facts", "Image", "facts", "oriented_like", "psf_fwhm"]
 
 #: Plausible arcsec per pixel of a telescope that takes stamps; beyond it a header is not believed.
 SCALES = (5e-3, 600.0)
@@ -20,39 +20,77 @@ _FWHMS = (0.3, 200.0)
 
 SCALE_KEYS = ("PIXSCALE", "PIXSCAL1", "PIXELSCALE", "PIXELSCL", "PLATESCL", "SECPIX", "SECPIX1", "PSCALE")
 """Keywords of the pixel scale; a WCS goes before them, which follows binning and resampling."""
-_FWHM_KEYS = ("PSF_FWHM", "PSFFWHM", "FWHM_PX", "FWHMPX", "FWHM_PIX", "MEDFWHM", "FWHMMED", "FWHM", "SEEING")
+#: Keywords of the frame's seeing, best first, and the unit of those whose comment names none.
+_FWHM_KEYS = {
+    "PSF_FWHM": "px", "PSFFWHM": "px", "FWHM_PX": "px", "FWHMPX": "px", "FWHM_PIX": "px", "MEDFWHM": "px",
+    "FWHMMED": "px", "L1FWHM": "arcsec", "FWHM": "px", "SEEING": "arcsec",
+}  # fmt: skip
 #: Units in the words of comments and keywords.
 _ARCSEC = re.compile(r"\barc[ -]?s|\basec\b|\"")
 _PIXELS = re.compile(r"\b(?:px|pxl|pix(?:els?)?)\b")
 #: What a further keyword says of the seeing that is not the seeing of this image.
 _NOT_THE_SEEING = re.compile(r"err|std|rms|sig|dis|ref|te?mp|min|max|num|npix")
+#: The seeing as another camera saw it (autoguider, focus or site monitor): it counts where no other is known.
+_OTHER_CAMERA = re.compile(r"^ag|guid|foc|dimm")
+#: Plausible FWHM in arcseconds.
+_SEEINGS = (0.01, 120.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Image:
-    """A stamp of shape (H, W), masked pixels NaN.
-
-    ``matrix`` is the linear part of its WCS, (x, y) in pixels to (RA, Dec) in degrees.
-    """
+    """A stamp of shape (H, W), masked pixels NaN; the other attributes are those of `Facts`."""
 
     data: npt.NDArray[Any]
     pixel_scale: float | None = None
     fwhm: float | None = None
     matrix: npt.NDArray[np.float64] | None = None
+    fwhm_arcsec: float | None = None
+
+
+class Facts(NamedTuple):
+    """What a FITS header says of an image; None where it says nothing.
+
+    Attributes
+    ----------
+    pixel_scale : float or None
+        arcsec per pixel.
+    fwhm : float or None
+        Seeing in pixels. None where it is given in arcseconds and no pixel scale is known.
+    matrix : ndarray of float64, shape (2, 2), or None
+        Linear part of the WCS, (x, y) in pixels to (RA, Dec) in degrees.
+    fwhm_arcsec : float or None
+        Seeing in arcseconds where the header gives it so: another pixel scale changes `fwhm`.
+    """
+
+    pixel_scale: float | None
+    fwhm: float | None
+    matrix: npt.NDArray[np.float64] | None
+    fwhm_arcsec: float | None
 
 
 def facts(
-    header: Mapping[str, Any], comment: Callable[[str], str] = lambda key: ""
-) -> tuple[float | None, float | None, npt.NDArray[np.float64] | None]:
-    """Pixel scale (arcsec/px), FWHM (px) and WCS matrix that a FITS header tells, None where it does not.
+    header: Mapping[str, Any],
+    comment: Callable[[str], str] | None = None,
+    *,
+    pixel_scale: float | None = None,
+) -> Facts:
+    """Sampling, seeing and orientation that a FITS header gives, in our units.
 
     Parameters
     ----------
     header : mapping
-        Keyword to value.
-    comment : callable
-        Comment of a keyword: tells arcseconds from pixels.
+        Keyword to value; an `astropy.io.fits.Header` is one.
+    comment : callable, optional
+        Comment of a keyword, which names the unit; by default from ``header.comments``, if it has these.
+    pixel_scale : float, optional
+        arcsec per pixel as known better than by this header: from the user, or from the whole WCS.
     """
+    if comment is None:
+        comments = getattr(header, "comments", None)
+
+        def comment(key: str) -> str:
+            return str(comments[key]) if comments is not None and key in header else ""
+
     matrix = _matrix(header)
     scale: float | None = None
     if matrix is not None:
@@ -61,7 +99,10 @@ def facts(
             scale = matrix = None
     if scale is None:
         scale = next((v for key in SCALE_KEYS if (v := _sampling(header, key, comment)) is not None), None)
-    return scale, _fwhm(header, comment, scale), matrix
+    if pixel_scale is not None:
+        scale = pixel_scale
+    fwhm, arcsec = _fwhm(header, comment, scale)
+    return Facts(scale, fwhm, matrix, arcsec)
 
 
 def _sampling(header: Mapping[str, Any], key: str, comment: Callable[[str], str]) -> float | None:
@@ -70,29 +111,43 @@ def _sampling(header: Mapping[str, Any], key: str, comment: Callable[[str], str]
     return value if SCALES[0] < value < SCALES[1] else None
 
 
-def _fwhm(header: Mapping[str, Any], comment: Callable[[str], str], scale: float | None) -> float | None:
+def _fwhm(
+    header: Mapping[str, Any], comment: Callable[[str], str], scale: float | None
+) -> tuple[float | None, float | None]:
+    """The seeing in pixels, and in arcseconds if it is given so."""
     further = [key for key in header if ("FWHM" in key or "SEEING" in key) and key not in _FWHM_KEYS]
+    further.sort(key=lambda key: _OTHER_CAMERA.search(key.lower()) is not None)
+    in_arcsec: float | None = None
     for key in (*_FWHM_KEYS, *further):
         value = _positive(header, key, 0.0, math.inf)
-        if value is None:
+        unit = None if value is None else _unit(key, comment(key).lower())
+        if value is None or unit is None:
             continue
-        known = key in _FWHM_KEYS
-        words = comment(key).lower() if known else f"{comment(key)} {_spaced(key)}".lower()
-        arcsec, pixels = _ARCSEC.search(words), _PIXELS.search(words)
-        if not known and ((arcsec or pixels) is None or _NOT_THE_SEEING.search(key.lower())):
-            continue
-        # Of two units the first one is the value's.
-        in_arcsec = (
-            arcsec.start() < (pixels.start() if pixels else len(words))
-            if arcsec
-            else key == "SEEING" and not pixels
-        )
-        if in_arcsec and scale is None:
-            continue
-        width = value / scale if in_arcsec and scale is not None else value
+        width = value
+        if unit == "arcsec":
+            if not _SEEINGS[0] < value < _SEEINGS[1]:
+                continue
+            if scale is None:
+                in_arcsec = value if in_arcsec is None else in_arcsec
+                continue
+            width = value / scale
         if _FWHMS[0] < width < _FWHMS[1]:
-            return width
-    return None
+            return width, value if unit == "arcsec" else None
+    return None, in_arcsec
+
+
+def _unit(key: str, remark: str) -> str | None:
+    """Unit of a keyword with the seeing, ``px`` or ``arcsec``; None if it is not the seeing of this image."""
+    usual = _FWHM_KEYS.get(key)
+    if usual is None:
+        if _NOT_THE_SEEING.search(key.lower()):
+            return None
+        remark = f"{remark} {_spaced(key).lower()}"
+    arcsec, pixels = _ARCSEC.search(remark), _PIXELS.search(remark)
+    # Of two units the first one is the value's.
+    if arcsec and (not pixels or arcsec.start() < pixels.start()):
+        return "arcsec"
+    return "px" if pixels else usual
 
 
 def _spaced(key: str) -> str:

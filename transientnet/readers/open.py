@@ -182,6 +182,9 @@ def _complete(triplet: Triplet, layout: Layout, given: dict[str, float | None]) 
         own, usual = getattr(triplet, name), getattr(layout, name)
         if value is not None:
             values[name], meta[f"{name}_from"] = float(value), "user"
+        elif name == "fwhm" and (arcsec := meta.get("fwhm_arcsec")) and "pixel_scale" in values:
+            # The pixel scale that is known better converts the header's arcseconds.
+            values[name], meta[f"{name}_from"] = arcsec / values["pixel_scale"], "file"
         elif own is not None:
             meta.setdefault(f"{name}_from", "file")
         elif usual is not None:

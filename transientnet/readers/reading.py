@@ -94,6 +94,8 @@ class Reading:
             meta = dict(triplet.meta)
             if scale is not None:
                 values["pixel_scale"], meta["pixel_scale_from"] = scale, "user"
+                if fwhm is None and (arcsec := meta.get("fwhm_arcsec")) and meta.get("fwhm_from") != "user":
+                    values["fwhm"], meta["fwhm_from"] = arcsec / scale, "file"
             if fwhm is not None:
                 if self.fwhm_is_angle:
                     known = scale or triplet.pixel_scale

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..errors import ReadError
 from ..files.compressed import GZIP, gunzip
-from .image import Image, card_value, facts
+from .image import Facts, Image, card_value, facts
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -156,7 +156,7 @@ def _structure(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
 
 
 @lru_cache(maxsize=128)
-def _facts(header: bytes) -> tuple[float | None, float | None, npt.NDArray[np.float64] | None]:
+def _facts(header: bytes) -> Facts:
     values, comments = header_of(header)
     return facts(values, lambda key: comments.get(key, ""))
 

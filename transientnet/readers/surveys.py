@@ -101,6 +101,7 @@ _ROLES: dict[str, tuple[str, ...]] = {
     "y": ("ypos", "y", "yimage", "ywinimage", "ycentroid"),
     "pixel_scale": ("pixelscale", "pixscale", "pixscal", "platescale", "secpix"),
     "fwhm": ("fwhmpx", "fwhmpix", "psffwhmpx", "seeingpx", "seeingpix"),
+    "fwhm_arcsec": ("fwhmarcsec", "psffwhmarcsec", "seeingarcsec", "fwhmas"),
     "source_fwhm": ("fwhm", "fwhmimage"),
     "instrument": ("telescop", "telescope", "instrume", "instrument"),
     "survey": ("survey", "publisher", "telescop", "telescope", "instrume", "instrument", "origin", "filter"),
@@ -122,9 +123,9 @@ class Layout:
         Names of ``science``, ``reference``, ``difference``, ``id``, ``group``, ``ra``, ``dec``, ``jd``,
         ``mjd``, ``magnitude``, ``flux``, ``flux_error``, ``snr``, ``band``, ``is_positive``,
         ``is_negative``, ``x``, ``y`` (on the chip, 1-based), ``edge_distance``, ``pixel_scale``, ``fwhm``
-        (px), ``source_fwhm`` (of the candidate, not the seeing) or ``survey``, before the generic ones.
-        Case and punctuation do not count; ``candidate.ra`` names a field of a nested record, a number an
-        HDU.
+        (px), ``fwhm_arcsec``, ``source_fwhm`` (of the candidate, not the seeing) or ``survey``,
+        before the generic ones. Case and punctuation do not count; ``candidate.ra`` names a field of a
+        nested record, a number an HDU.
     order : tuple of str
         Channels of a cube, of a stack, and of stamps that have no names.
     packet_order : tuple of str
