@@ -19,8 +19,9 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
+from transientnet import cut_triplets
 from transientnet.cutting.cutouts import write_fits, write_npz
-from transientnet.cutting.frames import cut_triplets, open_frame
+from transientnet.cutting.frames import open_frame
 
 
 def grid(side: int, scale: float, angle: float, shift: float) -> WCS:

@@ -255,8 +255,8 @@ def _edit_card(data: bytearray, rng: random.Random) -> None:
 
 def read(path: str, name: str) -> list[str]:
     """Read a file as the seed of that name is meant to be read; what came of it."""
+    from transientnet import cut_triplets
     from transientnet.cutting.catalog import read_catalog
-    from transientnet.cutting.frames import cut_triplets
     from transientnet.readers.open import open_triplets
     from transientnet.readers.surveys import load_layout
 

@@ -38,7 +38,9 @@ def imported() -> set[str]:
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 found.add(node.module)
             elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
-                found |= {a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+                found |= {
+                    a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)
+                }
     return {name.split(".")[0] for name in found} - set(sys.stdlib_module_names) - {"transientnet", ""}
 
 

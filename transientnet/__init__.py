@@ -20,6 +20,7 @@ _LAZY = {
     "adapt": "transfer.adapt",
     "classify": "scoring.classify",
     "completeness": "evaluation.completeness",
+    "cut_triplets": "cutting.cut",
     "list_models": "models.registry.resolve",
     "load_model": "models.classifier",
     "open_triplets": "readers.open",
@@ -39,12 +40,14 @@ __all__ = [
     "adapt",
     "classify",
     "completeness",
+    "cut_triplets",
     "list_models",
     "load_model",
     "open_triplets",
 ]
 
 if TYPE_CHECKING:
+    from .cutting.cut import cut_triplets
     from .errors import TransientnetError
     from .evaluation.completeness import completeness
     from .models.classifier import Classifier, load_model

@@ -134,10 +134,14 @@ def test_what_is_no_table_is_told_what_would_be(tmp_path: Path) -> None:
         (triplet,) = open_triplets(path)
         assert "table (CSV, ECSV, VOTable" in (triplet.error or "")
     (tmp_path / "d.csv").write_bytes("science,größe\nx.fits,1\n".encode("latin-1"))
-    (tmp_path / "e.csv.gz").write_bytes(gzip.compress(b"science,reference\na.fits,b.fits\n"))
-    for name, message in {"d.csv": "UTF-8", "e.csv.gz": "unpack it"}.items():
-        (triplet,) = open_triplets(tmp_path / name)
-        assert message in (triplet.error or "")
+    (triplet,) = open_triplets(tmp_path / "d.csv")
+    assert "UTF-8" in (triplet.error or "")
+
+
+def test_a_gzipped_table(tmp_path: Path) -> None:
+    path = write(files(tmp_path), tmp_path / "t.csv")
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert_all(list(open_triplets(tmp_path / "t.csv.gz")))
 
 
 def test_stamps_in_base64_are_no_names_of_files(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_what_is_no_score_table_is_refused_in_a_sentence(tmp_path: Path) -> None
     with pytest.raises(ReadError, match="p_<class>"):
         read_scores(tmp_path / "other.csv")
     (tmp_path / "torn.csv").write_text("id,p_real,quality\nx,0.5,0\ny,0.")
-    with pytest.raises(ReadError, match="row 3 has 2 cells"):
+    with pytest.raises(ReadError, match="line 3 has 2 cells"):
         read_scores(tmp_path / "torn.csv")
     table(0).write(tmp_path / "empty.csv")
     with pytest.raises(EmptyInputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +18,7 @@ def cut(
     ],
     catalog: Annotated[str, typer.Option(help="Positions: CSV, ECSV, SExtractor, VOTable, FITS or Parquet.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for a FITS file per candidate, or one .npz.")
+        str, typer.Option("--output", "-o", help="Folder for a FITS file per candidate, or one .npz.")
     ],
     reference: Annotated[str | None, typer.Option(help="Reference (template) frame.")] = None,
     difference: Annotated[str | None, typer.Option(help="Difference frame.")] = None,
@@ -36,23 +37,33 @@ def cut(
     ] = None,
     mask: Annotated[str | None, typer.Option(help="Mask frame for science and difference.")] = None,
     mask_bits: Annotated[int | None, typer.Option(help="Bits of the masks that mean a bad pixel.")] = None,
-    pixel_scale: Annotated[float | None, typer.Option(help="arcsec per pixel, if there is no WCS.")] = None,
-    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the header does not tell.")] = None,
+    pixel_scale: Annotated[
+        float | None, typer.Option(help="arcsec per pixel, known better than by the WCS.")
+    ] = None,
+    fwhm: Annotated[
+        float | None, typer.Option(help="Seeing in pixels, known better than by the header.")
+    ] = None,
 ) -> None:
     """Cut triplets of stamps around the positions of a catalogue."""
+    import numpy as np
+
+    from ..cutting.cut import cut_triplets
     from ..cutting.cutouts import write_fits, write_npz
-    from ..cutting.frames import cut_triplets, open_frame
+    from ..cutting.frames import open_frame
     from ..errors import EmptyInputError, UsageError
+    from ..scoring.advice import plural
     from ..triplet import Triplet
 
-    stack = output.suffix.lower() == ".npz"
-    if not stack and (output.suffix or output.is_file()) and not output.is_dir():
-        raise UsageError(f"--output {output} is neither a folder nor a .npz file")
-    if not stack and output.is_dir() and any(output.iterdir()):
+    folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
+    target = Path(output)
+    ending = "" if folder else target.suffix.lower()
+    if ending not in ("", ".npz") or (not ending and not folder and target.exists()):
         raise UsageError(
-            f"--output {output} is not empty; stamps of two runs in one folder would be mixed up"
+            f"--output {output} is neither a folder nor an .npz file; a slash at its end makes it a folder"
         )
-    frame = open_frame(science, "science", mask_bits=mask_bits)
+    if folder and target.is_dir() and any(target.iterdir()):
+        raise UsageError(f"--output {output} is not empty: stamps of two runs would be mixed in it")
+    frame = open_frame(science, "science", mask_bits=mask_bits, pixel_scale=pixel_scale)
     triplets = cut_triplets(
         frame,
         reference,
@@ -71,23 +82,26 @@ def cut(
         pixel_scale=pixel_scale,
         fwhm=fwhm,
     )
-    left_out = 0
+    flagged = refused = 0
 
-    def cut_ones() -> Iterator[Triplet]:
-        nonlocal left_out
+    def usable() -> Iterator[Triplet]:
+        nonlocal flagged, refused
         for triplet in triplets:
             if triplet.error is None:
+                flagged += any(np.isnan(stamp).any() for stamp in triplet.stamps if stamp is not None)
                 yield triplet
             else:
-                left_out += 1
+                refused += 1
                 typer.echo(f"transientnet: {triplet.id}: {triplet.error}", err=True)
 
-    if stack:
-        written = write_npz(cut_ones(), output)
+    if ending:
+        written = write_npz(usable(), target)
     else:
-        written = sum(1 for _ in write_fits(cut_ones(), output, wcs=frame.wcs))
-    if not written:
-        raise EmptyInputError(f"none of the {left_out} positions in {catalog} has a place on {science}")
+        written = sum(1 for _ in write_fits(usable(), target, wcs=frame.wcs))
     typer.echo(
-        f"{written} triplets cut into {output}" + (f", {left_out} left out" if left_out else ""), err=True
+        f"{plural(written + refused, 'candidate')} in {catalog}: {written:,} cut into {output}; "
+        f"{flagged:,} flagged (pixels missing), {refused:,} refused",
+        err=True,
     )
+    if not written:
+        raise EmptyInputError(f"no position in {catalog} lies on {science}: nothing was written")

@@ -98,7 +98,7 @@ def score(
         stop = stack.enter_context(on_interrupt(once=True))
         triplets = None
         if catalog is not None:
-            from ..cutting.frames import cut_triplets
+            from ..cutting.cut import cut_triplets
 
             triplets = cut_triplets(
                 science, reference, difference, catalog, pixel_scale=pixel_scale, fwhm=fwhm

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EmptyInputError, MissingDependencyError, ReadError, UsageError
-from ..files.compressed import gunzip
-from ..readers.hdus import check_counts
-from ..readers.stamp import MAX_FILE_BYTES
+from ..errors import EmptyInputError, UsageError
+from ..files.tables import open_table
 from ..readers.surveys import GENERIC, Layout, match_role, normalise
 
-__all__ = ["Catalog", "read_catalog", "read_table"]
+__all__ = ["Catalog", "read_catalog"]
 
 # SExtractor's *_IMAGE columns follow FITS and count the first pixel as 1.
 _ONE_BASED = re.compile(r"[xy](win|psf|peak|model)?image")
@@ -106,10 +102,8 @@ def read_catalog(
     EmptyInputError
         If the table has no row.
     """
-    where, table = _load(catalog)
-    if not len(table):
-        raise EmptyInputError(f"{where} has no rows: there is nothing to cut")
-    names = [str(name) for name in table.colnames]
+    table = open_table(_with_names(catalog))
+    where, names = table.where, table.names
 
     def named(name: str) -> str:
         found = next((n for n in names if n == name), None) or next(
@@ -144,178 +138,76 @@ def read_catalog(
         named(id_column) if id_column else next(iter([*match_role(names, "id", layout), *numbered]), None)
     )
     group_name = named(group_column) if group_column else next(iter(match_role(names, "group", layout)), None)
+    wanted = [name for name in (*(pixel or ()), *(sky or ()), id_name, group_name) if name is not None]
+    columns = table.columns(wanted, pad=True, keep_empty=True)
+    if not table.numbers:
+        raise EmptyInputError(f"{where} has no rows: there is nothing to cut")
+    count = len(table.numbers)
+
+    def numbers(name: str) -> npt.NDArray[np.float64]:
+        return _numbers(columns[name], f"column {name!r} of {where}")
+
+    def degrees(name: str, hours: bool) -> npt.NDArray[np.float64]:
+        return _degrees(columns[name], table.units.get(name), f"column {name!r} of {where}", hours=hours)
+
     return Catalog(
-        ids=tuple(str(i) for i in range(len(table))) if id_name is None else _texts(table[id_name]),
-        groups=(None,) * len(table)
+        ids=tuple(str(i) for i in range(count)) if id_name is None else _texts(columns[id_name]),
+        groups=(None,) * count
         if group_name is None
-        else tuple(text or None for text in _texts(table[group_name])),
-        x=None if pixel is None else _numbers(table[pixel[0]], where) - one_based,
-        y=None if pixel is None else _numbers(table[pixel[1]], where) - one_based,
-        ra=None if sky is None else _degrees(table[sky[0]], where, hours=True),
-        dec=None if sky is None else _degrees(table[sky[1]], where, hours=False),
+        else tuple(text or None for text in _texts(columns[group_name])),
+        x=None if pixel is None else numbers(pixel[0]) - one_based,
+        y=None if pixel is None else numbers(pixel[1]) - one_based,
+        ra=None if sky is None else degrees(sky[0], True),
+        dec=None if sky is None else degrees(sky[1], False),
     )
 
 
-def _load(catalog: Any) -> tuple[str, Any]:
-    """What to call the catalogue in a message, and the catalogue as an astropy Table."""
-    from astropy.table import Table
-
-    if isinstance(catalog, str | os.PathLike):
-        return str(catalog), read_table(Path(catalog))
-    if isinstance(catalog, Table):
-        return "the catalogue", catalog
-    if isinstance(catalog, Mapping):
-        return "the catalogue", Table(dict(catalog))
-    if hasattr(catalog, "to_dict") and hasattr(catalog, "columns"):
-        return "the catalogue", Table.from_pandas(catalog)
+def _with_names(catalog: Any) -> Any:
+    """The catalogue as a table; of an array the columns are x and y."""
+    if isinstance(catalog, str | os.PathLike | Mapping) or hasattr(catalog, "columns"):
+        return catalog
     positions = np.asarray(catalog)
     if positions.dtype.names:
-        return "the catalogue", Table(positions)
+        return positions
     if positions.ndim != 2 or positions.shape[1] != 2 or positions.dtype.kind not in "iuf":
         raise UsageError(
             "a catalogue is a path, a table with named columns, or an array of x and y of shape (N, 2); "
             f"this one has shape {positions.shape} and dtype {positions.dtype}"
         )
-    return "the catalogue", Table({"x": positions[:, 0], "y": positions[:, 1]})
+    return {"x": positions[:, 0], "y": positions[:, 1]}
 
 
-def read_table(path: Path) -> Any:
-    """A table file of any kind as an astropy Table.
+def _texts(column: Sequence[Any]) -> tuple[str, ...]:
+    return tuple("" if value is None else str(value) for value in column)
 
-    Raises
-    ------
-    ReadError
-        It is damaged, or no table.
-    MissingDependencyError
-        It is Parquet and pyarrow is not installed.
-    """
-    import warnings
 
-    from astropy.table import Table
-
+def _numbers(column: Sequence[Any], what: str) -> npt.NDArray[np.float64]:
+    """A column as float64, NaN where it is empty."""
     try:
-        with path.open("rb") as file:
-            head = file.read(2048)
-    except OSError as error:
-        raise ReadError(f"cannot open the catalogue {path}: {error.strerror or error}") from error
-    if head.startswith(b"PAR1"):
-        return _read_parquet(path)
-    try:
-        with warnings.catch_warnings():
-            # Units that astropy does not know, and VOTables of an older standard, do not matter here.
-            warnings.simplefilter("ignore")
-            if head.startswith(b"SIMPLE"):
-                check_counts(str(path))
-                return _read_fits_table(path)
-            if head.startswith(b"\x1f\x8b"):
-                data = gunzip(path.read_bytes(), MAX_FILE_BYTES)
-                check_counts(data)
-                return _read_fits_table(io.BytesIO(data))
-            if head.lstrip().startswith((b"<?xml", b"<VOTABLE")):
-                return Table.read(path, format="votable")
-            if head.startswith(b"# %ECSV"):
-                return Table.read(path, format="ascii.ecsv")
-            if head.startswith(b"#") and head.split()[1:2] == [b"1"]:
-                return Table.read(path, format="ascii.sextractor")
-            first = head.splitlines()[0] if head.strip() else b""
-            if b"," in first:
-                return Table.read(path, format="ascii.csv")
-            return Table.read(path, format="ascii")
-    except MissingDependencyError:
-        raise
-    except Exception as error:  # each of astropy's readers raises classes of its own
-        kind = "" if isinstance(error, ReadError) else f"{type(error).__name__}: "
-        raise ReadError(
-            f"{path} cannot be read as a catalogue ({kind}{str(error)[:200]}); "
-            "CSV, ECSV, SExtractor, VOTable, FITS and Parquet tables are"
-        ) from error
-
-
-def _read_fits_table(file: Path | IO[bytes]) -> Any:
-    from astropy.io import fits
-    from astropy.table import Table
-
-    with fits.open(file, memmap=False) as hdus:
-        # LDAC files carry the image header in a one-row table before the catalogue itself.
-        tables = [
-            hdu
-            for hdu in hdus
-            if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and hdu.name.upper() != "LDAC_IMHEAD"
-        ]
-        if not tables:
-            raise ReadError("it holds no table extension, and a FITS catalogue needs one")
-        return Table.read(tables[0])
-
-
-def _read_parquet(path: Path) -> Any:
-    from astropy.table import Table
-
-    try:
-        import pyarrow
-        import pyarrow.parquet
-        import pyarrow.types as kinds
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("parquet", "A Parquet catalogue") from error
-
-    def plain(kind: Any) -> bool:
-        return bool(kinds.is_floating(kind) or kinds.is_integer(kind) or kinds.is_string(kind))
-
-    try:
-        schema = pyarrow.parquet.read_schema(path)
-        table = pyarrow.parquet.read_table(path, columns=[f.name for f in schema if plain(f.type)])
-        return Table({name: table[name].to_numpy() for name in table.column_names})
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ReadError(f"{path} cannot be read as a Parquet catalogue: {error}") from error
-
-
-def _texts(column: Any) -> tuple[str, ...]:
-    masked = np.ma.getmaskarray(column)
-    # As a plain array: a column of FITS texts insists on UTF-8, which old catalogues are not.
-    values = np.asarray(np.ma.getdata(column)).tolist()
-    texts = (v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values)
-    return tuple("" if m else text.strip() for text, m in zip(texts, masked, strict=True))
-
-
-def _numbers(column: Any, where: str) -> npt.NDArray[np.float64]:
-    """A column as float64 with NaN where it is masked."""
-    try:
-        values = np.array(np.ma.getdata(column), np.float64)
+        return np.array([np.nan if value is None else float(value) for value in column])
     except (TypeError, ValueError) as error:
-        raise UsageError(f"column {column.name!r} of {where} does not hold numbers: {error}") from error
-    if values.ndim != 1:
-        raise UsageError(f"column {column.name!r} of {where} holds arrays, and one number per row is needed")
-    values[np.ma.getmaskarray(column)] = np.nan
-    return values
+        raise UsageError(f"{what} does not hold one number per row: {error}") from error
 
 
-def _degrees(column: Any, where: str, *, hours: bool) -> npt.NDArray[np.float64]:
-    """Angles as degrees: numbers by the column's unit, texts as sexagesimal (RA in hours)."""
+def _degrees(column: Sequence[Any], unit: str | None, what: str, *, hours: bool) -> npt.NDArray[np.float64]:
+    """Angles in degrees: numbers by the column's unit, text as sexagesimal (RA in hours)."""
     from astropy import units
     from astropy.coordinates import Angle
 
-    if np.ma.getdata(column).dtype.kind in "OSU":
+    try:
+        values = _numbers(column, what)
+    except UsageError:
         texts = _texts(column)
-        try:
-            return _numbers_from(texts)
-        except ValueError:
-            pass
-        angles = np.full(len(texts), np.nan)
+        values = np.full(len(texts), np.nan)
         present = [i for i, text in enumerate(texts) if text]
         try:
-            unit = units.hourangle if hours else units.deg
-            angles[present] = Angle([texts[i] for i in present], unit=unit).deg
+            angle = units.hourangle if hours else units.deg
+            values[present] = Angle([texts[i] for i in present], unit=angle).deg
         except ValueError as error:
-            raise UsageError(f"column {column.name!r} of {where} holds no angles: {error}") from error
-        return angles
-    values = _numbers(column, where)
-    unit = getattr(column, "unit", None)
-    if unit is not None and unit.is_equivalent(units.deg):
-        return np.asarray((values * unit).to_value(units.deg), np.float64)
-    return values
-
-
-def _numbers_from(texts: Sequence[str]) -> npt.NDArray[np.float64]:
-    return np.array([float(text) if text else np.nan for text in texts])
+            raise UsageError(f"{what} does not hold angles: {error}") from error
+        return values
+    written = units.Unit(unit or "deg", parse_strict="silent")
+    return np.asarray(values * (written.to(units.deg) if written.is_equivalent(units.deg) else 1))
 
 
 def _sky_to_pixel(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EmptyInputError
+from ..files.atomic import replacing
 from ..triplet import CHANNELS, Triplet
-from .frames import stamp_origin
+from .cut import stamp_origin
 
 __all__ = ["write_fits", "write_npz"]
 
@@ -28,8 +26,9 @@ def write_fits(triplets: Iterable[Triplet], folder: Path, *, wcs: Any = None) ->
     """Write one multi-extension FITS file per candidate, named after its id.
 
     The extensions are SCIENCE, REFERENCE and DIFFERENCE, each with the frame's WCS moved to the stamp. The
-    primary header has CANDID, OBJECTID (the group), PIXSCALE in arcsec/px, FWHMPX, RA and DEC, as far as
-    they are known. A file appears whole or not at all, and no id leads out of `folder`.
+    primary header has CANDID, OBJECTID (the group), PIXSCALE in arcsec/px, FWHMPX, RA and DEC as far as they
+    are known, and the position on the frame, XPOS and YPOS, counted from 1. A file appears whole or not at
+    all, and no id leads out of `folder`.
 
     Parameters
     ----------
@@ -52,8 +51,8 @@ def write_fits(triplets: Iterable[Triplet], folder: Path, *, wcs: Any = None) ->
         if triplet.error is not None:
             continue
         path = folder / f"{_file_name(triplet.id, taken)}.fits"
-        with _atomic(path) as file:
-            primary = {"SIMPLE": True, "BITPIX": 8, "NAXIS": 0, "EXTEND": True, **_told(triplet)}
+        with replacing(path) as partial, open(partial, "wb") as file:
+            primary = {"SIMPLE": True, "BITPIX": 8, "NAXIS": 0, "EXTEND": True, **_primary(triplet)}
             file.write(_header(_cards(primary)))
             for channel, stamp in zip(CHANNELS, triplet.stamps, strict=True):
                 if stamp is not None:
@@ -65,12 +64,8 @@ def write_npz(triplets: Iterable[Triplet], path: Path) -> int:
     """Write all candidates into one ``.npz``: ``triplets`` (N, C, H, W), and id, group, ra… of length N.
 
     ``channels`` names the C channels. Stamps go to disk as they come: memory does not grow with N. The
-    number of candidates written is returned; those that could not be cut are left out.
-
-    Raises
-    ------
-    EmptyInputError
-        There is no candidate to write.
+    number of candidates written is returned; those that could not be cut are left out. Without any, no file
+    is written.
     """
     columns: dict[str, list[Any]] = {}
     shape: tuple[int, ...] = ()
@@ -87,13 +82,17 @@ def write_npz(triplets: Iterable[Triplet], path: Path) -> int:
                 dtype = np.result_type(*stamps)
                 shape = (len(stamps), *triplet.science.shape)
             pixels.write(np.stack(stamps).astype(dtype).tobytes())
-            for name, value in (("id", triplet.id), ("group", triplet.group or ""), *_numbers(triplet)):
+            for name, value in (
+                ("id", triplet.id),
+                ("group", triplet.group or ""),
+                *_numbers(triplet).items(),
+            ):
                 columns.setdefault(name, []).append(value)
         if not shape:
-            raise EmptyInputError(f"no candidate lies on the frames: {path} was not written")
+            return 0
         n = len(columns["id"])
         pixels.seek(0)
-        with _atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
+        with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
             with archive.open("triplets.npy", "w", force_zip64=True) as member:
                 described = np.lib.format.header_data_from_array_1_0(np.empty((0, *shape), dtype))
                 np.lib.format.write_array_header_1_0(member, {**described, "shape": (n, *shape)})
@@ -104,20 +103,28 @@ def write_npz(triplets: Iterable[Triplet], path: Path) -> int:
     return n
 
 
-def _numbers(triplet: Triplet) -> Iterator[tuple[str, float]]:
-    """What is known in numbers, under the names that the readers look for; NaN where it is not known."""
-    for name, value in (
-        ("pixel_scale", triplet.pixel_scale),
-        ("fwhm_px", triplet.fwhm),
-        ("ra", triplet.meta.get("ra")),
-        ("dec", triplet.meta.get("dec")),
-    ):
-        yield name, np.nan if value is None else float(value)
+#: Names that the readers look for, in an .npz and in a header: the FITS standard counts pixels from 1.
+_NUMBERS = {
+    "pixel_scale": "PIXSCALE",
+    "fwhm_px": "FWHMPX",
+    "ra": "RA",
+    "dec": "DEC",
+    "xpos": "XPOS",
+    "ypos": "YPOS",
+}
 
 
-def _told(triplet: Triplet) -> dict[str, Any]:
-    keywords = {"pixel_scale": "PIXSCALE", "fwhm_px": "FWHMPX", "ra": "RA", "dec": "DEC"}
-    numbers = {keywords[name]: value for name, value in _numbers(triplet) if np.isfinite(value)}
+def _numbers(triplet: Triplet) -> dict[str, float]:
+    """What is known in numbers, NaN where it is not known."""
+    meta = triplet.meta
+    known = (triplet.pixel_scale, triplet.fwhm, meta.get("ra"), meta.get("dec"), meta["x"] + 1, meta["y"] + 1)
+    values = (np.nan if value is None else float(value) for value in known)
+    return dict(zip(_NUMBERS, values, strict=True))
+
+
+def _primary(triplet: Triplet) -> dict[str, Any]:
+    """Cards of a primary header that say which candidate it is, and what is known of it."""
+    numbers = {_NUMBERS[name]: value for name, value in _numbers(triplet).items() if np.isfinite(value)}
     group = {} if triplet.group is None else {"OBJECTID": triplet.group}
     return {"CANDID": triplet.id, **group, **numbers}
 
@@ -186,20 +193,3 @@ def _file_name(id: str, taken: set[str]) -> str:
         name = f"{plain}_{number}"
     taken.add(name.lower())
     return name
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its place when it is complete, and leaves nothing behind when it is not."""
-    descriptor, partial = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        # What mkstemp makes is readable by its owner alone; a product is for the team.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise

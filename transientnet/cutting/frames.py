@@ -1,4 +1,4 @@
-"""Cut triplets out of full frames, around the positions of a catalogue."""
+"""Full frames: pixels, masks, astrometry, and what their headers say of sampling and seeing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,21 @@ import numpy.typing as npt
 
 from ..errors import ReadError, UsageError
 from ..files.compressed import gunzip
-from ..readers.hdus import check_counts, check_size, check_tiles
+from ..files.fits_counts import check_counts
+from ..readers.hdus import check_size, check_tiles
 from ..readers.image import SCALES, facts
 from ..readers.surveys import match_channels
-from ..triplet import Triplet
-from .catalog import read_catalog
-from .regrid import Regridder, same_grid
 
-__all__ = ["Frame", "cut_triplets", "open_frame", "stamp_origin"]
+__all__ = ["Frame", "open_frame"]
 
 MAX_FRAME_BYTES = 4 * 2**30
 """Largest frame that is unpacked into memory; plain FITS images are memory-mapped and may be larger."""
-MAX_STAMP_SIDE = 2048
 
-_BATCH = 512
 _MASK_NAMES = ("MASK", "DQ", "BPM", "IMMASK", "MSK", "BADPIX", "FLAGS", "FLAG")
 _OTHER_PLANES = ("VARIANCE", "VAR", "ERR", "ERROR", "WEIGHT", "WHT", "UNCERT", "STDDEV", "RMS", "BKG", "PSF")
 # The planes of a Rubin-style mask (MP_* keywords give the bits) that mean that a pixel was not
 # observed. Its other planes describe good pixels: detected, saturated, cosmic ray, interpolated.
 _UNOBSERVED_PLANES = ("MP_BAD", "MP_NO_DATA", "MP_UNMASKEDNAN")
-
-Cutter = Callable[[npt.NDArray[Any], npt.NDArray[Any]], Callable[[int], npt.NDArray[Any]]]
-"""First columns and rows of a batch of stamps in; a function from index in the batch to stamp out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +49,11 @@ class Frame:
     wcs : astropy.wcs.WCS or None
         Celestial WCS.
     pixel_scale : float or None
-        arcsec per pixel at the reference point of the WCS.
+        arcsec per pixel at the reference point of the WCS, else as the header says.
     fwhm : float or None
-        Seeing in pixels, where the header tells.
+        Seeing in pixels, from the header.
+    fwhm_arcsec : float or None
+        Seeing in arcseconds where the header gives it so: another pixel scale changes `fwhm`.
     """
 
     data: npt.NDArray[Any]
@@ -68,6 +62,7 @@ class Frame:
     wcs: Any = None
     pixel_scale: float | None = None
     fwhm: float | None = None
+    fwhm_arcsec: float | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -81,142 +76,9 @@ class Frame:
         return np.result_type(self.data.dtype.newbyteorder("="), np.float32)
 
 
-def cut_triplets(
-    science: Any,
-    reference: Any,
-    difference: Any,
-    catalog: Any,
-    *,
-    size: int = 63,
-    x: str | None = None,
-    y: str | None = None,
-    ra: str | None = None,
-    dec: str | None = None,
-    id_column: str | None = None,
-    group_column: str | None = None,
-    one_based: bool | None = None,
-    mask: Any = None,
-    mask_bits: int | None = None,
-    pixel_scale: float | None = None,
-    fwhm: float | None = None,
-) -> Iterator[Triplet]:
-    """Cut a triplet of stamps around each position of a catalogue.
-
-    A target sits on the centre pixel of its stamps to half a pixel, at the edge of a frame too: what
-    lies beyond the edge is NaN. A reference or difference on another pixel grid is brought onto the
-    science frame's grid, stamp by stamp, through both WCS.
-
-    Parameters
-    ----------
-    science, reference, difference : path, HDU, NDData, CCDData, ndarray of shape (H, W), or None
-        The frames. A path may name an extension, ``"night.fits[SCI]"``; otherwise the only image, or
-        the one with a usual name, is taken, and a mask extension beside it is honoured. `.fz` and
-        `.gz` are read. Only `science` is required.
-    catalog : path, Table, mapping of columns, DataFrame, or ndarray of shape (N, 2)
-        Positions; see `read_catalog`.
-    size : int
-        Side of the stamps in pixels of the science frame.
-    x, y, ra, dec, id_column, group_column : str, optional
-        Columns of the catalogue, where their names are not the usual ones.
-    one_based : bool, optional
-        Whether the catalogue counts the first pixel as 1. By default it counts from 0, except in
-        SExtractor's ``*_IMAGE`` columns.
-    mask : path, HDU, ndarray of shape (H, W), optional
-        Frame that marks bad pixels of science and difference.
-    mask_bits : int, optional
-        Bits of integer masks that mean bad. By default all, and in masks that name their planes
-        (Rubin's ``MP_*`` keywords) those for pixels that were not observed.
-    pixel_scale : float, optional
-        arcsec per pixel; by default from the science frame's WCS.
-    fwhm : float, optional
-        Seeing in pixels; by default from the science frame's header.
-
-    Yields
-    ------
-    Triplet
-        One per row of the catalogue, in its order. A position wholly off the frame gives stamps of
-        NaN, a row without a position an unreadable triplet: both are flagged and neither is scored.
-
-    Raises
-    ------
-    UsageError
-        If `size` or the columns do not make sense, or frames on different grids have no WCS.
-    ReadError
-        If a frame or the catalogue cannot be read.
-    """
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 1 <= size <= MAX_STAMP_SIDE:
-        raise UsageError(f"size is the side of a stamp in pixels, 1 to {MAX_STAMP_SIDE}, and not {size!r}")
-    for name, value in (("pixel_scale", pixel_scale), ("fwhm", fwhm)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{name} is a positive number, and not {value!r}")
-    size = int(size)
-    if science is None:
-        raise UsageError("a science frame is needed to cut stamps from")
-    base = open_frame(science, "science", mask_bits=mask_bits)
-    template = None if reference is None else open_frame(reference, "reference", mask_bits=mask_bits)
-    residual = None if difference is None else open_frame(difference, "difference", mask_bits=mask_bits)
-    if mask is not None:
-        bad = open_frame(mask, "mask", mask_bits=mask_bits).data
-        base, residual = _masked(base, bad), residual and _masked(residual, bad)
-    positions = read_catalog(
-        catalog, x=x, y=y, ra=ra, dec=dec, id_column=id_column, group_column=group_column, one_based=one_based
-    )
-    columns, rows = positions.pixels(base.wcs, base.name)
-    if positions.ra is not None and positions.dec is not None:
-        sky = np.stack([positions.ra, positions.dec], axis=1)
-    else:
-        sky = _sky(base.wcs, columns, rows)
-    pixel_scale = base.pixel_scale if pixel_scale is None else pixel_scale
-    fwhm = base.fwhm if fwhm is None else fwhm
-    cut_science = _cutter(base, base, size)
-    cut_reference = None if template is None else _cutter(template, base, size)
-    cut_difference = None if residual is None else _cutter(residual, base, size)
-
-    def triplets() -> Iterator[Triplet]:
-        for first in range(0, len(positions), _BATCH):
-            batch = slice(first, first + _BATCH)
-            known = np.isfinite(columns[batch]) & np.isfinite(rows[batch])
-            left, top = stamp_origin(columns[batch], size), stamp_origin(rows[batch], size)
-            science_cut = cut_science(left, top)
-            reference_cut = cut_reference and cut_reference(left, top)
-            difference_cut = cut_difference and cut_difference(left, top)
-            for i, row in enumerate(range(len(positions))[batch]):
-                if not known[i]:
-                    yield Triplet.unreadable(
-                        positions.ids[row], base.name, "the catalogue has no position on this frame for it"
-                    )
-                    continue
-                meta = {"source": base.name, "x": float(columns[row]), "y": float(rows[row])}
-                if np.isfinite(sky[row]).all():
-                    meta |= {"ra": float(sky[row, 0]), "dec": float(sky[row, 1])}
-                yield Triplet(
-                    science_cut(i),
-                    None if reference_cut is None else reference_cut(i),
-                    None if difference_cut is None else difference_cut(i),
-                    id=positions.ids[row],
-                    pixel_scale=pixel_scale,
-                    fwhm=fwhm,
-                    group=positions.groups[row],
-                    meta=meta,
-                )
-
-    return triplets()
-
-
-def stamp_origin(position: npt.NDArray[Any], size: int) -> npt.NDArray[np.int64]:
-    """First column (or row) of the stamps around some positions, shape (N,).
-
-    The target comes to lie within half a pixel of the stamp's middle, ``(size - 1) / 2``. Positions
-    far beyond any frame, and NaN, are brought to where nothing overlaps.
-    """
-    far = 1e7
-    origin: npt.NDArray[np.int64] = np.ceil(
-        np.clip(np.nan_to_num(position, nan=-far), -far, far) - size / 2
-    ).astype(np.int64)
-    return origin
-
-
-def open_frame(source: Any, role: str, *, mask_bits: int | None = None) -> Frame:
+def open_frame(
+    source: Any, role: str, *, mask_bits: int | None = None, pixel_scale: float | None = None
+) -> Frame:
     """Open one full frame.
 
     Parameters
@@ -228,6 +90,8 @@ def open_frame(source: Any, role: str, *, mask_bits: int | None = None) -> Frame
         extension names are looked for.
     mask_bits : int, optional
         See `cut_triplets`.
+    pixel_scale : float, optional
+        arcsec per pixel as known better than by the frame.
 
     Raises
     ------
@@ -239,23 +103,26 @@ def open_frame(source: Any, role: str, *, mask_bits: int | None = None) -> Frame
     if isinstance(source, Frame):
         return source
     if isinstance(source, str | os.PathLike):
-        return _open_file(os.fspath(source), role, mask_bits)
+        return _open_file(os.fspath(source), role, mask_bits, pixel_scale)
     name = f"the {role} frame"
     # NDData before HDUs: a CCDData has a header too.
     if hasattr(source, "mask") and hasattr(source, "wcs"):
         mask = None if source.mask is None else np.broadcast_to(source.mask, source.data.shape)
-        return _frame(source.data, name, mask, source.wcs, (source.meta,))
+        return _frame(source.data, name, mask, source.wcs, source.meta, pixel_scale)
     if hasattr(source, "header") and hasattr(source, "data"):
         if role == "mask":
             return Frame(_bad(np.asarray(source.data), source.header, mask_bits), name)
-        return _frame(source.data, name, None, _wcs(source.header), (source.header,))
+        return _frame(source.data, name, None, _wcs(source.header), source.header, pixel_scale)
     if role == "mask":
         return Frame(_bad(np.asarray(source), None, mask_bits), name)
     data = np.ma.getdata(np.ma.asanyarray(source))
-    return _frame(data, name, np.ma.getmaskarray(source) if np.ma.isMaskedArray(source) else None)
+    mask = np.ma.getmaskarray(source) if np.ma.isMaskedArray(source) else None
+    return _frame(data, name, mask, pixel_scale=pixel_scale)
 
 
-def _open_file(name: str, role: str, mask_bits: int | None, *, memmap: bool = True) -> Frame:
+def _open_file(
+    name: str, role: str, mask_bits: int | None, pixel_scale: float | None, *, memmap: bool = True
+) -> Frame:
     from astropy.io import fits
 
     match = re.fullmatch(r"(.+)\[(\w+)\]", name)
@@ -271,7 +138,7 @@ def _open_file(name: str, role: str, mask_bits: int | None, *, memmap: bool = Tr
                 mask_hdu = None if role == "mask" else _mask_of(hdus, hdu)
                 if memmap and any(_is_scaled(h) for h in (hdu, mask_hdu) if h is not None):
                     # astropy does not map what it must rescale.
-                    return _open_file(name, role, mask_bits, memmap=False)
+                    return _open_file(name, role, mask_bits, pixel_scale, memmap=False)
                 for index, one in enumerate(hdus):
                     if one is hdu or one is mask_hdu:
                         _check_size(one, path)
@@ -282,7 +149,8 @@ def _open_file(name: str, role: str, mask_bits: int | None, *, memmap: bool = Tr
                 if role == "mask":
                     return Frame(_bad(data, hdu.header, mask_bits), name)
                 mask = None if mask_hdu is None else _bad(_pixels(mask_hdu), mask_hdu.header, mask_bits)
-                return _frame(data, name, mask, _wcs(hdu.header, hdus), (hdu.header, hdus[0].header))
+                header = _inherited(hdu, hdus[0])
+                return _frame(data, name, mask, _wcs(hdu.header, hdus), header, pixel_scale)
     except (ReadError, UsageError):
         raise
     except FileNotFoundError as error:
@@ -369,22 +237,33 @@ def _bad(planes: npt.NDArray[Any], header: Any = None, mask_bits: int | None = N
     return np.asarray((planes & np.array(bits, f"u{planes.dtype.itemsize}").astype(planes.dtype)) != 0)
 
 
+def _inherited(hdu: Any, primary: Any) -> Any:
+    """The header of an image, with what a primary HDU without pixels says of all of them."""
+    if hdu is primary or primary.header.get("NAXIS"):
+        return hdu.header
+    header = primary.header.copy()
+    header.update(hdu.header)
+    return header
+
+
 def _frame(
     data: Any,
     name: str,
     mask: npt.NDArray[np.bool_] | None = None,
     wcs: Any = None,
-    headers: Sequence[Mapping[str, Any]] = (),
+    header: Mapping[str, Any] | None = None,
+    pixel_scale: float | None = None,
 ) -> Frame:
-    """A checked frame, with what its WCS and headers tell."""
+    """A checked frame, with what its WCS and header say."""
     data = np.asanyarray(data)
     if data.ndim != 2 or data.dtype.kind not in "biuf" or not data.size:
         raise ReadError(
             f"{name} is an array of shape {data.shape} and dtype {data.dtype}; "
             "a frame is a 2-D image of real numbers"
         )
-    wcs, pixel_scale = _celestial(wcs)
-    return Frame(data, name, mask, wcs, pixel_scale, _fwhm(headers, pixel_scale))
+    wcs, scale = _celestial(wcs)
+    known = facts({} if header is None else header, pixel_scale=pixel_scale or scale)
+    return Frame(data, name, mask, wcs, known.pixel_scale, known.fwhm, known.fwhm_arcsec)
 
 
 def _celestial(wcs: Any) -> tuple[Any, float | None]:
@@ -412,75 +291,3 @@ def _wcs(header: Any, hdus: Any = None) -> Any:
             return WCS(header, fobj=hdus)
         except Exception:  # wcslib's errors have no common base, and a frame without WCS is still a frame
             return None
-
-
-def _masked(frame: Frame, bad: npt.NDArray[np.bool_]) -> Frame:
-    """The frame with more bad pixels."""
-    if bad.shape != frame.shape:
-        raise UsageError(
-            f"the mask has shape {bad.shape} and {frame.name} has {frame.shape}; they must agree"
-        )
-    return replace(frame, mask=bad if frame.mask is None else frame.mask | bad)
-
-
-def _cutter(frame: Frame, base: Frame, size: int) -> Cutter:
-    """How stamps come out of a frame: straight, or brought onto the grid of `base`."""
-    if frame is not base and not same_grid(base.wcs, base.shape, frame.wcs, frame.shape):
-        if base.wcs is None or frame.wcs is None:
-            lacking = base.name if base.wcs is None else frame.name
-            raise UsageError(
-                f"{frame.name} has shape {frame.shape}, {base.name} has {base.shape}: their pixels can "
-                f"only be related through the WCS of both, and {lacking} has none: resample one of them"
-            )
-        regridder = Regridder(frame.data, frame.mask, frame.wcs, base.wcs, size)
-
-        def resampled(left: npt.NDArray[Any], top: npt.NDArray[Any]) -> Callable[[int], npt.NDArray[Any]]:
-            lattices = regridder.lattices(left, top)
-            return lambda i: regridder.cut(lattices[i], frame.dtype)
-
-        return resampled
-
-    def straight(left: npt.NDArray[Any], top: npt.NDArray[Any]) -> Callable[[int], npt.NDArray[Any]]:
-        return lambda i: _window(frame, int(left[i]), int(top[i]), size)
-
-    return straight
-
-
-def _window(frame: Frame, left: int, top: int, size: int) -> npt.NDArray[Any]:
-    """A square cut; NaN where the frame has no pixel or a bad one."""
-    stamp = np.full((size, size), np.nan, frame.dtype)
-    rows = slice(max(top, 0), max(min(top + size, frame.shape[0]), 0))
-    columns = slice(max(left, 0), max(min(left + size, frame.shape[1]), 0))
-    if rows.start < rows.stop and columns.start < columns.stop:
-        inside = stamp[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-        inside[...] = frame.data[rows, columns]
-        if frame.mask is not None:
-            inside[frame.mask[rows, columns]] = np.nan
-    return stamp
-
-
-def _sky(wcs: Any, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """RA and Dec in degrees of some pixels, shape (N, 2); NaN without a WCS."""
-    if wcs is None:
-        return np.full((len(x), 2), np.nan)
-    from astropy.wcs.utils import pixel_to_skycoord
-
-    sky = pixel_to_skycoord(x, y, wcs).icrs
-    return np.stack([sky.ra.deg, sky.dec.deg], axis=1)
-
-
-def _fwhm(headers: Sequence[Mapping[str, Any]], pixel_scale: float | None) -> float | None:
-    """Seeing in pixels that the first header knows that does."""
-    for header in headers:
-        told = dict(header)
-        if pixel_scale is not None:
-            told.setdefault("PIXSCALE", pixel_scale)
-        fwhm = facts(told, partial(_comment, header))[1]
-        if fwhm is not None:
-            return fwhm
-    return None
-
-
-def _comment(header: Any, key: str) -> str:
-    comments = getattr(header, "comments", {})
-    return str(comments[key]) if key in comments else ""

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EmptyInputError, MissingDependencyError, ReadError, UsageError
+from ..errors import EmptyInputError, UsageError
 from ..models.outliers import STATISTICS, input_statistics
 from ..models.record import ModelRecord
 from ..prepare.contract import InputContract
 from ..prepare.preprocess import preprocess
+from ..results import scores as results
 from ..triplet import QualityFlag, Triplet
 from .statistics import fisher_exact
 
@@ -94,7 +93,7 @@ class ScoreTable:
 
 
 def read_scores(path: str | os.PathLike[str]) -> ScoreTable:
-    """Read a score table: .csv, .ecsv, .jsonl or .parquet.
+    """Read a score table, in any of the formats that it is written in.
 
     Raises
     ------
@@ -103,59 +102,8 @@ def read_scores(path: str | os.PathLike[str]) -> ScoreTable:
     EmptyInputError
         If it has no row.
     """
-    source = Path(path)
-    try:
-        columns = _columns(source)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise ReadError(f"{source}: cannot be read as a score table ({error})") from error
-    classes = tuple(name[2:] for name in columns if name.startswith("p_"))
-    if not classes or "quality" not in columns:
-        raise ReadError(f"{source}: not a score table: no p_<class> or quality column")
-    if not len(columns["quality"]):
-        raise EmptyInputError(f"{source}: no candidate")
-    try:
-        return ScoreTable(
-            classes,
-            np.stack([_numbers(columns[f"p_{name}"]) for name in classes], axis=1),
-            _numbers(columns["quality"]).astype(np.uint16),
-            str(columns["model"][0]) if "model" in columns else "",
-        )
-    except ValueError as error:
-        raise ReadError(f"{source}: a cell is not a number ({error})") from error
-
-
-def _columns(path: Path) -> dict[str, list[Any]]:
-    ending = path.suffix.lower()
-    if ending == ".csv":
-        with open(path, newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
-        return {name: [row[name] for row in rows] for name in reader.fieldnames or ()}
-    if ending == ".jsonl":
-        import json
-
-        with open(path, encoding="utf-8") as stream:
-            records = [json.loads(line) for line in stream if line.strip()]
-        return {name: [record[name] for record in records] for name in (records[0] if records else ())}
-    if ending == ".parquet":
-        try:
-            import pyarrow.parquet as pq
-        except ImportError as error:
-            raise MissingDependencyError.for_extra("parquet", "Reading Parquet") from error
-        columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
-        return columns
-    if ending == ".ecsv":
-        from astropy.table import Table
-
-        table = Table.read(path, format="ascii.ecsv")
-        return {name: np.ma.filled(np.ma.asarray(table[name])).tolist() for name in table.colnames}
-    raise UsageError(f"{path}: a score table ends in .csv, .ecsv, .jsonl or .parquet")
-
-
-def _numbers(cells: Sequence[Any]) -> FloatArray:
-    return np.array([np.nan if cell in ("", None) else float(cell) for cell in cells], np.float64)
+    scores = results.read_scores(path)
+    return ScoreTable(scores.classes, scores.probabilities.astype(np.float64), scores.quality, scores.model)
 
 
 def compare_scores(night: ScoreTable, expected: Mapping[str, Any] | ScoreTable) -> list[Drift]:

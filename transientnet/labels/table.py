@@ -10,7 +10,6 @@ validation or test), ``pixel_scale`` and ``fwhm`` are optional. Packets' names a
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections import defaultdict
@@ -22,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import LabelError, MissingDependencyError, TransientnetError
+from ..errors import LabelError, ReadError, TransientnetError
+from ..files.tables import open_table
 from ..triplet import CHANNELS, Triplet
 
 __all__ = ["COLUMNS", "SPLITS", "Labels", "bare_name", "read_labels"]
@@ -255,53 +255,19 @@ def _known(names: Iterable[str], chosen: Mapping[str, str]) -> dict[str, str]:
 
 
 def _read_file(path: Path, chosen: Mapping[str, str]) -> dict[str, list[Any]]:
-    if not path.is_file():
-        raise LabelError(f"{path}: no such label table")
-    ending = path.suffix.lower()
+    def known(names: Sequence[str]) -> list[str]:
+        found = _known(names, chosen)
+        # Without labels the columns are named in a message, and not read.
+        return list(found.values()) if "label" in found else []
+
     try:
-        if ending == ".parquet":
-            return _read_parquet(path, chosen)
-        if ending == ".ecsv":
-            from astropy.table import Table as AstropyTable
-
-            table = AstropyTable.read(path, format="ascii.ecsv")
-            return {name: list(table[name]) for name in table.colnames}
-        if ending in (".csv", ".tsv", ".txt"):
-            return _read_csv(path)
-    except TransientnetError:
-        raise
-    except Exception as error:  # each reader raises classes of its own
-        raise LabelError(f"{path}: not a readable {ending} table ({error})") from error
-    raise LabelError(f"{path}: a label table is a .csv, .tsv, .txt, .ecsv or .parquet file")
-
-
-def _read_csv(path: Path) -> dict[str, list[Any]]:
-    from ..readers.sniff import columns
-
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        text = [line for line in stream if not line.lstrip().startswith("#")]
-        _, separator = columns(text[0] if text else "")
-        every = csv.reader(text, strict=True, delimiter=separator)
-        lines = (line for line in every if any(cell.strip() for cell in line))
-        header = [name.strip() for name in next(lines, [])]
-        if len(set(header)) != len(header):
+        table = open_table(path, header=lambda names: bool(known(names)))
+        if len(set(table.names)) != len(table.names):
             raise LabelError(f"{path}: two columns have the same name")
-        rows = list(lines)
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(header):
-            raise LabelError(f"{path}: row {number} has {len(row)} cells, the header has {len(header)}")
-    return {name: [row[k] for row in rows] for k, name in enumerate(header)}
-
-
-def _read_parquet(path: Path, chosen: Mapping[str, str]) -> dict[str, list[Any]]:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("parquet", "Reading Parquet") from error
-    with pq.ParquetFile(path) as file:
-        names = list(_known(file.schema_arrow.names, chosen).values())
-        found: dict[str, list[Any]] = file.read(columns=names).to_pydict()
-    return found
+        read = table.columns(known(table.names))
+    except ReadError as error:
+        raise LabelError(str(error)) from error
+    return {name: read.get(name, []) for name in table.names}
 
 
 def bare_name(name: str) -> str:

@@ -285,6 +285,8 @@ _SENTINELS = (-99.0, -999.0, -9999.0)
 
 def _meta(roles: _Roles, survey: Layout) -> dict[str, Any]:
     meta: dict[str, Any] = {name: v for name in _NUMBERS if (v := roles.number(name)) is not None}
+    # Packets and headers count pixels from 1, the score table from 0.
+    meta |= {name: v - 1 for name in ("x", "y") if (v := roles.number(name)) is not None}
     if "mjd" in meta:
         meta.setdefault("jd", meta["mjd"] + _MJD)
         del meta["mjd"]

@@ -7,17 +7,15 @@ cells may also hold the stamps themselves, in base64.
 
 from __future__ import annotations
 
-import csv
-import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import ReadError
+from ..files.tables import open_table
 from ..triplet import Triplet
 from .arrays import read_planes
 from .candidate import from_images, from_record
@@ -25,7 +23,7 @@ from .fits import load_image
 from .grouping import group_files
 from .image import Image
 from .json import unpacked
-from .sniff import columns, sniff
+from .sniff import sniff
 from .sources import StampFiles, stem
 from .surveys import Layout, channel_of, match_channels, match_role, normalise
 
@@ -91,46 +89,8 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     ReadError
         The table is damaged, or no column of it names science stamps.
     """
-    with open(path, "rb") as file:
-        head = file.read(8)
-    if head.startswith(b"\x1f\x8b"):
-        raise ReadError(f"{path}: a gzipped table: unpack it")
-    try:
-        described = head == b"# %ECSV " or head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
-        yield from (_described if described else _csv)(path, layout)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ReadError(f"{path} is no CSV table in UTF-8 that can be read: {error}") from error
-
-
-def _csv(path: str, layout: Layout) -> Iterator[Triplet]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        comment = first = ""
-        for line in file:
-            if not line.startswith("#"):
-                first = line
-                break
-            comment = line.removeprefix("#")
-        names, separator = columns(first)
-        plain: Iterable[str] = file
-        headless = not path_columns(names, layout) or any(stem(name) != name for name in names)
-        if headless and path_columns(columns(comment)[0], layout):
-            # np.savetxt and TOPCAT write the names as a comment.
-            names, separator = columns(comment)
-            plain = itertools.chain([first], file)
-        channels = _require(names, layout, path)
-        lines = csv.reader((line for line in plain if not line.startswith("#")), delimiter=separator)
-        rows = ([cell.strip() for cell in line] for line in lines)
-        table = (dict(zip(names, row, strict=False)) for row in rows if any(row))
-        yield from read_rows(table, channels, path, layout)
-
-
-def _described(path: str, layout: Layout) -> Iterator[Triplet]:
-    from ..cutting.catalog import read_table
-
-    table = read_table(Path(path))
-    channels = _require(table.colnames, layout, path)
-    rows = (dict(zip(table.colnames, row, strict=True)) for row in table.iterrows())
-    yield from read_rows(rows, channels, path, layout)
+    table = open_table(path, header=lambda names: bool(path_columns(names, layout)))
+    yield from read_rows(table.rows(), _require(table.names, layout, path), path, layout)
 
 
 def path_columns(names: Iterable[str], layout: Layout) -> dict[str, str]:

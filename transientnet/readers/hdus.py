@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
-import mmap
 import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +15,7 @@ import numpy.typing as npt
 
 from ..errors import ReadError
 from ..files.compressed import gunzip
+from ..files.fits_counts import check_counts
 from .image import Image, facts, psf_fwhm
 from .stamp import MAX_STAMP_BYTES, header_of, plain_hdu
 from .surveys import companion_of
@@ -26,7 +24,6 @@ __all__ = [
     "MAX_RATIO",
     "Hdu",
     "apply_mask",
-    "check_counts",
     "check_size",
     "check_tiles",
     "first_image",
@@ -41,8 +38,6 @@ MAX_RATIO = 1000
 
 #: Planes of an LSST-style bit mask that say a pixel was not measured.
 _BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
-_COUNT = re.compile(rb"(NAXIS[0-9 ]{3}|ZNAXIS[0-9 ]{2}|TFIELDS |[PG]COUNT  )= *([+-]?[0-9]{1,30})")
-_NUMBERED = ("NAXIS", "ZNAXIS", "TFIELDS")
 #: Magic, two sides, scale, sum and bit planes.
 _HCOMPRESS_HEADER = 25
 #: Keywords of a primary header that tells nothing: SIMPLE, BITPIX, NAXIS, EXTEND.
@@ -180,24 +175,6 @@ def check_size(size: int, stored: int, limit: int) -> None:
     limit = min(limit, max(MAX_STAMP_BYTES, MAX_RATIO * stored))
     if size > limit:
         raise ReadError(f"{size} bytes of pixels claimed by a file of {stored}: the limit is {limit}")
-
-
-def check_counts(data: bytes | str) -> None:
-    """Refuse counts that keep astropy busy for ever.
-
-    It asks for each axis and column by name, so there are 999 at most, as the FITS standard says; and a
-    negative size leads it back to where it came from.
-    """
-    with contextlib.ExitStack() as files:
-        if isinstance(data, str):
-            file = files.enter_context(open(data, "rb"))
-            view: Any = files.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        else:
-            view = data
-        for card in _COUNT.finditer(view):
-            name, count = card[1].decode().strip(), int(card[2])
-            if card.start() % 80 == 0 and (count < 0 or (count > 999 and name in _NUMBERED)):
-                raise ReadError(f"damaged FITS: {name} is {count}")
 
 
 def _plain_header(header: Any) -> tuple[dict[str, Any], dict[str, str]]:

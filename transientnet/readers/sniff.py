@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import os
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import ReadError
+from ..files.tables import split_names
 
-__all__ = ["FORMATS", "Loaded", "NotAFileError", "columns", "open_file", "sniff", "sniff_bytes"]
+__all__ = ["FORMATS", "Loaded", "NotAFileError", "open_file", "sniff", "sniff_bytes"]
 
 FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5", "json", "tar")
 """Formats that hold stamps, as `sniff` names them; a ``table`` (CSV, VOTable) may name files of them."""
@@ -108,18 +108,8 @@ def _is_table(head: bytes) -> bool:
     line = next((line for line in lines if not line.startswith(b"#")), b"")
     if _BINARY.search(line):
         return False
-    first, *others = columns(line.decode("utf-8", "replace"))[0]
+    first, *others = split_names(line.decode("utf-8", "replace"))[0]
     return bool(others) and all(_COLUMN.fullmatch(name) for name in (first or "index", *others))
-
-
-def columns(line: str) -> tuple[list[str], str]:
-    """The names in a table's first line, and what separates them: comma, semicolon or tab."""
-    separator = max(",;\t", key=line.count)
-    try:
-        names = next(csv.reader([line], delimiter=separator), [])
-    except csv.Error:
-        names = []
-    return [name.strip() for name in names] or [""], separator
 
 
 def sniff(path: str | Path) -> str | None:

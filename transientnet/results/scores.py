@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EmptyInputError, MissingDependencyError, ReadError, TransientnetError, UsageError
+from ..errors import EmptyInputError, ReadError, TransientnetError, UsageError
+from ..files.tables import open_table
 from .columns import POSITIONS
 from .predictions import Predictions
 from .writers import FORMATS
@@ -45,13 +44,13 @@ def read_scores(path: str | os.PathLike[str]) -> Predictions:
     if source.suffix.lower() not in FORMATS:
         raise UsageError(f"{source}: a score table ends in one of {', '.join(FORMATS)}")
     try:
-        columns = _columns(source)
+        columns = open_table(source).columns()
         classes = tuple(name[2:] for name in columns if name.startswith("p_"))
         if not classes or "quality" not in columns:
             raise ReadError(f"{source}: not a score table: it has no column p_<class>, or no quality")
         rows = len(columns["quality"])
         if not rows:
-            raise EmptyInputError(f"{source}: it has no row")
+            raise EmptyInputError(f"{source}: no candidate")
         models, sets = _texts(columns.get("model", [""])), columns.get("set")
         predictions = Predictions(
             _texts(columns.get("id", [""] * rows)),
@@ -66,37 +65,10 @@ def read_scores(path: str | os.PathLike[str]) -> Predictions:
         )
     except TransientnetError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ReadError(f"{source}: cannot be read as a score table: {reason}") from error
     return _with_threshold(predictions, _texts(columns["label"])) if "label" in columns else predictions
-
-
-def _columns(path: Path) -> dict[str, Any]:
-    ending = path.suffix.lower()
-    if ending == ".csv":
-        with open(path, newline="", encoding="utf-8") as stream:
-            reader = csv.reader(stream, strict=True)
-            names = next(reader, [])
-            rows = list(reader)
-        for number, row in enumerate(rows, 2):
-            if len(row) != len(names):
-                raise ValueError(f"row {number} has {len(row)} cells where the header has {len(names)}")
-        return {name: [row[k] for row in rows] for k, name in enumerate(names)}
-    if ending == ".jsonl":
-        with open(path, encoding="utf-8") as stream:
-            records = [json.loads(line) for line in stream if line.strip()]
-        return {name: [record[name] for record in records] for name in (records[0] if records else ())}
-    if ending == ".parquet":
-        try:
-            import pyarrow.parquet as pq
-        except ImportError as error:
-            raise MissingDependencyError.for_extra("parquet", "Reading Parquet") from error
-        columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
-        return columns
-    from .table import read_table
-
-    return read_table(path)
 
 
 def _texts(cells: Sequence[Any]) -> npt.NDArray[Any]:
@@ -104,7 +76,10 @@ def _texts(cells: Sequence[Any]) -> npt.NDArray[Any]:
 
 
 def _numbers(cells: Sequence[Any]) -> npt.NDArray[np.float64]:
-    return np.array([np.nan if cell in ("", None) else float(cell) for cell in cells], np.float64)
+    try:
+        return np.array([np.nan if cell is None else float(cell) for cell in cells], np.float64)
+    except ValueError as error:
+        raise ValueError(f"a cell is not a number ({error})") from error
 
 
 def _members(sets: npt.NDArray[Any], classes: tuple[str, ...]) -> npt.NDArray[np.bool_]:

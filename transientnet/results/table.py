@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from astropy.table import Column, MaskedColumn, Table
 
-from ..errors import ReadError
+from ..files.tables import open_table
 from .columns import Columns
 
 __all__ = ["ScoreTable", "as_table", "read_table"]
-
-_FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable"}
 
 _UNITS = {"ra": "deg", "dec": "deg", "x": "pix", "y": "pix"}
 _DESCRIPTIONS = {
@@ -92,23 +90,19 @@ def _width(name: str, values: npt.NDArray[Any]) -> int:
 
 
 def read_table(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The columns of an ECSV, FITS or VOTable; what is masked is NaN or empty.
+    """The columns of a score table; what is masked is NaN or empty.
 
     Raises
     ------
     ReadError
-        A VOTable whose data lie elsewhere: reading a file opens no other one, and no socket.
-    OSError, ValueError
         The file is absent or damaged.
     """
-    ending = path.suffix.lower()
-    if ending == ".vot" and b"<STREAM" in path.read_bytes():
-        raise ReadError(f"{path}: the VOTable refers to data elsewhere; write it as TABLEDATA")
-    columns = {}
-    for column in Table.read(path, format=_FORMATS[ending]).itercols():
-        values = np.ma.asarray(column)
-        if values.dtype.kind in "OSU":
-            columns[column.name] = np.array(values.filled("").tolist(), dtype=str)
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name, cells in open_table(path).columns().items():
+        if name == "quality":
+            columns[name] = np.array(cells, np.int64)
+        elif name.startswith("p_") or name in _UNITS:
+            columns[name] = np.array([np.nan if cell is None else cell for cell in cells], np.float64)
         else:
-            columns[column.name] = values.filled(np.nan) if values.dtype.kind == "f" else values.filled(0)
+            columns[name] = np.array(["" if cell is None else cell for cell in cells], str)
     return columns

@@ -1,0 +1,535 @@
+"""The one reader of tables: CSV as people write it, ECSV, VOTable, SExtractor, FITS, Parquet, JSON lines.
+
+Whatever a table says, no other file and no socket is opened, and its rows are bounded by its bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+
+from ..errors import MissingDependencyError, ReadError, UsageError
+from .compressed import GZIP, gunzip
+from .fits_counts import check_counts
+
+__all__ = ["KINDS", "MAX_TABLE_BYTES", "Table", "open_table", "split_names"]
+
+MAX_TABLE_BYTES = 2 * 2**30
+"""Most that a table may hold in memory, unpacked; CSV and JSON lines are streamed and may be larger."""
+
+KINDS = "CSV (comma, semicolon or tab), ECSV, SExtractor, VOTable, FITS, Parquet and JSON lines"
+"""Kinds of tables that are read, for messages."""
+
+_BATCH_ROWS = 1024
+#: A cell that names a file, and no column.
+_A_FILE = re.compile(r"/|\.(?:fits?|fz|gz|npy)$", re.IGNORECASE)
+_XML = re.compile(rb"\s*<")
+
+
+Rows = Iterator[tuple[int, Sequence[Any], int | None]]
+"""Number of each row, its cells, and how many more (below 0: fewer) it has than the header; None if empty."""
+
+
+@dataclass(slots=True)
+class Table:
+    """An open table, whose rows can be read once.
+
+    Attributes
+    ----------
+    where : str
+        What to call it in a message: its path.
+    names : tuple of str
+        Columns, as written. A column without a name (the index that pandas writes) has the name "".
+    units : mapping of str to str
+        Unit of each column that has one.
+    counted : str
+        What rows are numbered by in messages: "line" of a text file, or "row".
+    numbers : list of int
+        Those of the rows that `columns` has read.
+    """
+
+    where: str
+    names: tuple[str, ...]
+    _read: Callable[[Sequence[str]], Rows]
+    units: Mapping[str, str] = field(default_factory=dict)
+    counted: str = "row"
+    numbers: list[int] = field(default_factory=list)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Rows one after the other: column to Python or NumPy value, None where empty or masked.
+
+        Cells beyond the last column and rows of empty cells are left out; cells that are lacking are None.
+        """
+        for _, cells, excess in self._read(self.names):
+            if excess is not None:
+                yield dict(zip(self.names, cells, strict=True))
+
+    def columns(
+        self, wanted: Iterable[str] | None = None, *, pad: bool = False, keep_empty: bool = False
+    ) -> dict[str, list[Any]]:
+        """Read the rows into columns of values as in `rows`.
+
+        Parameters
+        ----------
+        wanted : iterable of str, optional
+            Columns to read; by default all. Of two columns of one name the first counts.
+        pad : bool
+            Whether cells may be lacking at the end of a row; otherwise that is an error.
+        keep_empty : bool
+            Whether a row of nothing but empty cells counts.
+
+        Raises
+        ------
+        ReadError
+            The table is damaged, or a row has too few or too many cells.
+        """
+        columns: dict[str, list[Any]] = {name: [] for name in (self.names if wanted is None else wanted)}
+        for number, cells, excess in self._read(tuple(columns)):
+            if excess is None and not keep_empty:
+                continue
+            if excess and (excess > 0 or not pad):
+                header = len(self.names)
+                raise ReadError(
+                    f"{self.where}: {self.counted} {number} has {header + excess} cells, "
+                    f"the header has {header}"
+                )
+            self.numbers.append(number)
+            for column, cell in zip(columns.values(), cells, strict=True):
+                column.append(cell)
+        return columns
+
+
+def open_table(source: Any, *, header: Callable[[Sequence[str]], bool] | None = None) -> Table:
+    """Open a table file of any kind, told apart by content, or take a table that is in memory.
+
+    Parameters
+    ----------
+    source : path, astropy Table, DataFrame, mapping of columns, or structured ndarray
+        A file may be gzipped.
+    header : callable, optional
+        Whether names are those of columns that the caller looks for: decides whether the names of a CSV
+        file stand in its first line or in the comment above it (as np.savetxt and TOPCAT write them).
+
+    Raises
+    ------
+    ReadError
+        It is absent, damaged or no table, or it points to data outside itself.
+    MissingDependencyError
+        It is Parquet and pyarrow is not installed.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return _in_memory(source)
+    where = os.fspath(source)
+    try:
+        opened = _opener(where)
+        with opened() as stream:
+            head = stream.read(4096)
+        with _offline():
+            return _open(head, opened, where, header or (lambda names: True))
+    except ReadError as error:
+        if where in str(error):
+            raise
+        raise ReadError(f"{where}: {error}") from error
+    except MissingDependencyError:
+        raise
+    except Exception as error:  # each kind of table fails with classes of its own
+        raise _unreadable(where, error) from error
+
+
+def split_names(line: str) -> tuple[list[str], str]:
+    """The cells of a table's first line, and what separates them: comma, semicolon or tab."""
+    separator = max(",;\t", key=line.count)
+    try:
+        names = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:
+        names = []
+    return [name.strip() for name in names] or [""], separator
+
+
+def _unreadable(where: str, error: Exception) -> ReadError:
+    if isinstance(error, UnicodeDecodeError):
+        return ReadError(f"{where}: the table is not in UTF-8 ({error})")
+    return ReadError(
+        f"{where} cannot be read as a table ({type(error).__name__}: {str(error)[:200]}); {KINDS} tables are"
+    )
+
+
+def _opener(where: str) -> Callable[[], IO[bytes]]:
+    """What opens the file, unpacked, as often as is needed."""
+    # A pipe would be waited for, and a device may never end.
+    if os.path.exists(where) and not os.path.isfile(where):
+        raise ReadError(f"{where}: not a regular file")
+    try:
+        with open(where, "rb") as stream:
+            if stream.read(len(GZIP)) != GZIP:
+                return lambda: open(where, "rb")
+            data = gunzip(GZIP + stream.read(), MAX_TABLE_BYTES)
+            return lambda: io.BytesIO(data)
+    except ReadError as error:
+        raise ReadError(f"{where}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ReadError(
+            f"cannot open the table {where}: {getattr(error, 'strerror', '') or error}"
+        ) from error
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """astropy without the network: times in a table make it ask for leap seconds."""
+    from astropy.utils.data import conf as data
+    from astropy.utils.iers import conf as earth
+
+    with (
+        warnings.catch_warnings(),
+        data.set_temp("allow_internet", False),
+        earth.set_temp("auto_download", False),
+    ):
+        # Units that astropy does not know, and VOTables of an older standard, do not matter here.
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _open(
+    head: bytes, opened: Callable[[], IO[bytes]], where: str, header: Callable[[Sequence[str]], bool]
+) -> Table:
+    if head.startswith(b"PAR1"):
+        return _parquet(opened, where)
+    text = head.removeprefix(b"\xef\xbb\xbf")
+    if text.startswith(b"{"):
+        return _json_lines(opened, where)
+    form = _form(text)
+    if form is None:
+        return _csv(opened, where, header)
+    with opened() as stream:
+        if form == "fits":
+            return _fits(stream, where)
+        return (_votable if form == "votable" else _ascii)(_whole(stream), where, form)
+
+
+def _form(head: bytes) -> str | None:
+    """What astropy calls the table that begins so; None for CSV."""
+    if head.startswith(b"SIMPLE"):
+        return "fits"
+    if _XML.match(head):
+        return "votable"
+    if head.startswith(b"# %ECSV"):
+        return "ascii.ecsv"
+    if head.startswith(b"#") and head.split()[1:2] == [b"1"]:
+        return "ascii.sextractor"
+    line = next((line for line in head.splitlines() if not line.startswith(b"#") and line.strip()), b"")
+    return "ascii" if not set(b",;\t") & set(line) and len(line.split()) > 1 else None
+
+
+def _whole(stream: IO[bytes]) -> bytes:
+    data = stream.read(MAX_TABLE_BYTES + 1)
+    if len(data) > MAX_TABLE_BYTES:
+        raise ReadError(f"the table is larger than the limit of {MAX_TABLE_BYTES} bytes")
+    return data
+
+
+# --- lines -------------------------------------------------------------------------------------------
+
+
+def _csv(opened: Callable[[], IO[bytes]], where: str, header: Callable[[Sequence[str]], bool]) -> Table:
+    comment = first = ""
+    with _text(opened()) as lines:
+        for line in lines:
+            if line.lstrip(" ").startswith("#"):
+                comment = line.lstrip(" ").removeprefix("#")
+            elif line.strip():
+                first = line
+                break
+        separator = split_names(first)[1]
+        names = next(_records(itertools.chain([first], lines), separator, where), (0, [""]))[1]
+    if not any(names):
+        raise ReadError(f"{where}: the table is empty")
+    above = split_names(comment)[0]
+    is_data = not header(names) or any(_A_FILE.search(name) or _is_number(name) for name in names)
+    in_comment = len(above) == len(names) == len(set(above)) and is_data and header(above)
+    names = above if in_comment else names
+
+    def read(wanted: Sequence[str]) -> Rows:
+        at = [names.index(name) for name in wanted]
+        with _text(opened()) as lines:
+            for number, cells in itertools.islice(
+                _records(lines, separator, where), 0 if in_comment else 1, None
+            ):
+                while len(cells) > len(names) and not cells[-1]:
+                    cells.pop()
+                row = [(cells[i] or None) if i < len(cells) else None for i in at]
+                yield number, row, len(cells) - len(names) if any(cells) else None
+
+    return Table(where, tuple(names), read, counted="line")
+
+
+def _text(stream: IO[bytes]) -> io.TextIOWrapper:
+    # csv wants to see the ends of lines, and cells may hold some.
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _records(lines: Iterable[str], separator: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a CSV file with the number of their first line; comments and empty lines left out."""
+    number = 0
+    begins = True
+
+    def fed() -> Iterator[str]:
+        nonlocal number, begins
+        for at, line in enumerate(lines, 1):
+            if begins and line.lstrip(" ").startswith("#"):
+                continue
+            if begins:
+                number, begins = at, False
+            yield line
+
+    try:
+        for row in csv.reader(fed(), strict=True, delimiter=separator, skipinitialspace=True):
+            cells = [cell.strip() for cell in row]
+            if any(cells) or len(cells) > 1:
+                yield number, cells
+            begins = True
+    except csv.Error as error:
+        raise ReadError(f"{where}: line {number} is not a row of a CSV table: {error}") from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise _unreadable(where, error) from error
+
+
+def _json_lines(opened: Callable[[], IO[bytes]], where: str) -> Table:
+    def records() -> Iterator[tuple[int, dict[str, Any]]]:
+        with opened() as stream:
+            for number, line in enumerate(stream, 1):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise ReadError(f"{where}: line {number} is not JSON: {error}") from error
+                if not isinstance(record, dict):
+                    raise ReadError(f"{where}: line {number} is not a JSON object")
+                yield number, record
+
+    def read(wanted: Sequence[str]) -> Rows:
+        for number, record in records():
+            yield number, [_plain(record.get(name)) for name in wanted], 0
+
+    return Table(where, tuple(next(records())[1]), read, counted="line")
+
+
+# --- through astropy and pyarrow ---------------------------------------------------------------------
+
+
+def _ascii(data: bytes, where: str, form: str) -> Table:
+    from astropy.table import Table as AstropyTable
+
+    text = data.decode("utf-8-sig")
+    if form == "ascii.ecsv":
+        # A masked cell of an array column takes the place of a whole array.
+        shapes = re.findall(r"subtype:[^\[\n,}]*\[([0-9, null]*)\]", text)
+        side = max((math.prod(int(n) for n in re.findall(r"[0-9]+", shape)) for shape in shapes), default=1)
+        if side > len(text):
+            raise ReadError(f"{where}: cells of {side} values in a table of {len(text)} bytes")
+    return _from_astropy(AstropyTable.read(text.splitlines(), format=form), where)
+
+
+def _votable(data: bytes, where: str, form: str) -> Table:
+    from astropy.table import Table as AstropyTable
+
+    _check_votable(data, where)
+    return _from_astropy(AstropyTable.read(io.BytesIO(data), format=form), where)
+
+
+def _check_votable(data: bytes, where: str) -> None:
+    """Refuse what would open another file or a socket, and rows that no bytes carry."""
+    from xml.parsers import expat
+
+    rows, values = 0, 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal rows, values
+        name = tag.rpartition(":")[2].upper()
+        if name == "STREAM" and any(key.rpartition(":")[2].lower() == "href" for key in attributes):
+            raise ReadError(
+                f"{where}: the rows of this VOTable lie elsewhere ({attributes.get('href', '')[:100]}), and "
+                "nothing is fetched: save it with its rows inside (TABLEDATA or BINARY2)"
+            )
+        if name == "TABLE":
+            claimed = attributes.get("nrows", "0").strip()
+            if not claimed.isdecimal() or int(claimed[:20]) > len(data):
+                raise ReadError(f"{where}: {claimed[:20]} rows claimed by {len(data)} bytes")
+            values = 0
+        elif name == "FIELD":
+            sides = [int(n) for n in re.findall(r"[0-9]+", attributes.get("arraysize", "1"))]
+            count = math.prod(sides)
+            if count < 1 or count > max(len(data), 1024):
+                raise ReadError(f"{where}: cells of {count} values in a file of {len(data)} bytes")
+            values += count
+        elif name in ("BINARY", "BINARY2") and not values:
+            raise ReadError(f"{where}: rows without columns")
+        elif name == "TR":
+            rows += 1
+            if rows * values * 8 > MAX_TABLE_BYTES:
+                raise ReadError(f"{where}: its rows are larger than the limit of {MAX_TABLE_BYTES} bytes")
+
+    def entity(*declared: Any) -> None:
+        raise ReadError(f"{where}: a VOTable that declares entities is not read")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
+    parser.EntityDeclHandler = entity
+    parser.Parse(data, True)
+
+
+def _from_astropy(table: Any, where: str) -> Table:
+    units = {
+        str(name): str(column.unit)
+        for name, column in table.columns.items()
+        if getattr(column, "unit", None) is not None
+    }
+    return _from_columns({str(name): table.columns[name] for name in table.colnames}, where, units)
+
+
+def _from_columns(columns: Mapping[str, Any], where: str, units: Mapping[str, str] | None = None) -> Table:
+    sizes = {len(column) for column in columns.values()}
+    if len(sizes) > 1:
+        raise UsageError(f"{where}: its columns have different lengths")
+
+    def read(wanted: Sequence[str]) -> Rows:
+        numbers = range(1, next(iter(sizes), 0) + 1)
+        for number, *cells in zip(numbers, *(_values(columns[name]) for name in wanted), strict=True):
+            yield number, cells, 0
+
+    return Table(where, tuple(columns), read, units or {})
+
+
+def _values(column: Any) -> Iterator[Any]:
+    """Cells of a column as Python values, a piece at a time."""
+    if not isinstance(column, np.ndarray):
+        if not hasattr(column, "unmasked"):
+            yield from map(_plain, column)
+            return
+        column = np.ma.array(column.unmasked, mask=column.mask)
+    mask = np.ma.getmask(column)
+    # As a plain array: a column of FITS texts insists on UTF-8, which old catalogues are not.
+    data = np.asarray(np.ma.getdata(column))
+    for first in range(0, len(data), _BATCH_ROWS):
+        piece = slice(first, first + _BATCH_ROWS)
+        if data.ndim > 1:
+            yield from data[piece]
+            continue
+        hidden = itertools.repeat(False) if mask is np.ma.nomask else mask[piece].tolist()
+        for value, masked in zip(data[piece].tolist(), hidden, strict=False):
+            yield None if masked else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A cell as a Python value; None for what any library means by missing."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return value.strip() or None
+    return None if value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType") else value
+
+
+def _in_memory(source: Any) -> Table:
+    where = "the table"
+    if hasattr(source, "colnames"):
+        return _from_astropy(source, where)
+    if isinstance(source, Mapping):
+        return _from_columns({str(name): source[name] for name in source}, where)
+    if hasattr(source, "columns"):
+        return _from_columns({str(name): list(source[name]) for name in source.columns}, where)
+    if isinstance(source, np.ndarray) and source.dtype.names:
+        return _from_columns({name: source[name] for name in source.dtype.names}, where)
+    raise UsageError(
+        "a table is a path, an astropy Table, a DataFrame, a mapping of columns or a structured array, "
+        f"and not {type(source).__name__}"
+    )
+
+
+def _fits(stream: IO[bytes], where: str) -> Table:
+    from astropy.io import fits
+
+    data = stream.getvalue() if isinstance(stream, io.BytesIO) else where
+    check_counts(data)
+    size = len(data) if isinstance(data, bytes) else os.path.getsize(data)
+    with fits.open(stream, memmap=False, character_as_bytes=True) as hdus:
+        # LDAC files carry the image header in a one-row table before the catalogue itself.
+        hdu = next(
+            (
+                hdu
+                for hdu in hdus
+                if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and hdu.name.upper() != "LDAC_IMHEAD"
+            ),
+            None,
+        )
+        if hdu is None:
+            raise ReadError(f"{where}: it holds no table extension, and a table in FITS is one")
+        width, rows = int(hdu.header["NAXIS1"]), int(hdu.header["NAXIS2"])
+        if rows and (width < 1 or rows * width > size):
+            raise ReadError(f"{where}: damaged FITS: {rows} rows of {width} bytes in a file of {size}")
+        columns: dict[str, Any] = {}
+        units: dict[str, str] = {}
+        for column in hdu.columns:
+            # Arrays of variable length lie in a heap that all rows may point to.
+            if rows and column.format.lstrip("0123456789")[:1] not in ("P", "Q"):
+                values = np.asarray(hdu.data.field(column.name))
+                missing = column.null is not None and values.dtype.kind in "iu"
+                columns[column.name] = (
+                    np.ma.masked_equal(values, column.null, copy=False) if missing else values
+                )
+            elif not rows:
+                columns[column.name] = np.empty(0)
+            if column.unit:
+                units[column.name] = str(column.unit)
+    return _from_columns(columns, where, units)
+
+
+def _parquet(opened: Callable[[], IO[bytes]], where: str) -> Table:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("parquet", "Reading Parquet") from error
+    with opened() as stream:
+        names = tuple(pyarrow.parquet.ParquetFile(stream).schema_arrow.names)
+
+    def read(wanted: Sequence[str]) -> Rows:
+        number = size = 0
+        try:
+            with opened() as stream:
+                file = pyarrow.parquet.ParquetFile(stream)
+                # Without columns no bytes carry the rows, whatever their number is.
+                for batch in file.iter_batches(_BATCH_ROWS, columns=list(wanted)) if wanted else ():
+                    size += batch.nbytes
+                    if size > MAX_TABLE_BYTES:
+                        raise ReadError(f"{where} holds more than the limit of {MAX_TABLE_BYTES} bytes")
+                    for row in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True):
+                        number += 1
+                        yield number, [_plain(value) for value in row], 0
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, ReadError):
+                raise
+            raise _unreadable(where, error) from error
+
+    return Table(where, names, read)
