@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "transientnet"
 WAY = ("readers", "prepare", "models", "results")
 """Rooms that a stamp passes on its way from a file to an answer."""
-WIDTH, ROW, BOX = 760, 46, 170
+WIDTH, ROW, BOX = 860, 46, 170
 
 
 def rooms() -> list[str]:
