@@ -203,8 +203,8 @@ def when_wrong(results: dict[str, Any]) -> dict[str, str]:
     simulated = {row["family"]: row for row in results["simulated"]}
     source = {row["family"]: row for row in results["families"]["rows"]}
     found = {
-        "version": f"Figures of `realbogus` {results['version']}, from the run that made it: simulated candidates "
-        "that no training saw, and alerts of sky objects that the judging network never saw."
+        "version": f"Figures of `realbogus` {results['version']}, from the run that made it: simulated "
+        "candidates that no training saw, and alerts of sky objects that the judging network never saw."
     }
     for section, (made, real) in _SECTIONS.items():
         rows = [
