@@ -202,7 +202,10 @@ def when_wrong(results: dict[str, Any]) -> dict[str, str]:
     """The figures of each section of the page "When it is wrong" as Markdown."""
     simulated = {row["family"]: row for row in results["simulated"]}
     source = {row["family"]: row for row in results["families"]["rows"]}
-    found = {}
+    found = {
+        "version": f"Figures of `realbogus` {results['version']}, from the run that made it: simulated "
+        "candidates that no training saw, and alerts of sky objects that the judging network never saw."
+    }
     for section, (made, real) in _SECTIONS.items():
         rows = [
             [where, name, _share(row.get("recall", {}).get("0.5")), _share(row.get("rejection"))]

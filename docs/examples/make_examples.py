@@ -42,16 +42,16 @@ class Example(NamedTuple):
 
 EXAMPLES = {
     "supernova_on_galaxy": Example("supernova", 12, 9, 48, _NEARBY),
-    "supernova_faint": Example("supernova", 11, 23, 24),
+    "supernova_faint": Example("supernova", 12, 14, 24),
     "nuclear_agn": Example("nuclear", 12, 6),
     "variable_star": Example("variable star", 13, 6),
     "variable_star_fading": Example("variable star", 13, 7),
     "asteroid": Example("asteroid", 14, 4, 6),
     "hostless": Example("hostless", 10, 1, 6),
-    "dipole": Example("dipole", 16, 3, 6),
+    "dipole": Example("dipole", 14, 1, 6),
     "cosmic_ray": Example("cosmic ray", 17, 4, 6),
     "saturated_star": Example("saturated core", 11, 0, 6),
-    "chip_edge": Example("hostless", 50, 28, 48),
+    "chip_edge": Example("hostless", 22, 8, 48),
     "blank": Example("hostless", 15, 1, 6, lost="all"),
     "missing_reference": Example("asteroid", 19, 5, 6, lost="reference"),
 }

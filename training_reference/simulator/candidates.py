@@ -282,36 +282,41 @@ def _residuals(
     rows = made.where(*_RESIDUALS)
     k = len(rows)
     kind, errors = made.kind[rows], made.errors
-    share = np.full(k, 0.05)  # residual over flux
     dipole, kernel, shape, scale = (kind == name for name in _RESIDUALS)
-    angle = rng.uniform(0, 2 * np.pi, k)
-    size = np.minimum(rng.uniform(0.1, 1.5, k), rng.uniform(0.15, 0.5, k) * fwhm[rows])
-    step = (size[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)).astype(np.float32)
-    errors.shift[rows[dipole]] = step[dipole]
-    share[dipole] = 0.5 * (size / fwhm[rows])[dipole]
-    wrong = rng.choice([-1, 1], k) * rng.uniform(0.1, 0.45, k)
-    variance = (fwhm[rows] / 2.3548) ** 2
-    lopsided = rng.uniform(0.4, 1.4, (k, 2))
-    for axis in range(2):
-        errors.broadening[rows[kernel], axis] = (wrong * variance * lopsided[:, axis])[kernel]
-    share[kernel] = 0.15 * np.abs(wrong)[kernel]
-    mixed = rng.uniform(0.15, 0.9, k)
-    errors.shape[rows[shape]] = mixed[shape]
-    share[shape] = np.maximum(0.7 * mixed * misshapen[rows], 0.01)[shape]
-    # A whole frame scaled wrongly, or the core of one galaxy of another colour.
-    gross = rng.random(k) < 0.25
-    amount = rng.choice([-1, 1], k) * np.where(gross, rng.uniform(0.15, 0.8, k), rng.uniform(0.01, 0.08, k))
-    errors.scale[rows[scale]] = amount[scale]
-    share[scale] = np.abs(amount)[scale]
-    errors.broadening[rows[scale], 0] = (0.15 * wrong * variance)[scale]
-
     noise = np.hypot(made.science_noise[rows], made.reference_noise[rows]) * np.sqrt(area[rows])
+    brightest = 0.8 * telescope.saturation * area[rows]
     # Most residuals that are detected are just so; some are of the brightest stars.
     wanted = np.exp(rng.uniform(np.log(5), np.log(rng.choice([12, 150, 3000], k, p=[0.35, 0.45, 0.2]))))
+    # Residual over flux: gross errors show on every star, small ones on bright stars alone.
+    gross = rng.random(k) < 0.45
+    largest = np.select([dipole, kernel, shape], [0.25, 0.07, 0.6 * np.maximum(misshapen[rows], 0.02)], 0.8)
+    share = largest * np.exp(-np.where(gross, rng.uniform(0, 1.5, k), rng.uniform(1.0, 5.0, k)))
+    share = np.clip(share, np.minimum(wanted * noise / brightest, largest), largest)
+    # A small error is seen where the others are smaller still.
+    rest = np.minimum(1, 0.5 * share / _residual_share(telescope, made, fwhm, misshapen)[rows])
+    rest = rest.astype(np.float32)
+    errors.shift[rows] *= rest[:, None]
+    errors.broadening[rows] *= rest[:, None]
+    errors.shape[rows] *= rest
+    errors.scale[rows] *= rest
+    angle, sign = rng.uniform(0, 2 * np.pi, k), rng.choice([-1, 1], k)
+    step = 2 * share * fwhm[rows]
+    step = (step[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)).astype(np.float32)
+    errors.shift[rows[dipole]] = step[dipole]
+    variance = (fwhm[rows] / 2.3548) ** 2
+    wrong = sign * share / 0.15 * variance
+    lopsided = rng.uniform(0.4, 1.4, (k, 2)) * np.where(rng.random((k, 2)) < 0.25, -1, 1)
+    for axis in range(2):
+        errors.broadening[rows[kernel], axis] = (wrong * lopsided[:, axis])[kernel]
+    errors.shape[rows[shape]] = np.minimum(share / (0.7 * np.maximum(misshapen[rows], 0.02)), 0.9)[shape]
+    # A whole frame scaled wrongly, or the core of one galaxy of another colour.
+    errors.scale[rows[scale]] = (sign * share)[scale]
+    errors.broadening[rows[scale], 0] = (0.1 * wrong)[scale]
+
     galaxy = rng.random(k) < np.where(scale & ~gross, 0.85, 0.3)
     index = rng.integers(0, len(gallery.radius), k)
     dilution = np.where(galaxy, np.sqrt(1 + 12 * gallery.radius[index] ** 2 / area[rows]), 1.0)
-    flux = np.minimum(wanted * noise / share * dilution, 0.8 * telescope.saturation * area[rows])
+    flux = np.minimum(wanted * noise / share * dilution, brightest)
     made.host[rows] = np.where(galaxy, index, -1)
     made.host_flux[rows] = np.where(galaxy, flux, 0)
     made.host_position[rows] = made.position[rows]

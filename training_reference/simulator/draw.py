@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from training_reference.simulator import detector
-from training_reference.simulator.candidates import BOGUS, REAL, Candidates, draw_candidates, draw_kinds
+from training_reference.simulator.candidates import (
+    BOGUS,
+    CAUSES,
+    REAL,
+    Candidates,
+    draw_candidates,
+    draw_kinds,
+)
 from training_reference.simulator.psf import MARGIN, ComplexArray, FloatArray, Grid, draw_transfer
 from training_reference.simulator.scene import (
     Gallery,
@@ -26,6 +33,8 @@ __all__ = ["Simulated", "simulate"]
 # Point-spread functions per batch; every stamp takes one of each.
 _SCIENCE_PSFS, _REFERENCE_PSFS = 12, 4
 _BRIGHTEST = 6
+# Share of residuals whose place is that of their star, not of the strongest excess.
+_FITTED = 0.5
 _ZERO_POINT = 25.0
 
 
@@ -427,7 +436,7 @@ class _Draw:
         """Pixel (n, 2) that each stamp is centred on and the filtered value there.
 
         Real candidates are where the source is, within the error of its position; bogus ones at the
-        strongest excess near their cause, positive or negative.
+        strongest excess near their cause, positive or negative, or on the star that they are a residual of.
         """
         made, c = self.candidates, self.grid.centre
         centre = np.full((self.n, 2), c)
@@ -446,11 +455,18 @@ class _Draw:
                 "chip edge",
             )
         ] = MARGIN
+        peak = centre.copy()
         for row in np.flatnonzero(~made.real):
             r = int(reach[row])
             box = np.abs(filtered[row, c - r : c + r + 1, c - r : c + r + 1])
-            centre[row] += np.array(np.unravel_index(int(box.argmax()), box.shape)) - r
-        return centre, filtered[np.arange(self.n), centre[:, 0], centre[:, 1]]
+            peak[row] += np.array(np.unravel_index(int(box.argmax()), box.shape)) - r
+        # Some pipelines fit both lobes of a residual, and give the place of the star.
+        fitted = np.isin(made.kind, CAUSES["residual"]) & (self.rng.random(self.n) < _FITTED)
+        centre = np.where(fitted[:, None], c + np.rint(made.position).astype(int), peak)
+        # Stamps may be cut at the place of an object, which is not quite that of this detection.
+        aside = np.rint(self.rng.normal(0, self.telescope.centring, centre.shape) * self.fwhm[:, None])
+        centre = np.clip(centre + np.clip(aside, -2, 2).astype(int), c - MARGIN, c + MARGIN)
+        return centre, filtered[np.arange(self.n), peak[:, 0], peak[:, 1]]
 
     def _cut(
         self, science: FloatArray, reference: FloatArray, difference: FloatArray, centre: npt.NDArray[np.intp]

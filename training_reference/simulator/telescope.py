@@ -52,6 +52,8 @@ class Telescope:
         How much the difference is sharpened beyond the seeing: bright sources get negative rings.
     method : str
         ``"kernel"`` (Alard & Lupton 1998, ApJ 503, 325) or ``"zogy"`` (Zackay et al. 2016, ApJ 830, 27).
+    centring : float
+        How far from the detection stamps are cut, standard deviation in FWHM.
     masks_saturation : bool
         Whether the pipeline masks saturated stars of the field with NaN boxes.
     saturated_core : {"clip", "interpolate", "dark"}
@@ -94,6 +96,7 @@ class Telescope:
     colour_error: float = 0.01
     ringing: float = 0.0
     method: str = "zogy"
+    centring: float = 0.0
     masks_saturation: bool = True
     saturated_core: str = "clip"
     blanks_core: bool = False
@@ -162,6 +165,7 @@ class Telescope:
             colour_error=float(rng.uniform(0.002, 0.02)),
             ringing=float(rng.uniform(0.1, 1.2)) if rng.random() < 0.35 else 0.0,
             method=str(rng.choice(["zogy", "kernel"], p=[0.2, 0.8] if large else [0.55, 0.45])),
+            centring=float(rng.uniform(0.05, 0.3)) if rng.random() < 0.3 else 0.0,
             masks_saturation=bool(rng.random() < 0.4),
             saturated_core=str(rng.choice(["clip", "interpolate", "dark"], p=[0.55, 0.25, 0.2])),
             blanks_core=bool(rng.random() < 0.1),
