@@ -1,4 +1,4 @@
-"""Tar archives of alert packets or FITS files, as surveys hand out whole nights.
+"""Tar archives of alert packets, FITS or other files, as surveys hand out whole nights.
 
 Read from front to back and never unpacked to disk: one member is in memory at a time.
 """
@@ -7,26 +7,18 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Self, cast
 
-from ..errors import ReadError
+from ..errors import MissingDependencyError, ReadError
 from ..triplet import Triplet
-from . import avro, fits, json
-from .sniff import Loaded, open_file, sniff
+from .sniff import Loaded, open_file, read_file, sniff
 from .sources import stem
 from .stamp import MAX_FILE_BYTES
 from .surveys import Layout
 
 __all__ = ["read"]
-
-_MEMBERS: dict[str | None, Callable[[str, Layout], Iterator[Triplet]]] = {
-    "avro": avro.read,
-    "avro-framed": avro.read,
-    "fits": fits.read,
-    "json": json.read,
-}
 
 
 class _Member(tarfile.TarInfo):
@@ -47,9 +39,9 @@ def _check(member: tarfile.TarInfo) -> None:
 
 
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
-    """Candidates of the packets and FITS files in an archive, in its order.
+    """Candidates of the files in an archive, in its order.
 
-    A member that is neither is a flagged row, so is an archive that breaks off.
+    A member without stamps is a flagged row, so is an archive that breaks off.
 
     Raises
     ------
@@ -80,10 +72,11 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
 
 
 def _read_member(inner: Loaded, layout: Layout) -> Iterator[Triplet]:
-    kind = sniff(inner)
     try:
-        if kind not in _MEMBERS:
-            raise ReadError(f"{inner}: {kind or 'neither packet nor FITS'} in an archive: unpack it first")
-        yield from _MEMBERS[kind](inner, layout)
-    except ReadError as error:
+        if sniff(inner) in ("tar", "table"):
+            raise ReadError(
+                f"{inner}: an archive or a table of file names within an archive: unpack it first"
+            )
+        yield from read_file(inner, layout)
+    except (ReadError, MissingDependencyError) as error:
         yield Triplet.unreadable(stem(inner), inner, str(error))

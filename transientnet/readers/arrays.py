@@ -19,6 +19,7 @@ from ..errors import ReadError, UsageError
 from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image, facts
+from .sniff import Loaded, open_file
 from .sources import stem
 from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, check_dtype, filled, read_stack
 from .surveys import Layout, match_channels
@@ -49,7 +50,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     """
     try:
         with ExitStack() as files:
-            file = files.enter_context(open(path, "rb"))
+            file = files.enter_context(open_file(path))
             magic = file.read(2)
             file.seek(0)
             if magic == b"PK":
@@ -99,7 +100,7 @@ def read_planes(
         with ExitStack() as files:
             arrays: dict[str, Rows] = {key: np.asarray(value) for key, value in told.items()}
             for channel, where in paths.items():
-                arrays[channel] = _array_file(files.enter_context(open(where, "rb")), where)
+                arrays[channel] = _array_file(files.enter_context(open_file(where)), where)
             where = source
             yield from read_stack(arrays, layout, source, name=name)
     except ReadError:
@@ -114,9 +115,10 @@ def _array_file(file: IO[bytes], path: str) -> Rows:
     """A ``.npy``, gzipped or not."""
     zipped = file.read(2) == b"\x1f\x8b"
     file.seek(0)
-    return (
-        _Stream(gzip.GzipFile(fileobj=file), path, os.path.getsize(path)) if zipped else _mapped(file, path)
-    )
+    if zipped or isinstance(path, Loaded):
+        size = len(path.data) if isinstance(path, Loaded) else os.path.getsize(path)
+        return _Stream(gzip.GzipFile(fileobj=file) if zipped else file, path, size)
+    return _mapped(file, path)
 
 
 def _mapped(file: IO[bytes], path: str) -> npt.NDArray[Any]:
@@ -268,8 +270,14 @@ def from_memory(source: Any, layout: Layout, *, start: int = 0) -> Iterator[Trip
             arrays = {key: _array(value) for key, value in source.items() if value is not None}
         else:
             cube = _image(source)
-            arrays = {"": cube.data}
+            if cube.data.ndim == 2 and cube.data.dtype.kind in "biuf":
+                raise UsageError(
+                    f"one image of shape {cube.data.shape}: give the stamps of a candidate together, "
+                    "[science, reference, difference] or an array (N, 3, H, W) for many; a science stamp "
+                    'alone is {"science": image}; candidates on a full frame are cut out by cut_triplets'
+                )
             known = {"pixel_scale": cube.pixel_scale, "fwhm_px": cube.fwhm, "fwhm_arcsec": cube.fwhm_arcsec}
+            arrays = {"": cube.data}
             arrays |= {role: np.asarray(value) for role, value in known.items() if value is not None}
         yield from read_stack(arrays, layout, where, start=start)
     except ReadError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -18,11 +19,13 @@ from .surveys import Layout, combined, match_channels, match_roles, recognise
 
 __all__ = ["from_images", "from_record", "has_stamps"]
 
-_NUMBERS = ("ra", "dec", "jd", "mjd", "magnitude", "flux", "flux_error", "snr", "source_fwhm")
+_NUMBERS = ("jd", "mjd", "magnitude", "flux", "flux_error", "snr", "source_fwhm")
 _DEPTH = 3
 #: Rows and columns to add before and behind; empty if none.
 _Edges = tuple[()] | tuple[tuple[int, int], tuple[int, int]]
 _MJD = 2400000.5
+#: Hours or degrees, minutes, seconds.
+_ANGLE = re.compile(r"\s*([+-]?\d{1,3})[\s:hd]+(\d{1,2})[\s:m]+(\d{1,2}(?:\.\d*)?)s?\s*")
 #: Logarithm of the ratio of two pixel scales that may be of one camera.
 _SAME_SAMPLING = 0.2
 
@@ -287,6 +290,12 @@ def _meta(roles: _Roles, survey: Layout) -> dict[str, Any]:
     meta: dict[str, Any] = {name: v for name in _NUMBERS if (v := roles.number(name)) is not None}
     # Packets and headers count pixels from 1, the score table from 0.
     meta |= {name: v - 1 for name in ("x", "y") if (v := roles.number(name)) is not None}
+    for name, unit in (("ra", 15.0), ("dec", 1.0)):
+        degrees = roles.number(name)
+        if degrees is None:
+            degrees = _sexagesimal(roles.text(name), unit)
+        if degrees is not None:
+            meta[name] = degrees
     if "mjd" in meta:
         meta.setdefault("jd", meta["mjd"] + _MJD)
         del meta["mjd"]
@@ -309,6 +318,16 @@ def _meta(roles: _Roles, survey: Layout) -> dict[str, Any]:
     if positive is not None:
         meta["is_positive"] = positive
     return meta
+
+
+def _sexagesimal(text: str | None, unit: float) -> float | None:
+    """Degrees of ``12:34:56.7`` in units of so many degrees, as headers of frames have positions."""
+    parts = None if text is None else _ANGLE.fullmatch(text)
+    if parts is None:
+        return None
+    whole, minutes, seconds = (abs(float(part)) for part in parts.groups())
+    degrees = unit * (whole + minutes / 60 + seconds / 3600)
+    return -degrees if parts[1].startswith("-") else degrees
 
 
 def _truth(value: Any) -> bool | None:

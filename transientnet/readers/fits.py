@@ -24,7 +24,7 @@ from .stacks import ORDER_NAMES, declared_order, read_stack
 from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, plain_file
 from .surveys import Layout, channel_of, listed, match_channels, match_role, normalise
 
-__all__ = ["load_image", "read"]
+__all__ = ["load_image", "read", "read_hdulist"]
 
 #: Keywords of one header that hold for every candidate of the file.
 _SHARED = ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN", "FILTER", "BAND", "MJD", "MJD-OBS", "JD", "PIXSCALE")
@@ -57,16 +57,25 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     if isinstance(found, tuple):
         _refuse_lone(path)
         image, scalars = found
-        candidates: list[_Candidate] = [({"science": image}, {})]
-    elif images := [hdu for hdu in found if hdu.data is not None and hdu.data.size and hdu.kind == "image"]:
-        candidates = _candidates(path, found, images, layout)
-        scalars = header_values(found)
+        yield from _assembled(path, [({"science": image}, {})], scalars, layout)
     else:
-        yield from _table_rows(path, found, layout)
-        return
+        yield from read_hdulist(path, found, layout)
+
+
+def read_hdulist(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Triplet]:
+    """Candidates of the HDUs of a file, as `read` finds them."""
+    if images := [hdu for hdu in hdus if hdu.data is not None and hdu.data.size and hdu.kind == "image"]:
+        yield from _assembled(path, _candidates(path, hdus, images, layout), header_values(hdus), layout)
+    else:
+        yield from _table_rows(path, hdus, layout)
+
+
+def _assembled(
+    path: str, candidates: Sequence[_Candidate], scalars: Mapping[str, Any], layout: Layout
+) -> Iterator[Triplet]:
     if len(candidates) > 1:
         scalars = {key: scalars[key] for key in _SHARED if key in scalars}
-    # What the decoded stamps have told: the WCS goes before these.
+    # The decoded stamps have their sampling, the WCS before these keywords.
     listed = layout.fields.get("pixel_scale", ())
     scalars = {key: value for key, value in scalars.items() if key not in SCALE_KEYS or key in listed}
     for i, (channels, own) in enumerate(candidates):

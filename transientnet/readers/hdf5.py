@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import MissingDependencyError, ReadError
 from ..triplet import Triplet
+from .sniff import Loaded, open_file
 from .sources import stem
 from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, ORDER_NAMES, Rows, read_stack
 from .surveys import Layout, channel_of, normalise
@@ -38,7 +39,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     except ImportError as error:
         raise MissingDependencyError.for_extra("hdf5", "Reading HDF5") from error
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(open_file(path) if isinstance(path, Loaded) else path, "r") as file:
             found = False
             for triplet in _group(file, path, layout, {}, ()):
                 found = True

@@ -6,7 +6,7 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "first_image",
     "hdu_image",
     "header_values",
+    "opened_hdus",
     "pick",
     "read_hdus",
 ]
@@ -143,29 +144,43 @@ def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
     from astropy.io import fits
 
     check_counts(data)
+    stored = len(data) if isinstance(data, bytes) else os.path.getsize(data)
+
+    def check(index: int, hdu: Any) -> None:
+        axes = [int(hdu.header.get(f"NAXIS{i + 1}", 0)) for i in range(hdu.header["NAXIS"])]
+        if min(axes) < 0:
+            raise ReadError(f"HDU {index} has sides of {axes} pixels")
+        check_size(abs(int(hdu.header.get("BITPIX", 8))) // 8 * math.prod(axes), stored, limit)
+        if isinstance(hdu, fits.CompImageHDU):
+            again = io.BytesIO(data) if isinstance(data, bytes) else data
+            with fits.open(again, disable_image_compression=True) as packed:
+                check_tiles(packed[index], limit)
+
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     with fits.open(file, memmap=not isinstance(data, bytes), lazy_load_hdus=True) as opened:
-        for index, hdu in enumerate(opened):
-            header, comments = _plain_header(hdu.header)
-            common = (index, *_name_and_version(header), header, comments)
-            if isinstance(hdu, fits.BinTableHDU):
-                yield Hdu(*common, rows=hdu.data)
-                continue
-            if not getattr(hdu, "is_image", False) or hdu.header.get("NAXIS", 0) < 1:
-                # A primary header without pixels names the candidate.
-                yield Hdu(*common)
-                continue
-            axes = [int(hdu.header.get(f"NAXIS{i + 1}", 0)) for i in range(hdu.header["NAXIS"])]
-            size = abs(int(hdu.header.get("BITPIX", 8))) // 8
-            for axis in axes:
-                size *= axis
-            if min(axes) < 0:
-                raise ReadError(f"HDU {index} has sides of {axes} pixels")
-            check_size(size, len(data) if isinstance(data, bytes) else os.path.getsize(data), limit)
-            if isinstance(hdu, fits.CompImageHDU):
-                file = io.BytesIO(data) if isinstance(data, bytes) else data
-                with fits.open(file, disable_image_compression=True) as stored:
-                    check_tiles(stored[index], limit)
+        yield from _contents(opened, check)
+
+
+def opened_hdus(opened: Any) -> list[Hdu]:
+    """All HDUs that hold numbers of an `astropy.io.fits.HDUList` that is open already."""
+    return _related(list(_contents(opened, lambda index, hdu: None)))
+
+
+def _contents(opened: Any, check: Callable[[int, Any], None]) -> Iterator[Hdu]:
+    """The HDUs of an open file; `check` is called before the pixels of one are read."""
+    from astropy.io import fits
+
+    for index, hdu in enumerate(opened):
+        header, comments = _plain_header(hdu.header)
+        common = (index, *_name_and_version(header), header, comments)
+        # In astropy 6.1 a compressed image is a table too.
+        if isinstance(hdu, fits.BinTableHDU) and not isinstance(hdu, fits.CompImageHDU):
+            yield Hdu(*common, rows=hdu.data)
+        elif not getattr(hdu, "is_image", False) or hdu.header.get("NAXIS", 0) < 1:
+            # A primary header without pixels names the candidate.
+            yield Hdu(*common)
+        else:
+            check(index, hdu)
             pixels = hdu.data
             yield Hdu(*common, data=None if pixels is None else np.asarray(pixels))
 

@@ -1,10 +1,9 @@
 """Readers: any source of candidates in, `Triplet` objects out.
 
-Each module here reads one family of formats through ``read(path, layout) -> Iterator[Triplet]``. It yields
-in file order and holds one candidate (or one block of them) at a time; a candidate that cannot be decoded
-is `Triplet.unreadable`, a file that cannot be read as a whole raises `ReadError`. Fields are found through
-`surveys` (`match_channels`, `match_role`), cutouts are decoded by `stamp`, records of packets and tables
-become triplets in `candidate`. What the user says and what a survey is known for is filled in here.
+A source takes four steps: `sources` and `grouping` find its files and which of them are the stamps of one
+candidate, `sniff` recognises each by its content, the module of its format decodes it, and `candidate` puts
+stamps and scalars together. Names are understood through `surveys`, headers through `image`. What the user
+says, and what a survey is known for, is filled in here.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 from ..errors import ReadError, TransientnetError, UsageError
 from ..triplet import Triplet
 from .grouping import group_files
-from .sniff import FORMATS, Loaded, sniff
+from .sniff import Loaded, read_file
 from .sources import StampFiles, expand, stem
 from .surveys import Layout, load_layout
 
@@ -34,20 +33,6 @@ __all__ = [
     "open_triplets",
 ]
 
-#: Module that reads each format, imported when first met.
-_READERS = {
-    "fits": "fits",
-    "avro": "avro",
-    "avro-framed": "avro",
-    "parquet": "parquet",
-    "npy": "arrays",
-    "npz": "arrays",
-    "hdf5": "hdf5",
-    "json": "json",
-    "tar": "archive",
-    "table": "files",
-}
-
 
 def open_triplets(
     source: Any,
@@ -60,12 +45,13 @@ def open_triplets(
 
     Parameters
     ----------
-    source : path, list of paths, glob, directory, ndarray, Triplet, or iterable of these
-        Files are told apart by content. Folders are searched to the bottom, sorted by name. A table with
+    source : path, list of paths, glob, directory, ndarray, HDUList, bytes, Triplet, or iterable of these
+        Files are recognised by content. Folders are searched to the bottom, sorted by name. A table with
         the columns ``science``, ``reference``, ``difference`` names the files of a candidate per row; tables
         in folders are left alone. Arrays are
-        ``(3, H, W)`` or ``(N, 3, H, W)``: science, reference, difference. Stamps may also be `NDData`,
-        `CCDData` or `Cutout2D` objects, three in a row or named in a mapping.
+        ``(3, H, W)`` or ``(N, 3, H, W)``: science, reference, difference; channels may be last where that
+        is clear from the shape. Stamps may also be `NDData`, `CCDData` or `Cutout2D` objects, three in a
+        row or named in a mapping. Bytes are those of a file: of an alert packet, for one.
     layout : str, path or Layout, optional
         A survey's name, a TOML file, or a `Layout`: how the source names its stamps. Found out if not
         given.
@@ -127,12 +113,16 @@ def _exists(source: str | os.PathLike[str]) -> bool:
 def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
     if isinstance(source, Triplet):
         yield source
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        yield from _read_found(Loaded.of("memory", bytes(source)), layout)
     elif isinstance(source, StampFiles):
         yield from _read_found(source, layout)
     elif isinstance(source, (str, os.PathLike)):
         yield from _read_files([source], layout)
     elif isinstance(source, (list, tuple)) and all(isinstance(s, (str, os.PathLike)) for s in source):
         yield from _read_files(source, layout)
+    elif hasattr(source, "index_of") and hasattr(source, "writeto"):
+        yield from _read_hdulist(source, layout)
     elif _module("arrays").in_memory(source):
         yield from _module("arrays").from_memory(source, layout, start=row)
     else:
@@ -140,6 +130,15 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
             for triplet in _open(item, layout, row):
                 row += 1
                 yield triplet
+
+
+def _read_hdulist(opened: Any, layout: Layout) -> Iterator[Triplet]:
+    """Candidates of an `astropy.io.fits.HDUList`."""
+    name = opened.filename() or "memory"
+    try:
+        yield from _module("fits").read_hdulist(name, _module("hdus").opened_hdus(opened), layout)
+    except ReadError as error:
+        yield Triplet.unreadable(stem(name), name, str(error))
 
 
 def _read_files(sources: Iterable[str | os.PathLike[str]], layout: Layout) -> Iterator[Triplet]:
@@ -153,16 +152,10 @@ def _read_found(found: str | StampFiles, layout: Layout) -> Iterator[Triplet]:
         return
     path = found
     try:
-        kind = sniff(path)
-        if kind is None:
-            raise ReadError(
-                f"{path}: empty, or none of {', '.join(FORMATS)}, table (CSV, ECSV, VOTable, with names of "
-                "columns); only the content counts, not the ending"
-            )
-        yield from _module(_READERS[kind]).read(path, layout)
+        yield from read_file(path, layout)
     except UsageError:
         raise
-    except TransientnetError as error:
+    except (TransientnetError, OSError) as error:
         yield Triplet.unreadable(stem(path), path, str(error))
 
 

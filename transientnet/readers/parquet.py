@@ -14,6 +14,7 @@ from ..errors import MissingDependencyError, ReadError
 from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
+from .sniff import Loaded
 from .sources import stem
 from .stacks import STACK_NAMES
 from .surveys import Layout, match_channels, match_role, match_roles, normalise
@@ -46,7 +47,8 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         raise MissingDependencyError.for_extra("parquet", "Reading Parquet") from error
     damage = (pyarrow.ArrowException, OSError, ValueError, MemoryError)
     try:
-        file = pyarrow.parquet.ParquetFile(path, buffer_size=2**20)
+        opened = pyarrow.BufferReader(path.data) if isinstance(path, Loaded) else path
+        file = pyarrow.parquet.ParquetFile(opened, buffer_size=2**20)
     except damage as error:
         raise ReadError(f"{path} is damaged or no Parquet file: {error}") from error
     with file:

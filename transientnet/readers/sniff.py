@@ -3,33 +3,56 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 import os
 import re
 import stat
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from ..errors import ReadError
 from ..files.tables import split_names
+from ..triplet import Triplet
+from .surveys import Layout
 
-__all__ = ["FORMATS", "Loaded", "NotAFileError", "open_file", "sniff", "sniff_bytes"]
+__all__ = ["FORMATS", "Loaded", "NotAFileError", "open_file", "read_file", "sniff", "sniff_bytes"]
 
-FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5", "json", "tar")
-"""Formats that hold stamps, as `sniff` names them; a ``table`` (CSV, VOTable) may name files of them."""
 
-_MAGIC = (
-    (b"SIMPLE  =", "fits"),
-    (b"Obj\x01", "avro"),
-    (b"PAR1", "parquet"),
-    (b"\x93NUMPY", "npy"),
-    (b"PK\x03\x04", "npz"),
-    (b"\x89HDF\r\n\x1a\n", "hdf5"),
+class Format(NamedTuple):
+    """A format of files: how its first bytes look (a regular expression), and the module that reads it.
+
+    The module has ``read(path, layout) -> Iterator[Triplet]``. It yields in the order of the file and holds
+    one candidate, or one block of them, at a time; a candidate that cannot be decoded is
+    `Triplet.unreadable`, and a file that cannot be read as a whole raises `ReadError`.
+    """
+
+    name: str
+    module: str
+    signature: bytes
+
+
+_FORMATS = (
+    Format("fits", "fits", rb"SIMPLE  ="),
+    Format("avro", "avro", rb"Obj\x01"),
+    Format("parquet", "parquet", rb"PAR1"),
+    Format("npy", "arrays", rb"\x93NUMPY"),
+    Format("npz", "arrays", rb"PK\x03\x04"),
+    Format("hdf5", "hdf5", rb"\x89HDF\r\n\x1a\n"),
+    Format("tar", "archive", rb".{257}ustar"),
+    # A bare record behind a schema registry's frame (a zero byte, four bytes of schema number) has no
+    # signature of its own.
+    Format("avro-framed", "avro", rb"\0(?!\0{4}).{64}"),
+    # An object, or a list of them.
+    Format("json", "json", rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*["}]'),
 )
+FORMATS = tuple(form.name for form in _FORMATS)
+"""Formats that hold stamps, as `sniff` names them; a ``table`` (CSV, VOTable) may name files of them."""
+_MODULES = {**{form.name: form.module for form in _FORMATS}, "table": "files"}
+_SIGNATURES = [(re.compile(form.signature, re.DOTALL).match, form.name) for form in _FORMATS]
 _HEAD = 4096
-#: The beginning of a JSON object, or of a list of them.
-_RECORD = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*["}]')
 #: What a line of text does not have.
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 #: The name of a column; the first may have none, as pandas writes its index.
@@ -83,21 +106,29 @@ def open_file(path: str | Path, buffering: int = -1) -> IO[bytes]:
 
 
 def sniff_bytes(head: bytes) -> str | None:
-    """Format of a file by its first bytes: one of `FORMATS`, a ``table``, or None.
-
-    A bare record behind a schema registry's frame (one zero byte, four bytes of schema number) has no
-    magic of its own: it is taken for one when its first kilobytes are binary.
-    """
-    for magic, name in _MAGIC:
-        if head.startswith(magic):
+    """Format of a file by its first bytes: one of `FORMATS`, a ``table``, or None."""
+    for matches, name in _SIGNATURES:
+        if matches(head):
             return name
-    if head[257:262] == b"ustar":
-        return "tar"
-    if len(head) > 64 and head[0] == 0 and any(head[1:5]):
-        return "avro-framed"
-    if _RECORD.match(head):
-        return "json"
     return "table" if _is_table(head) else None
+
+
+def read_file(path: str, layout: Layout) -> Iterator[Triplet]:
+    """Candidates of one file in any format.
+
+    Raises
+    ------
+    ReadError
+        The file cannot be opened or read as a whole, or is in none of the formats.
+    """
+    name = sniff(path)
+    if name is None:
+        raise ReadError(
+            f"{path}: empty, or in no format that is read here ({', '.join(FORMATS)}, or a table (CSV, ECSV, "
+            "VOTable) with column names); the content counts, not the ending"
+        )
+    # Imported when first met.
+    yield from importlib.import_module(f"{__package__}.{_MODULES[name]}").read(path, layout)
 
 
 def _is_table(head: bytes) -> bool:
