@@ -188,7 +188,7 @@ def test_a_bad_row_costs_itself_only(tmp_path: Path) -> None:
         ("/dev/zero,,", "regular file"),
         ("stamps,,", "regular file"),
         ("http://127.0.0.1/a.fits,,", "No such file"),
-        ("nul\0.fits,,", "no name of a file"),
+        ("nul\0.fits,,", "not a file name"),
     ],
 )
 def test_what_a_row_must_not_do(tmp_path: Path, row: str, message: str) -> None:

@@ -22,7 +22,7 @@ from .sniff import Loaded, open_file
 from .sources import stem
 from .stacks import ORDER_NAMES, declared_order, read_stack
 from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, plain_file
-from .surveys import Layout, channel_of, match_channels, match_role, normalise
+from .surveys import Layout, channel_of, listed, match_channels, match_role, normalise
 
 __all__ = ["load_image", "read"]
 
@@ -138,6 +138,7 @@ def _candidates(path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: L
         images = [other or hdu for other, hdu in zip(numbered, images, strict=True)]
         names = list(dict.fromkeys(hdu.name for hdu in images))
         found = match_channels(names, layout)
+    _refuse_absent(path, images, found, layout)
     unnamed = [hdu for hdu in images if not hdu.name]
     if found and (len(unnamed) < 2 or not numbers.keys().isdisjoint(found.values())):
         channels = {
@@ -167,6 +168,19 @@ def _candidates(path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: L
     if list(members) == ["science"] and members["science"].data is not None:
         return _cube(path, members["science"], hdus, layout)
     return [(channels, {}) for channels in _planes(_images(hdus, members))]
+
+
+def _refuse_absent(path: str, images: Sequence[Hdu], found: Mapping[str, str], layout: Layout) -> None:
+    """An extension that the layout names is not replaced by another one."""
+    there = [name for hdu in images for name in (hdu.name, str(hdu.index))]
+    for channel in CHANNELS if len(images) > 1 else ():
+        wanted = layout.fields.get(channel, ())
+        if wanted and (channel in found or channel == "science") and not any(listed(there, wanted)):
+            names = ", ".join(f"{hdu.index}: {hdu.name or 'unnamed'}" for hdu in images)
+            raise ReadError(
+                f"{path}: the layout names the {channel} stamp {' or '.join(wanted)}, and no extension has "
+                f"that name; there are {names}"
+            )
 
 
 def _is_cube(hdu: Hdu, count: int) -> bool:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import math
 import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from ..files.compressed import gunzip
 from ..files.fits_counts import check_counts
 from .image import Image, facts, psf_fwhm
 from .stamp import MAX_STAMP_BYTES, header_of, plain_hdu
-from .surveys import channel_of
+from .surveys import companion_of
 
 __all__ = [
     "MAX_RATIO",
@@ -38,14 +36,6 @@ __all__ = [
 MAX_RATIO = 1000
 """Most that an image may unpack to, as a multiple of its file, once it is beyond `MAX_STAMP_BYTES`."""
 
-#: What an HDU is when it is not a stamp, by its name.
-_KINDS = {
-    "mask": re.compile(r"mask|msk|bpm|badpix"),
-    "psf": re.compile(r"psf"),
-    "other": re.compile(
-        r"unc|var|err|sigma|noise|rms|weight|wht|wgt|ivar|dq|flag|scorr|snr|score|kernel|exptime"
-    ),
-}
 #: Planes of an LSST-style bit mask that say a pixel was not measured.
 _BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
 #: Magic, two sides, scale, sum and bit planes.
@@ -83,12 +73,7 @@ class Hdu:
     @property
     def kind(self) -> str:
         """``image``, ``mask``, ``psf`` or ``other``, by name."""
-        return _kind(self.name.lower())
-
-
-@lru_cache(maxsize=1024)
-def _kind(plain: str) -> str:
-    return next((kind for kind, words in _KINDS.items() if words.search(plain)), "image")
+        return companion_of(self.name)[0] or "image"
 
 
 def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
@@ -300,7 +285,7 @@ def apply_mask(data: npt.NDArray[Any], mask: Hdu) -> npt.NDArray[Any]:
 def pick(hdus: Sequence[Hdu], kind: str, channel: str = "", version: int = 1) -> Hdu | None:
     """The mask or PSF that belongs to a stamp: by the channel in its name, else the one without."""
     found = [hdu for hdu in hdus if hdu.kind == kind and hdu.data is not None]
-    of = {hdu.index: channel_of(_KINDS[kind].sub("", hdu.name.lower())) for hdu in found}
+    of = {hdu.index: companion_of(hdu.name)[1] for hdu in found}
     mine = [hdu for hdu in found if of[hdu.index] == channel] or [
         hdu for hdu in found if of[hdu.index] is None
     ]

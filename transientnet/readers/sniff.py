@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import re
+import stat
 import zlib
 from pathlib import Path
 from typing import IO
@@ -12,7 +14,7 @@ from typing import IO
 from ..errors import ReadError
 from ..files.tables import split_names
 
-__all__ = ["FORMATS", "Loaded", "open_file", "sniff", "sniff_bytes"]
+__all__ = ["FORMATS", "Loaded", "NotAFileError", "open_file", "sniff", "sniff_bytes"]
 
 FORMATS = ("fits", "avro", "avro-framed", "parquet", "npy", "npz", "hdf5", "json", "tar")
 """Formats that hold stamps, as `sniff` names them; a ``table`` (CSV, VOTable) may name files of them."""
@@ -35,6 +37,19 @@ _COLUMN = re.compile(r"[^{}<>\0]{1,60}")
 _VOTABLE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|VOTABLE)")
 
 
+_OTHER_NODES = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class NotAFileError(ReadError):
+    """A path leads to something that is no regular file."""
+
+
 class Loaded(str):
     """A path together with the bytes of its file, which need not be read again."""
 
@@ -48,8 +63,23 @@ class Loaded(str):
 
 
 def open_file(path: str | Path, buffering: int = -1) -> IO[bytes]:
-    """The file at `path`, or its bytes where they are known."""
-    return io.BytesIO(path.data) if isinstance(path, Loaded) else open(path, "rb", buffering)
+    """The file at `path`, or its bytes where they are known.
+
+    Raises
+    ------
+    NotAFileError
+        It is a folder, or a pipe, socket or device: opening these may block for ever.
+    """
+    if isinstance(path, Loaded):
+        return io.BytesIO(path.data)
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        if stat.S_ISDIR(mode):
+            # What cannot be listed says why.
+            os.scandir(path).close()
+        kind = next((name for test, name in _OTHER_NODES if test(mode)), "not a file")
+        raise NotAFileError(f"{path}: {kind}, which is not read; stamps are read from regular files")
+    return open(path, "rb", buffering)
 
 
 def sniff_bytes(head: bytes) -> str | None:
@@ -94,10 +124,12 @@ def sniff(path: str | Path) -> str | None:
         # Most files of a night are looked at once to find them: no more is read than is needed.
         with open_file(path, _HEAD) as file:
             head = _head(file)
+    except ReadError:
+        raise
     except OSError as error:
         raise ReadError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise ReadError(f"{path!r} is no name of a file: {error}") from error
+        raise ReadError(f"{path!r} is not a file name: {error}") from error
     return sniff_bytes(head)
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import glob
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import EmptyInputError, ReadError
-from .sniff import FORMATS, sniff
+from ..errors import EmptyInputError, ReadError, TransientnetWarning
+from .sniff import FORMATS, NotAFileError, sniff
 
 __all__ = ["StampFiles", "expand", "stem"]
 
 _ENDING = re.compile(r"\.(?:gz|fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?|jsonl?|tar|tgz)$", re.IGNORECASE)
+#: Names of files that are meant to hold stamps, whatever they hold; JSON may be settings and reports too.
+_MEANT = re.compile(r"\.(?:fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?|tar|tgz)(?:\.gz)?$", re.IGNORECASE)
 _HATS = frozenset(("hats.properties", "properties", "catalog_info.json"))
 
 
@@ -60,17 +63,24 @@ def expand(sources: Iterable[str | Path]) -> Iterator[str]:
 
 
 def _folder(folder: str) -> Iterator[str]:
+    """Files of a folder that hold stamps or are named as if they did, and sub-folders that cannot be listed.
+
+    What is listed and cannot be read becomes a row with a message.
+    """
     empty = True
-    for parent, folders, files in os.walk(folder):
+    faults: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=faults.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         # Maps of the sky lie beside the tables of a HATS catalogue: FITS files, but no stamps.
-        wanted = FORMATS if _HATS.isdisjoint(files) else ("parquet",)
-        for name in sorted(files):
-            # Names with a leading dot or underscore are bookkeeping (Parquet's _metadata, for one).
-            path = os.path.join(parent, name)
-            if not name.startswith((".", "_")) and _format(path) in wanted:
-                empty = False
-                yield path
+        hats = not _HATS.isdisjoint(files)
+        # Names with a leading dot or underscore are bookkeeping (Parquet's _metadata, for one).
+        paths = [os.path.join(parent, name) for name in sorted(files) if not name.startswith((".", "_"))]
+        for path in (*_unlisted(faults), *(path for path in paths if _is_meant(path, hats))):
+            empty = False
+            yield path
+    for path in _unlisted(faults):
+        empty = False
+        yield path
     if empty:
         raise EmptyInputError(
             f"{folder}: no file in it (or below) is FITS, Avro, Parquet, HDF5, NumPy, or JSON with cutouts; "
@@ -78,14 +88,29 @@ def _folder(folder: str) -> Iterator[str]:
         )
 
 
-def _format(path: str) -> str | None:
-    """The format of what a folder holds, None for what is not meant to be read."""
+def _unlisted(faults: list[OSError]) -> list[str]:
+    """Folders that could not be listed since the last call."""
+    paths = [str(fault.filename) for fault in faults]
+    faults.clear()
+    return paths
+
+
+def _is_meant(path: str, hats: bool) -> bool:
+    """Whether a file of a folder is to be read."""
+    name = os.path.basename(path)
+    meant = _MEANT.search(name) is not None
     try:
         found = sniff(path)
+    except NotAFileError as error:
+        warnings.warn(f"left out {error}", TransientnetWarning, stacklevel=2)
+        return False
     except ReadError:
-        return None
-    if found == "json":
+        # No permission, or a link to nothing: only the name says what it is.
+        return (meant or "." not in name) and not hats
+    if hats:
+        return found == "parquet"
+    if found == "json" and not meant:
         from .json import holds_stamps
 
-        return found if holds_stamps(path) else None
-    return found
+        return holds_stamps(path)
+    return found in FORMATS or meant

@@ -20,7 +20,7 @@ from ..errors import ReadError
 from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image
-from .surveys import Layout, channel_of, is_companion, match_channels, match_roles, normalise
+from .surveys import Layout, channel_of, companion_of, is_companion, match_channels, match_roles, normalise
 
 __all__ = [
     "MAX_COLUMN_BYTES",
@@ -44,7 +44,6 @@ MAX_EXPANSION = 200
 
 _BLOCK_BYTES = 16 * 2**20
 STACK_NAMES = ("triplets", "triplet", "cutouts", "stamps", "images", "data", "x", "arr0")
-_MASKS = ("tickmask", "mask", "masks", "badpixels", "badpixelmask", "bpm")
 ORDER_NAMES = ("channels", "channelorder", "channelnames", "order")
 _ACCEPTED = (
     "accepted are (3, H, W) for one triplet, (N, 3, H, W) for many, channels last where no axis but the last "
@@ -154,7 +153,7 @@ def _read(
     called: Callable[[int], str],
 ) -> Iterator[Triplet]:
     columns = _columns(others, stamps.n, layout, where)
-    mask_key = next((key for key in others if normalise(key) in _MASKS), None)
+    mask_key = next((key for key, rows in others.items() if _is_mask(key) and _is_deep(rows)), None)
     mask_label = f"{where}[{mask_key}]"
     missing = mask_key and _missing(others[mask_key], stamps.n, stamps.single, mask_label)
     block = max(1, _BLOCK_BYTES // stamps.row_bytes)
@@ -175,7 +174,7 @@ def _read(
 
 
 def _find(arrays: Mapping[str, Rows], layout: Layout, where: str, order: tuple[str, ...]) -> list[_Stamps]:
-    images = [key for key, rows in arrays.items() if len(rows.shape) >= 2 and normalise(key) not in _MASKS]
+    images = [key for key, rows in arrays.items() if _is_deep(rows) and not _is_mask(key)]
     named = match_channels(images, layout)
     key = named.get("science")
     if key is not None and (len(named) > 1 or (channel_of(key) and len(arrays[key].shape) < 4)):
@@ -191,6 +190,15 @@ def _find(arrays: Mapping[str, Rows], layout: Layout, where: str, order: tuple[s
         there = ", ".join(f"{key} {rows.shape} {rows.dtype}".strip() for key, rows in arrays.items())
         raise ReadError(f"{where} holds no stamps ({there or 'nothing'}); {_ACCEPTED}")
     return [_together(arrays, stacks[0], order, where)]
+
+
+def _is_deep(rows: Rows) -> bool:
+    return len(rows.shape) >= 2
+
+
+def _is_mask(key: str) -> bool:
+    """Whether an array marks bad pixels of all channels; ``real_mask`` belongs to the stack ``real``."""
+    return is_companion(key) and companion_of(key) == ("mask", None)
 
 
 def _is_like(rows: Rows, first: Rows, order: tuple[str, ...]) -> bool:

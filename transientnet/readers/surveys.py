@@ -26,9 +26,11 @@ __all__ = [
     "Layout",
     "channel_of",
     "combined",
+    "companion_of",
     "is_companion",
     "is_filler",
     "last_channel_of",
+    "listed",
     "load_layout",
     "match_channels",
     "match_role",
@@ -60,13 +62,19 @@ _LAST = re.compile(
     rf"(?:b?(?:{_PLAIN})+)?(?:(?P<science>[ns]|warp|wrp|input|obj|current|curr)"
     r"|(?P<reference>[rt]|stack|stk|coadd|old|tmp|archive|archival)|(?P<difference>d))"
 )
-_BESIDE = (
-    "masks?|msk|bpm|badpix(?:els?)?|psfs?|unc(?:ert(?:ainty)?)?|var(?:iance)?|err(?:ors?)?|sigma|noise|rms"
-    "|weights?|wht|wgt|ivar|invvar|dq|flags?|scorr|snr|scores?|kernel|exptime"
-)
-#: What lies beside a stamp and is none: ``mask``, ``weightmap``, ``refunc``.
+#: What lies beside a stamp and is none, by kind: all rooms take the words of masks from here.
+_COMPANIONS = {
+    "mask": "masks?|msk|bpm|badpix(?:els?)?|dq|flags?",
+    "psf": "psfs?",
+    "other": "unc(?:ert(?:ainty)?)?|var(?:iance)?|err(?:ors?)?|sigma|stddev|noise|rms|weights?|wht|wgt|ivar"
+    "|invvar|bkg|background|scorr|snr|scores?|kernel|exptime",
+}
+_BESIDE = "|".join(_COMPANIONS.values())
+_KIND = "|".join(f"(?P<{kind}>{words})" for kind, words in _COMPANIONS.items())
+#: ``mask``, ``weightmap``, ``refunc``.
 _COMPANION = re.compile(
-    rf"(?:{_FILLER}|{'|'.join(_WORDS.values())}){{0,4}}(?:{_BESIDE})(?:{_FILLER}|{_BESIDE}|maps?){{0,4}}"
+    rf"(?:{_FILLER}|tick|{'|'.join(_WORDS.values())}){{0,4}}(?:{_KIND})"
+    rf"(?:{_FILLER}|{_BESIDE}|maps?|planes?|models?){{0,4}}"
 )
 #: Words of a name: ``xSci``, ``srch123`` and ``x_sci`` have two.
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -289,8 +297,31 @@ def last_channel_of(name: str) -> str | None:
 
 @lru_cache(maxsize=16384)
 def is_companion(name: str) -> bool:
-    """Whether a name speaks of what lies beside a stamp: a mask, a PSF, an uncertainty."""
+    """Whether a name is that of a plane beside a stamp: a mask, a PSF, an uncertainty."""
     return _COMPANION.fullmatch(normalise(name)) is not None
+
+
+@lru_cache(maxsize=16384)
+def companion_of(name: str) -> tuple[str | None, str | None]:
+    """Kind of plane that a name with separated words stands for, and the channel that it belongs to.
+
+    Returns
+    -------
+    kind : {"mask", "psf", "other"} or None
+        None for a stamp: ``SCI_AT2024var`` is one, since whole words count.
+    channel : str or None
+        None where the plane belongs to all channels: ``MASK``, unlike ``REF_MASK`` and ``REFMASK``.
+    """
+    words = [word for word in re.split(r"[\W_]+", name) if word]
+    kinds = [_COMPANION.fullmatch(normalise(word.rstrip("0123456789"))) for word in words]
+    for kind, plain in _COMPANIONS.items():
+        found = next((match for match in kinds if match is not None and match.lastgroup == kind), None)
+        if found is not None:
+            rest = [
+                re.sub(plain, "", word.lower()) if m else word for word, m in zip(words, kinds, strict=True)
+            ]
+            return kind, channel_of("".join(rest))
+    return None, None
 
 
 @lru_cache(maxsize=16384)
@@ -330,9 +361,9 @@ def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, 
     """
     found: dict[str, str] = {}
     for channel in CHANNELS:
-        listed = next(_listed(names, layout.fields.get(channel, ())), None)
-        if listed is not None:
-            found[channel] = listed
+        first = next(listed(names, layout.fields.get(channel, ())), None)
+        if first is not None:
+            found[channel] = first
     for understand in (channel_of, weak_channel_of, _channel_of_last):
         if understand is _channel_of_last and "science" in found:
             continue
@@ -369,10 +400,10 @@ def combined(layout: Layout, survey: Layout) -> Layout:
 
 def match_role(names: Sequence[str], role: str, layout: Layout = GENERIC) -> list[str]:
     """Which of `names` play `role` (a key of `Layout.fields`), best first: a value may be null."""
-    return list(_listed(names, (*layout.fields.get(role, ()), *_ROLES.get(role, ()))))
+    return list(listed(names, (*layout.fields.get(role, ()), *_ROLES.get(role, ()))))
 
 
-def _listed(names: Sequence[str], aliases: Iterable[str]) -> Iterator[str]:
+def listed(names: Sequence[str], aliases: Iterable[str]) -> Iterator[str]:
     """Those of `names` that `aliases` list, whole or as the last part of a dotted name, best first."""
     whole: dict[str, str] = {}
     last: dict[str, str] = {}
