@@ -109,7 +109,7 @@ class Table:
 
 
 def open_table(source: Any, *, header: Callable[[Sequence[str]], bool] | None = None) -> Table:
-    """Open a table file of any kind, told apart by content, or take a table that is in memory.
+    """Open a table file of any kind, recognised by content, or take a table that is in memory.
 
     Parameters
     ----------
