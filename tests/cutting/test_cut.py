@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,13 @@ from hypothesis import strategies as st
 
 from transientnet import classify, cut_triplets
 from transientnet.errors import UsageError
+
+
+def test_the_example_of_the_docstring_runs() -> None:
+    module = importlib.import_module("transientnet.cutting.cut")
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed
 
 
 class TestGeometry:

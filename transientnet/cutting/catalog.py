@@ -81,7 +81,7 @@ def read_catalog(
     Parameters
     ----------
     catalog : path, Table, mapping of columns, DataFrame, or ndarray of shape (N, 2)
-        CSV, ECSV, SExtractor, VOTable, FITS (LDAC too) or Parquet file, told apart by content. An
+        CSV, ECSV, SExtractor, VOTable, FITS (LDAC too) or Parquet file, recognised by content. An
         array holds x and y.
     x, y, ra, dec : str, optional
         Columns to use. Otherwise found by their usual names, pixels before sky.
@@ -128,7 +128,7 @@ def read_catalog(
         pixel = None
     if pixel is None and sky is None:
         raise UsageError(
-            f"no position columns known in {where}: name them with x and y, or ra and dec; "
+            f"{where} has no columns with usual names for positions: name them with x and y, or ra and dec; "
             f"it has {', '.join(names)}"
         )
     if one_based is None:

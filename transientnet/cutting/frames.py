@@ -20,15 +20,13 @@ from ..files.compressed import gunzip
 from ..files.fits_counts import check_counts
 from ..readers.hdus import check_size, check_tiles
 from ..readers.image import SCALES, facts
-from ..readers.surveys import match_channels
+from ..readers.surveys import companion_of, match_channels
 
 __all__ = ["Frame", "open_frame"]
 
 MAX_FRAME_BYTES = 4 * 2**30
 """Largest frame that is unpacked into memory; plain FITS images are memory-mapped and may be larger."""
 
-_MASK_NAMES = ("MASK", "DQ", "BPM", "IMMASK", "MSK", "BADPIX", "FLAGS", "FLAG")
-_OTHER_PLANES = ("VARIANCE", "VAR", "ERR", "ERROR", "WEIGHT", "WHT", "UNCERT", "STDDEV", "RMS", "BKG", "PSF")
 # The planes of a Rubin-style mask (MP_* keywords give the bits) that mean that a pixel was not
 # observed. Its other planes describe good pixels: detected, saturated, cosmic ray, interpolated.
 _UNOBSERVED_PLANES = ("MP_BAD", "MP_NO_DATA", "MP_UNMASKEDNAN")
@@ -191,10 +189,10 @@ def _image(hdus: Any, name: str, role: str, extension: str | None) -> Any:
     images = {hdu.name.upper() or "PRIMARY": hdu for hdu in hdus if _is_image(hdu)}
     if not images:
         raise ReadError(f"{name} holds no 2-D image; it has {contents}")
-    masks = [image for image_name, image in images.items() if image_name in _MASK_NAMES]
-    planes = {n: image for n, image in images.items() if n not in (*_MASK_NAMES, *_OTHER_PLANES)}
-    if role == "mask":
-        planes = planes if not masks else {masks[0].name: masks[0]}
+    planes = {n: image for n, image in images.items() if companion_of(n)[0] is None}
+    masks = {n: image for n, image in images.items() if companion_of(n) == ("mask", None)}
+    if role == "mask" and masks:
+        return next(iter(masks.values()))
     channels = match_channels(list(planes))
     found = (
         channels.get(role) or channels.get("science") or (next(iter(planes)) if len(planes) == 1 else None)
@@ -209,7 +207,7 @@ def _image(hdus: Any, name: str, role: str, extension: str | None) -> Any:
 def _mask_of(hdus: Any, image: Any) -> Any:
     """The mask extension that lies beside an image, or None."""
     for hdu in hdus:
-        beside = hdu.name.upper() in _MASK_NAMES and hdu is not image and _is_image(hdu)
+        beside = companion_of(hdu.name) == ("mask", None) and hdu is not image and _is_image(hdu)
         if beside and all(hdu.header[key] == image.header[key] for key in ("NAXIS1", "NAXIS2")):
             return hdu
     return None

@@ -9,12 +9,9 @@ import csv
 import io
 import itertools
 import json
-import math
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -22,7 +19,7 @@ import numpy as np
 
 from ..errors import MissingDependencyError, ReadError, UsageError
 from .compressed import GZIP, gunzip
-from .fits_counts import check_counts
+from .foreign_tables import columns_of, open_parquet, read_columns
 
 __all__ = ["KINDS", "MAX_TABLE_BYTES", "Table", "open_table", "split_names"]
 
@@ -112,7 +109,7 @@ class Table:
 
 
 def open_table(source: Any, *, header: Callable[[Sequence[str]], bool] | None = None) -> Table:
-    """Open a table file of any kind, told apart by content, or take a table that is in memory.
+    """Open a table file of any kind, recognised by content, or take a table that is in memory.
 
     Parameters
     ----------
@@ -136,8 +133,7 @@ def open_table(source: Any, *, header: Callable[[Sequence[str]], bool] | None = 
         opened = _opener(where)
         with opened() as stream:
             head = stream.read(4096)
-        with _offline():
-            return _open(head, opened, where, header or (lambda names: True))
+        return _open(head, opened, where, header or (lambda names: True))
     except ReadError as error:
         if where in str(error):
             raise
@@ -185,27 +181,12 @@ def _opener(where: str) -> Callable[[], IO[bytes]]:
         ) from error
 
 
-@contextmanager
-def _offline() -> Iterator[None]:
-    """astropy without the network: times in a table make it ask for leap seconds."""
-    from astropy.utils.data import conf as data
-    from astropy.utils.iers import conf as earth
-
-    with (
-        warnings.catch_warnings(),
-        data.set_temp("allow_internet", False),
-        earth.set_temp("auto_download", False),
-    ):
-        # Units that astropy does not know, and VOTables of an older standard, do not matter here.
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _open(
     head: bytes, opened: Callable[[], IO[bytes]], where: str, header: Callable[[Sequence[str]], bool]
 ) -> Table:
     if head.startswith(b"PAR1"):
-        return _parquet(opened, where)
+        names, rows = open_parquet(opened, where, MAX_TABLE_BYTES)
+        return Table(where, names, lambda wanted: ((n, [*map(_plain, row)], 0) for n, row in rows(wanted)))
     text = head.removeprefix(b"\xef\xbb\xbf")
     if text.startswith(b"{"):
         return _json_lines(opened, where)
@@ -213,9 +194,7 @@ def _open(
     if form is None:
         return _csv(opened, where, header)
     with opened() as stream:
-        if form == "fits":
-            return _fits(stream, where)
-        return (_votable if form == "votable" else _ascii)(_whole(stream), where, form)
+        return _from_columns(*read_columns(stream, form, MAX_TABLE_BYTES), where)
 
 
 def _form(head: bytes) -> str | None:
@@ -230,13 +209,6 @@ def _form(head: bytes) -> str | None:
         return "ascii.sextractor"
     line = next((line for line in head.splitlines() if not line.startswith(b"#") and line.strip()), b"")
     return "ascii" if not set(b",;\t") & set(line) and len(line.split()) > 1 else None
-
-
-def _whole(stream: IO[bytes]) -> bytes:
-    data = stream.read(MAX_TABLE_BYTES + 1)
-    if len(data) > MAX_TABLE_BYTES:
-        raise ReadError(f"the table is larger than the limit of {MAX_TABLE_BYTES} bytes")
-    return data
 
 
 # --- lines -------------------------------------------------------------------------------------------
@@ -334,80 +306,26 @@ def _json_lines(opened: Callable[[], IO[bytes]], where: str) -> Table:
     return Table(where, tuple(next(records())[1]), read, counted="line")
 
 
-# --- through astropy and pyarrow ---------------------------------------------------------------------
+# --- columns in memory --------------------------------------------------------------------------------
 
 
-def _ascii(data: bytes, where: str, form: str) -> Table:
-    from astropy.table import Table as AstropyTable
-
-    text = data.decode("utf-8-sig")
-    if form == "ascii.ecsv":
-        # A masked cell of an array column takes the place of a whole array.
-        shapes = re.findall(r"subtype:[^\[\n,}]*\[([0-9, null]*)\]", text)
-        side = max((math.prod(int(n) for n in re.findall(r"[0-9]+", shape)) for shape in shapes), default=1)
-        if side > len(text):
-            raise ReadError(f"{where}: cells of {side} values in a table of {len(text)} bytes")
-    return _from_astropy(AstropyTable.read(text.splitlines(), format=form), where)
-
-
-def _votable(data: bytes, where: str, form: str) -> Table:
-    from astropy.table import Table as AstropyTable
-
-    _check_votable(data, where)
-    return _from_astropy(AstropyTable.read(io.BytesIO(data), format=form), where)
+def _in_memory(source: Any) -> Table:
+    where = "the table"
+    if hasattr(source, "colnames"):
+        return _from_columns(*columns_of(source), where)
+    if isinstance(source, Mapping):
+        return _from_columns({str(name): source[name] for name in source}, {}, where)
+    if hasattr(source, "columns"):
+        return _from_columns({str(name): list(source[name]) for name in source.columns}, {}, where)
+    if isinstance(source, np.ndarray) and source.dtype.names:
+        return _from_columns({name: source[name] for name in source.dtype.names}, {}, where)
+    raise UsageError(
+        "a table is a path, an astropy Table, a DataFrame, a mapping of columns or a structured array, "
+        f"and not {type(source).__name__}"
+    )
 
 
-def _check_votable(data: bytes, where: str) -> None:
-    """Refuse what would open another file or a socket, and rows that no bytes carry."""
-    from xml.parsers import expat
-
-    rows, values = 0, 0
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal rows, values
-        name = tag.rpartition(":")[2].upper()
-        if name == "STREAM" and any(key.rpartition(":")[2].lower() == "href" for key in attributes):
-            raise ReadError(
-                f"{where}: the rows of this VOTable lie elsewhere ({attributes.get('href', '')[:100]}), and "
-                "nothing is fetched: save it with its rows inside (TABLEDATA or BINARY2)"
-            )
-        if name == "TABLE":
-            claimed = attributes.get("nrows", "0").strip()
-            if not claimed.isdecimal() or int(claimed[:20]) > len(data):
-                raise ReadError(f"{where}: {claimed[:20]} rows claimed by {len(data)} bytes")
-            values = 0
-        elif name == "FIELD":
-            sides = [int(n) for n in re.findall(r"[0-9]+", attributes.get("arraysize", "1"))]
-            count = math.prod(sides)
-            if count < 1 or count > max(len(data), 1024):
-                raise ReadError(f"{where}: cells of {count} values in a file of {len(data)} bytes")
-            values += count
-        elif name in ("BINARY", "BINARY2") and not values:
-            raise ReadError(f"{where}: rows without columns")
-        elif name == "TR":
-            rows += 1
-            if rows * values * 8 > MAX_TABLE_BYTES:
-                raise ReadError(f"{where}: its rows are larger than the limit of {MAX_TABLE_BYTES} bytes")
-
-    def entity(*declared: Any) -> None:
-        raise ReadError(f"{where}: a VOTable that declares entities is not read")
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = start
-    parser.EntityDeclHandler = entity
-    parser.Parse(data, True)
-
-
-def _from_astropy(table: Any, where: str) -> Table:
-    units = {
-        str(name): str(column.unit)
-        for name, column in table.columns.items()
-        if getattr(column, "unit", None) is not None
-    }
-    return _from_columns({str(name): table.columns[name] for name in table.colnames}, where, units)
-
-
-def _from_columns(columns: Mapping[str, Any], where: str, units: Mapping[str, str] | None = None) -> Table:
+def _from_columns(columns: Mapping[str, Any], units: Mapping[str, str], where: str) -> Table:
     sizes = {len(column) for column in columns.values()}
     if len(sizes) > 1:
         raise UsageError(f"{where}: its columns have different lengths")
@@ -417,7 +335,7 @@ def _from_columns(columns: Mapping[str, Any], where: str, units: Mapping[str, st
         for number, *cells in zip(numbers, *(_values(columns[name]) for name in wanted), strict=True):
             yield number, cells, 0
 
-    return Table(where, tuple(columns), read, units or {})
+    return Table(where, tuple(columns), read, units)
 
 
 def _values(column: Any) -> Iterator[Any]:
@@ -449,87 +367,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return value.strip() or None
     return None if value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType") else value
-
-
-def _in_memory(source: Any) -> Table:
-    where = "the table"
-    if hasattr(source, "colnames"):
-        return _from_astropy(source, where)
-    if isinstance(source, Mapping):
-        return _from_columns({str(name): source[name] for name in source}, where)
-    if hasattr(source, "columns"):
-        return _from_columns({str(name): list(source[name]) for name in source.columns}, where)
-    if isinstance(source, np.ndarray) and source.dtype.names:
-        return _from_columns({name: source[name] for name in source.dtype.names}, where)
-    raise UsageError(
-        "a table is a path, an astropy Table, a DataFrame, a mapping of columns or a structured array, "
-        f"and not {type(source).__name__}"
-    )
-
-
-def _fits(stream: IO[bytes], where: str) -> Table:
-    from astropy.io import fits
-
-    data = stream.getvalue() if isinstance(stream, io.BytesIO) else where
-    check_counts(data)
-    size = len(data) if isinstance(data, bytes) else os.path.getsize(data)
-    with fits.open(stream, memmap=False, character_as_bytes=True) as hdus:
-        # LDAC files carry the image header in a one-row table before the catalogue itself.
-        hdu = next(
-            (
-                hdu
-                for hdu in hdus
-                if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and hdu.name.upper() != "LDAC_IMHEAD"
-            ),
-            None,
-        )
-        if hdu is None:
-            raise ReadError(f"{where}: it holds no table extension, and a table in FITS is one")
-        width, rows = int(hdu.header["NAXIS1"]), int(hdu.header["NAXIS2"])
-        if rows and (width < 1 or rows * width > size):
-            raise ReadError(f"{where}: damaged FITS: {rows} rows of {width} bytes in a file of {size}")
-        columns: dict[str, Any] = {}
-        units: dict[str, str] = {}
-        for column in hdu.columns:
-            # Arrays of variable length lie in a heap that all rows may point to.
-            if rows and column.format.lstrip("0123456789")[:1] not in ("P", "Q"):
-                values = np.asarray(hdu.data.field(column.name))
-                missing = column.null is not None and values.dtype.kind in "iu"
-                columns[column.name] = (
-                    np.ma.masked_equal(values, column.null, copy=False) if missing else values
-                )
-            elif not rows:
-                columns[column.name] = np.empty(0)
-            if column.unit:
-                units[column.name] = str(column.unit)
-    return _from_columns(columns, where, units)
-
-
-def _parquet(opened: Callable[[], IO[bytes]], where: str) -> Table:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("parquet", "Reading Parquet") from error
-    with opened() as stream:
-        names = tuple(pyarrow.parquet.ParquetFile(stream).schema_arrow.names)
-
-    def read(wanted: Sequence[str]) -> Rows:
-        number = size = 0
-        try:
-            with opened() as stream:
-                file = pyarrow.parquet.ParquetFile(stream)
-                # Without columns no bytes carry the rows, whatever their number is.
-                for batch in file.iter_batches(_BATCH_ROWS, columns=list(wanted)) if wanted else ():
-                    size += batch.nbytes
-                    if size > MAX_TABLE_BYTES:
-                        raise ReadError(f"{where} holds more than the limit of {MAX_TABLE_BYTES} bytes")
-                    for row in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True):
-                        number += 1
-                        yield number, [_plain(value) for value in row], 0
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
-            if isinstance(error, ReadError):
-                raise
-            raise _unreadable(where, error) from error
-
-    return Table(where, names, read)
