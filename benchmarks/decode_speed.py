@@ -22,7 +22,9 @@ import numpy as np
 from astropy.io import fits
 
 from transientnet import open_triplets
-from transientnet.readers.stamp import MAX_STAMP_BYTES, decode_stamp, gunzip, plain_image
+from transientnet.files.compressed import gunzip
+from transientnet.readers.plain import MAX_STAMP_BYTES, plain_image
+from transientnet.readers.stamp import decode_stamp
 
 
 def best(function: Callable[[], Any], repeat: int) -> float:

@@ -27,10 +27,10 @@ from astropy.io import fits
 from night import Run, links, median, score, timed
 
 from transientnet import load_model
+from transientnet.files.compressed import gunzip
 from transientnet.models.classifier import Classifier
 from transientnet.prepare.preprocess import preprocess
 from transientnet.readers.open import open_triplets
-from transientnet.readers.stamp import gunzip
 from transientnet.settings import cores
 
 CUTOUTS = ("cutoutScience", "cutoutTemplate", "cutoutDifference")

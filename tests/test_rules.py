@@ -179,9 +179,9 @@ def test_rule_8_no_pickle_is_ever_loaded(tmp_path: Path) -> None:
 
 
 def test_rule_8_decompression_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from transientnet.readers import fits as fits_reader
+    from transientnet.readers import hdus
 
-    monkeypatch.setattr(fits_reader, "MAX_FILE_BYTES", 2**20)
+    monkeypatch.setattr(hdus, "MAX_FILE_BYTES", 2**20)
     monkeypatch.setattr(stamp_reader, "MAX_STAMP_BYTES", 2**20)
     (tmp_path / "bomb.fits").write_bytes(gzip.compress(b"SIMPLE  =" + bytes(2**24)))
     (triplet,) = open_triplets(tmp_path / "bomb.fits")

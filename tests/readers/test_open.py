@@ -14,8 +14,8 @@ from astropy.io import fits
 
 from transientnet import Triplet, open_triplets
 from transientnet.errors import EmptyInputError, ReadError, UsageError
+from transientnet.files.paths import stem
 from transientnet.readers.grouping import group_files
-from transientnet.readers.sources import stem
 from transientnet.readers.surveys import (
     Layout,
     channel_of,

@@ -398,8 +398,9 @@ def _from_path(path: str, ids: list[str], folder: Path) -> list[Triplet]:
 
 
 def _from_files(cells: Mapping[str, str], name: str, folder: Path) -> Triplet:
+    from ..files.paths import stem
     from ..readers.files import read_stamps
-    from ..readers.sources import StampFiles, stem
+    from ..readers.sources import StampFiles
     from ..readers.surveys import load_layout
 
     paths = {channel: str(folder / cell) for channel, cell in cells.items() if cell}

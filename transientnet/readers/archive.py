@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any, Self, cast
 
 from ..errors import MissingDependencyError, ReadError
+from ..files.paths import stem
 from ..triplet import Triplet
+from .plain import MAX_FILE_BYTES
 from .sniff import Loaded, open_file, read_file, sniff
-from .sources import stem
-from .stamp import MAX_FILE_BYTES
 from .surveys import Layout
 
 __all__ = ["read"]

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError, UsageError
+from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image, facts
 from .sniff import Loaded, open_file
-from .sources import stem
 from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, check_dtype, filled, read_stack
 from .surveys import Layout, match_channels
 

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ..errors import MissingDependencyError, ReadError
+from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
+from .plain import MAX_FILE_BYTES
 from .records import DAMAGE, Read, compile_record
 from .sniff import open_file
-from .sources import stem
-from .stamp import MAX_FILE_BYTES, decode_image
+from .stamp import decode_image
 from .surveys import Layout, match_channels, match_roles, recognise
 
 __all__ = ["decode", "read"]

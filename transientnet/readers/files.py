@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReadError
+from ..files.paths import stem
 from ..files.tables import open_table
 from ..triplet import Triplet
 from .arrays import read_planes
 from .candidate import from_images, from_record
-from .fits import load_image
 from .grouping import group_files
+from .hdus import load_image
 from .image import Image
 from .json import unpacked
 from .sniff import sniff
-from .sources import StampFiles, stem
+from .sources import StampFiles
 from .surveys import Layout, channel_of, match_channels, match_role, normalise
 
 __all__ = ["path_columns", "read", "read_rows", "read_stamps"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,19 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError
-from ..files.compressed import gunzip
+from ..files.paths import stem
 from ..triplet import CHANNELS, Triplet
 from .candidate import from_images, from_record
+from .files import path_columns, read_rows
 from .grouping import channel_of_file
-from .hdus import Hdu, first_image, hdu_image, header_values, pick, read_hdus
+from .hdus import Hdu, hdu_image, header_values, load_hdus, pick
 from .image import SCALE_KEYS, Image, facts
-from .sniff import Loaded, open_file
-from .sources import stem
 from .stacks import ORDER_NAMES, declared_order, read_stack
-from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, plain_file
 from .surveys import Layout, channel_of, listed, match_channels, match_role, normalise
 
-__all__ = ["load_image", "read", "read_hdulist"]
+__all__ = ["read", "read_hdulist"]
 
 #: Keywords of one header that hold for every candidate of the file.
 _SHARED = ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN", "FILTER", "BAND", "MJD", "MJD-OBS", "JD", "PIXSCALE")
@@ -53,7 +50,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     ReadError
         The file is damaged, or holds no stamps that can be told apart.
     """
-    found = _load(path)
+    found = load_hdus(path)
     if isinstance(found, tuple):
         _refuse_lone(path)
         image, scalars = found
@@ -84,47 +81,6 @@ def _assembled(
             yield from_images(channels, id=name, source=path, layout=layout, scalars={**scalars, **own})
         except ReadError as error:
             yield Triplet.unreadable(name, path, str(error))
-
-
-def load_image(path: str) -> tuple[Image | None, Mapping[str, Any]]:
-    """The first image of a FITS file (mask applied) and its header values; None if it has no pixels.
-
-    Raises
-    ------
-    ReadError
-        The file is damaged or holds no 2-D image.
-    """
-    found = _load(path)
-    if isinstance(found, tuple):
-        return found
-    if all(hdu.data is None and hdu.rows is None for hdu in found):
-        return None, header_values(found)
-    try:
-        return first_image(found), header_values(found)
-    except ReadError as error:
-        raise ReadError(f"{path}: {error}") from error
-
-
-def _load(path: str) -> list[Hdu] | tuple[Image, Mapping[str, Any]]:
-    """All HDUs, or at once the image of a plain file."""
-    try:
-        with open_file(path) as file:
-            data = file.read(MAX_STAMP_BYTES)
-            size = len(path.data) if isinstance(path, Loaded) else os.path.getsize(path)
-            zipped, large = data[:2] == b"\x1f\x8b", size > MAX_STAMP_BYTES
-            if zipped and large:
-                data += file.read(MAX_FILE_BYTES)
-        if zipped:
-            data = gunzip(data, MAX_FILE_BYTES)
-        elif large:
-            return read_hdus(path.data if isinstance(path, Loaded) else path, MAX_FILE_BYTES)
-        if data[:9] != b"SIMPLE  =":
-            raise ReadError("not a FITS file")
-        return plain_file(data) or read_hdus(data, MAX_FILE_BYTES)
-    except ReadError as error:
-        raise ReadError(f"{path}: {error}") from error
-    except OSError as error:
-        raise ReadError(f"{path}: {error.strerror or error}") from error
 
 
 def _refuse_lone(path: str) -> None:
@@ -314,8 +270,6 @@ def _cube(path: str, hdu: Hdu, hdus: Sequence[Hdu], layout: Layout) -> list[_Can
 
 def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Triplet]:
     """Candidates of a table: a column per stamp, or columns that name the files of the stamps."""
-    from .files import path_columns, read_rows
-
     for hdu in hdus:
         if hdu.rows is None:
             continue

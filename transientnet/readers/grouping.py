@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from ..files.paths import stem
 from ..triplet import CHANNELS
 from .peek import is_candidate
-from .sources import StampFiles, stem
+from .sources import StampFiles
 from .surveys import (
     GENERIC,
     WORD,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingDependencyError, ReadError
+from ..files.paths import stem
 from ..triplet import Triplet
 from .sniff import Loaded, open_file
-from .sources import stem
 from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, ORDER_NAMES, Rows, read_stack
 from .surveys import Layout, channel_of, normalise
 

@@ -17,7 +17,8 @@ from ..errors import ReadError
 from ..files.compressed import gunzip
 from ..files.fits_counts import check_counts
 from .image import Image, facts, psf_fwhm
-from .stamp import MAX_STAMP_BYTES, header_of, plain_hdu
+from .plain import MAX_FILE_BYTES, MAX_STAMP_BYTES, header_of, plain_file, plain_hdu
+from .sniff import Loaded, open_file
 from .surveys import companion_of
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "first_image",
     "hdu_image",
     "header_values",
+    "load_hdus",
+    "load_image",
     "opened_hdus",
     "pick",
     "read_hdus",
@@ -330,3 +333,44 @@ def header_values(hdus: Sequence[Hdu]) -> dict[str, Any]:
     for hdu in reversed(hdus):
         values |= hdu.header
     return values
+
+
+def load_image(path: str) -> tuple[Image | None, Mapping[str, Any]]:
+    """The first image of a FITS file (mask applied) and its header values; None if it has no pixels.
+
+    Raises
+    ------
+    ReadError
+        The file is damaged or holds no 2-D image.
+    """
+    found = load_hdus(path)
+    if isinstance(found, tuple):
+        return found
+    if all(hdu.data is None and hdu.rows is None for hdu in found):
+        return None, header_values(found)
+    try:
+        return first_image(found), header_values(found)
+    except ReadError as error:
+        raise ReadError(f"{path}: {error}") from error
+
+
+def load_hdus(path: str) -> list[Hdu] | tuple[Image, Mapping[str, Any]]:
+    """All HDUs, or at once the image of a plain file."""
+    try:
+        with open_file(path) as file:
+            data = file.read(MAX_STAMP_BYTES)
+            size = len(path.data) if isinstance(path, Loaded) else os.path.getsize(path)
+            zipped, large = data[:2] == b"\x1f\x8b", size > MAX_STAMP_BYTES
+            if zipped and large:
+                data += file.read(MAX_FILE_BYTES)
+        if zipped:
+            data = gunzip(data, MAX_FILE_BYTES)
+        elif large:
+            return read_hdus(path.data if isinstance(path, Loaded) else path, MAX_FILE_BYTES)
+        if data[:9] != b"SIMPLE  =":
+            raise ReadError("not a FITS file")
+        return plain_file(data) or read_hdus(data, MAX_FILE_BYTES)
+    except ReadError as error:
+        raise ReadError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ReadError(f"{path}: {error.strerror or error}") from error

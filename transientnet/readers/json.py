@@ -19,10 +19,10 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import ReadError
+from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_record, has_stamps
 from .sniff import open_file
-from .sources import stem
 from .surveys import GENERIC, Layout
 
 __all__ = ["decode", "holds_stamps", "read", "unpacked"]

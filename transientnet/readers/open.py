@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ReadError, TransientnetError, UsageError
+from ..files.paths import stem
 from ..triplet import Triplet
 from .grouping import group_files
 from .sniff import Loaded, read_file
-from .sources import StampFiles, expand, stem
+from .sources import StampFiles, expand
 from .surveys import Layout, load_layout
 
 __all__ = [

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import MissingDependencyError, ReadError
+from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
 from .sniff import Loaded
-from .sources import stem
 from .stacks import STACK_NAMES
 from .surveys import Layout, match_channels, match_role, match_roles, normalise
 

@@ -11,8 +11,8 @@ from typing import IO, Any
 
 from ..errors import ReadError
 from .hdus import Hdu
+from .plain import MAX_FILE_BYTES, MAX_STAMP_BYTES, header_of
 from .sniff import open_file, sniff
-from .stamp import MAX_FILE_BYTES, MAX_STAMP_BYTES, header_of
 from .surveys import match_channels
 
 __all__ = ["is_candidate"]

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReadError, TransientnetError, UsageError
+from ..files.paths import stem
 from ..triplet import Triplet
 from .grouping import group_files
 from .open import open_found, open_triplets
-from .sources import StampFiles, expand, stem
+from .sources import StampFiles, expand
 from .surveys import load_layout
 
 __all__ = ["Input", "Reading", "find_inputs", "paths_of", "read"]

@@ -13,9 +13,8 @@ from pathlib import Path
 from ..errors import EmptyInputError, ReadError, TransientnetWarning
 from .sniff import FORMATS, NotAFileError, sniff
 
-__all__ = ["StampFiles", "expand", "stem"]
+__all__ = ["StampFiles", "expand"]
 
-_ENDING = re.compile(r"\.(?:gz|fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?|jsonl?|tar|tgz)$", re.IGNORECASE)
 #: Names of files that are meant to hold stamps, whatever they hold; JSON may be settings and reports too.
 _MEANT = re.compile(r"\.(?:fz|fits?|fts|npy|avro|parquet|npz|h5|hdf5?|tar|tgz)(?:\.gz)?$", re.IGNORECASE)
 _HATS = frozenset(("hats.properties", "properties", "catalog_info.json"))
@@ -27,14 +26,6 @@ class StampFiles:
 
     id: str
     paths: Mapping[str, str]
-
-
-def stem(path: str | Path) -> str:
-    """File name without its endings: ``x.fits.fz`` and ``x.fits.gz`` are ``x``."""
-    name = os.path.basename(path)
-    while (shorter := _ENDING.sub("", name)) not in ("", name):
-        name = shorter
-    return name
 
 
 def expand(sources: Iterable[str | Path]) -> Iterator[str]:

@@ -24,11 +24,12 @@ import numpy.typing as npt
 
 from .. import errors
 from ..errors import TransientnetError
+from ..files.paths import stem
 from ..models.classifier import Classifier
 from ..models.record import ModelRecord
 from ..readers.arrays import promised
 from ..readers.reading import Input, Reading, paths_of, read
-from ..readers.sources import StampFiles, stem
+from ..readers.sources import StampFiles
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag, Triplet
 from .advice import plural
