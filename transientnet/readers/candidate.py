@@ -71,15 +71,16 @@ def from_images(
     scalars = scalars or {}
     roles = _Roles(scalars, layout)
     group = roles.text("group")
-    scale = _plausible(roles.number("pixel_scale")) or _first(images, "pixel_scale")
+    sampled = next((i.pixel_scale for i in images.values() if i and i.pixel_scale is not None), None)
+    scale = _plausible(roles.number("pixel_scale")) or sampled
     survey = layout if layout.name else _survey(roles, hints, (group or "", id), scale) or layout
     if survey is not layout:
         roles = _Roles(scalars, combined(layout, survey))
+        scale = _plausible(roles.number("pixel_scale")) or sampled
     meta = {"source": source, **(_meta(roles, survey) if scalars else {})}
     if survey.name:
         meta["survey"] = survey.name
     stamps = {c: None if (i := images.get(c)) is None else oriented_like(i, science.matrix) for c in CHANNELS}
-    scale = _plausible(roles.number("pixel_scale")) or _first(images, "pixel_scale")
     fwhm, arcsec = _seeing(images, roles, scale if scale is not None else survey.pixel_scale)
     if arcsec is not None:
         # A pixel scale that is known better converts it again.
@@ -136,13 +137,16 @@ def _seeing(
     if fwhm:
         return fwhm, None
     arcsec = roles.number("fwhm_arcsec")
-    known = [image for channel in ("science", "difference") if (image := images.get(channel)) is not None]
     if arcsec is None:
-        image = next((image for image in known if image.fwhm is not None), None)
-        if image is not None and (image.fwhm_arcsec is None or scale is None):
-            return image.fwhm, image.fwhm_arcsec
-        known = known if image is None else [image]
-        arcsec = next((image.fwhm_arcsec for image in known if image.fwhm_arcsec is not None), None)
+        for image in (images.get("science"), images.get("difference")):
+            if image is None:
+                continue
+            if image.fwhm is not None and (image.fwhm_arcsec is None or scale is None):
+                return image.fwhm, image.fwhm_arcsec
+            if image.fwhm is not None:
+                arcsec = image.fwhm_arcsec
+                break
+            arcsec = image.fwhm_arcsec if arcsec is None else arcsec
     return None if arcsec is None or scale is None else arcsec / scale, arcsec
 
 
@@ -340,10 +344,6 @@ _WORDS_OF_TRUTH = {
     **dict.fromkeys(("t", "true", "1", "+", "y", "yes", "p", "pos", "positive"), True),
     **dict.fromkeys(("f", "false", "0", "-1", "-", "n", "no", "neg", "negative"), False),
 }
-
-
-def _first(stamps: Mapping[str, Image | None], name: str) -> float | None:
-    return next((v for image in stamps.values() if image and (v := getattr(image, name)) is not None), None)
 
 
 def _cut_off(shape: tuple[int, ...], roles: _Roles, survey: Layout) -> _Edges | None:

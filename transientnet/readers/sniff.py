@@ -86,23 +86,20 @@ class Loaded(str):
 
 
 def open_file(path: str | Path, buffering: int = -1) -> IO[bytes]:
-    """The file at `path`, or its bytes where they are known.
+    """The file at `path`, or its bytes where they are known; `sniff` has looked whether it can be opened."""
+    return io.BytesIO(path.data) if isinstance(path, Loaded) else open(path, "rb", buffering)
 
-    Raises
-    ------
-    NotAFileError
-        It is a folder, or a pipe, socket or device: opening these may block for ever.
-    """
-    if isinstance(path, Loaded):
-        return io.BytesIO(path.data)
+
+def _refuse_other_nodes(path: str | Path) -> None:
+    """Refuse folders, and pipes, sockets and devices, which may block for ever when they are opened."""
     mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        if stat.S_ISDIR(mode):
-            # What cannot be listed says why.
-            os.scandir(path).close()
-        kind = next((name for test, name in _OTHER_NODES if test(mode)), "not a file")
-        raise NotAFileError(f"{path}: {kind}, which is not read; stamps are read from regular files")
-    return open(path, "rb", buffering)
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        # A folder that cannot be listed says why.
+        os.scandir(path).close()
+    kind = next((name for test, name in _OTHER_NODES if test(mode)), "not a file")
+    raise NotAFileError(f"{path}: {kind}, which is not read; stamps are read from regular files")
 
 
 def sniff_bytes(head: bytes) -> str | None:
@@ -152,6 +149,8 @@ def sniff(path: str | Path) -> str | None:
         The file cannot be opened.
     """
     try:
+        if not isinstance(path, Loaded):
+            _refuse_other_nodes(path)
         # Most files of a night are looked at once to find them: no more is read than is needed.
         with open_file(path, _HEAD) as file:
             head = _head(file)
