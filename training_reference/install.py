@@ -45,7 +45,7 @@ def install(run: Path) -> None:
     page.write_text(text, encoding="utf-8")
     page = ROOT / "docs" / "explanation" / "when-it-is-wrong.md"
     text = page.read_text(encoding="utf-8")
-    for section, figures in when_wrong(results).items():
+    for section, figures in when_wrong(results, made.records[0].version).items():
         text = replace_between(text, section, figures)
     page.write_text(text, encoding="utf-8")
     readme = ROOT / "README.md"

@@ -218,7 +218,7 @@ def write_models(
     simulated = _Simulated(judged, network)
     threshold = float(np.quantile(simulated.oddity, 1 - FLAGGED))
     fits = {head: _calibrate(head, alerts, held_out, simulated, resamples) for head in HEADS}
-    results: dict[str, Any] = {"version": VERSION, "run": run, "models": {}}
+    results: dict[str, Any] = {"run": run, "models": {}}
     results |= _families(
         network, alerts, elsewhere, judged, held_out, foreign_held_out, fits["realbogus"], prepared.quality,
         threshold, test,

@@ -198,12 +198,12 @@ _SECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def when_wrong(results: dict[str, Any]) -> dict[str, str]:
+def when_wrong(results: dict[str, Any], version: str) -> dict[str, str]:
     """The figures of each section of the page "When it is wrong" as Markdown."""
     simulated = {row["family"]: row for row in results["simulated"]}
     source = {row["family"]: row for row in results["families"]["rows"]}
     found = {
-        "version": f"Figures of `realbogus` {results['version']}, from the run that made it: simulated "
+        "version": f"Figures of `realbogus` {version}, from the run that made it: simulated "
         "candidates that no training saw, and alerts of sky objects that the judging network never saw."
     }
     for section, (made, real) in _SECTIONS.items():

@@ -217,6 +217,9 @@ def grouped_folds(alerts: Alerts, count: int, seed: int) -> list[np.ndarray]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     kind = np.where(alerts.binary == 0, 10, np.where(alerts.binary < 0, 11, alerts.morphology))
+    # What is too rare to be in every fold goes with the most common.
+    names, index, members = np.unique(kind, return_inverse=True, return_counts=True)
+    kind = np.where(members[index] < count, names[members.argmax()], kind)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     return [rows for _, rows in splitter.split(kind, kind, alerts.groups)]
 
