@@ -44,6 +44,7 @@ def fields_of(cls: type, data: Any, where: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
+    """Dataclasses, mappings and sequences as the plain types that JSON knows."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

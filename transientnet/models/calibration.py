@@ -187,7 +187,6 @@ class Conformal:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read the record's field ``conformal``; an empty one has no level."""
-
         levels = {level: Coverage(**_with_tuples(values)) for level, values in data.get("levels", {}).items()}
         return cls(data.get("method", "class-conditional"), tuple(data.get("n", ())), levels)
 
@@ -248,12 +247,14 @@ def prediction_sets(
 
 
 def softmax(z: FloatArray) -> FloatArray:
+    """Rows of probabilities (N, K) from logits, without overflow."""
     weights: FloatArray = np.exp(z - z.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
     return weights
 
 
 def sets_of(p: npt.NDArray[np.float32], cutoffs: Sequence[float]) -> npt.NDArray[np.bool_]:
+    """Which classes reach their cutoffs, shape (N, K); the likeliest where none does."""
     inside: npt.NDArray[np.bool_] = p >= np.asarray(cutoffs, np.float32)
     # A candidate unlike every class has an empty set; the best guess says more than nothing.
     empty = ~inside.any(axis=1)

@@ -80,6 +80,7 @@ class Loaded(str):
 
     @classmethod
     def of(cls, path: str, data: bytes) -> Loaded:
+        """The path with the bytes of its file."""
         loaded = cls(path)
         loaded.data = data
         return loaded

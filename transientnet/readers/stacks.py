@@ -55,10 +55,14 @@ class Rows(Protocol):
     """An array read from its first row to its last: ndarray, memory map, HDF5 data set or stream."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows, then the axes of one."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        ...
 
     def __getitem__(self, rows: Any, /) -> Any: ...
 
@@ -240,6 +244,7 @@ def _separate(arrays: Mapping[str, Rows], named: Mapping[str, str], where: str) 
 
 
 def check_dtype(rows: Rows, label: str) -> None:
+    """Refuse Python objects, which only pickle could load, and what holds no numbers."""
     if rows.dtype.hasobject:
         raise ReadError(
             f"{label} holds Python objects (dtype {rows.dtype}), and pickles are never loaded; "

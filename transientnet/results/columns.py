@@ -24,7 +24,7 @@ _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uff
 
 
 def one_line(texts: Sequence[str]) -> list[str]:
-    """The texts without a character that would break a row: such a one is written as an escape, ``\\r``."""
+    r"""The texts without a character that would break a row: such a one is written as an escape, ``\r``."""
     if _UNWRITABLE.search("".join(texts)) is None:
         return list(texts)
     return [_UNWRITABLE.sub(_escaped, text) for text in texts]

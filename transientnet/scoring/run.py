@@ -118,7 +118,7 @@ class _Columns:
             self._table.append(part)
 
 
-def score_run(
+def score_run(  # noqa: C901 (where all options of a run meet)
     sources: Sequence[str],
     classifier: Classifier,
     *,

@@ -16,7 +16,8 @@ METHODS = ("transfer", "probe")
 class Progress(Protocol):
     """What is called as the work goes on: `done` of `total` steps of `stage`."""
 
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Hear that `done` of `total` steps of a stage are over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,11 +55,13 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NetworkConfig:
+        """From the field ``network`` of a record."""
         return cls(
             tuple(data["oriented"]), tuple(data["plain"]), tuple(data["blocks"]), int(data["features"])
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
         return {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
         }
@@ -290,6 +292,7 @@ class StampNetwork(nn.Module):
         return F.relu(self.embed(torch.cat(pooled, dim=1)))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Logits of each head for stamps (N, 3, S, S)."""
         features = self.embedding(x)
         return {name: head(features) for name, head in self.heads.items()}
 
