@@ -10,15 +10,17 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from ..errors import ReadError
+from ..files.compressed import GZIP
 from ..files.tables import split_names
 from ..triplet import Triplet
 from .surveys import Layout
 
-__all__ = ["FORMATS", "Loaded", "NotAFileError", "open_file", "read_file", "sniff", "sniff_bytes"]
+__all__ = ["FORMATS", "Loaded", "NotAFileError", "open_file", "read_file", "sniff", "sniff_bytes", "unzipped"]
 
 
 class Format(NamedTuple):
@@ -89,6 +91,15 @@ class Loaded(str):
 def open_file(path: str | Path, buffering: int = -1) -> IO[bytes]:
     """The file at `path`, or its bytes where they are known; `sniff` has looked whether it can be opened."""
     return io.BytesIO(path.data) if isinstance(path, Loaded) else open(path, "rb", buffering)
+
+
+@contextmanager
+def unzipped(path: str | Path) -> Iterator[IO[bytes]]:
+    """As `open_file`, unpacked where the file is gzipped."""
+    with open_file(path) as raw:
+        zipped = raw.read(2) == GZIP
+        raw.seek(0)
+        yield gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[misc]
 
 
 def _refuse_other_nodes(path: str | Path) -> None:
