@@ -10,7 +10,6 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -93,13 +92,17 @@ def open_file(path: str | Path, buffering: int = -1) -> IO[bytes]:
     return io.BytesIO(path.data) if isinstance(path, Loaded) else open(path, "rb", buffering)
 
 
-@contextmanager
-def unzipped(path: str | Path) -> Iterator[IO[bytes]]:
+def unzipped(path: str | Path) -> IO[bytes]:
     """As `open_file`, unpacked where the file is gzipped."""
-    with open_file(path) as raw:
-        zipped = raw.read(2) == GZIP
-        raw.seek(0)
-        yield gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[misc]
+    file = open_file(path)
+    zipped = file.read(2) == GZIP
+    file.seek(0)
+    if not zipped:
+        return file
+    if isinstance(path, Loaded):
+        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+    file.close()
+    return gzip.open(path)  # type: ignore[return-value]
 
 
 def _refuse_other_nodes(path: str | Path) -> None:
