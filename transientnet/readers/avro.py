@@ -8,7 +8,6 @@ that are used are decoded (`records`): histories and forced photometry are stepp
 from __future__ import annotations
 
 import bz2
-import gzip
 import io
 import json
 import lzma
@@ -26,11 +25,11 @@ from .candidate import from_images, from_record
 from .image import Image
 from .plain import MAX_FILE_BYTES
 from .records import DAMAGE, Read, compile_record
-from .sniff import open_file
+from .sniff import unzipped
 from .stamp import decode_image
 from .surveys import Layout, match_channels, match_roles, recognise
 
-__all__ = ["decode", "read"]
+__all__ = ["read"]
 
 _MAGIC = b"Obj\x01"
 _SYNC = 16
@@ -48,10 +47,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         The file is damaged from the start, or is a bare record whose cutouts cannot be found.
     """
     try:
-        with open_file(path) as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            file: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
+        with unzipped(path) as file:
             magic = file.read(len(_MAGIC))
             if magic == _MAGIC:
                 yield from _container(file, path, layout)
@@ -61,17 +57,6 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         if isinstance(error, ReadError):
             raise
         raise ReadError(f"{path}: {error}") from error
-
-
-def decode(data: bytes, source: str, layout: Layout) -> Iterator[Triplet]:
-    """Candidates of one packet in memory, as a broker delivers it; unreadable if it is damaged."""
-    try:
-        if data.startswith(_MAGIC):
-            yield from _container(io.BytesIO(data[len(_MAGIC) :]), source, layout)
-        else:
-            yield _framed(data, source, layout)
-    except ReadError as error:
-        yield Triplet.unreadable(source, source, str(error))
 
 
 # ---------------------------------------------------------------- containers

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import codecs
-import gzip
-import io
 import json
 import re
 import zlib
@@ -22,10 +20,10 @@ from ..errors import ReadError
 from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_record, has_stamps
-from .sniff import open_file
-from .surveys import GENERIC, Layout
+from .sniff import unzipped
+from .surveys import Layout
 
-__all__ = ["decode", "holds_stamps", "read", "unpacked"]
+__all__ = ["read", "unpacked"]
 
 _MAX_RECORD = 16 * 2**20
 """Characters of one record; its Python objects may take some twenty times as many bytes."""
@@ -45,28 +43,8 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     ReadError
         The file is damaged from the start, or holds no record.
     """
-    with open_file(path) as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        file: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
+    with unzipped(path) as file:
         yield from _candidates(file, path, layout)
-
-
-def decode(data: bytes, source: str, layout: Layout) -> Iterator[Triplet]:
-    """Candidates of one message in memory, as a broker delivers it; unreadable if it is damaged."""
-    try:
-        yield from _candidates(io.BytesIO(data), source, layout)
-    except ReadError as error:
-        yield Triplet.unreadable(source, source, str(error))
-
-
-def holds_stamps(path: str) -> bool:
-    """Whether the first record of a file has cutouts: folders hold settings and reports in JSON too."""
-    try:
-        first = next(read(path, GENERIC), None)
-    except (ReadError, OSError):
-        return False
-    return first is not None and first.error is None
 
 
 def _candidates(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:

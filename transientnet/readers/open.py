@@ -96,7 +96,11 @@ def open_found(
 
 def decode_packet(data: bytes, source: str, layout: Layout) -> Iterator[Triplet]:
     """Candidates of one packet in memory, Avro or JSON, as a broker delivers it; unreadable if damaged."""
-    yield from _module("json" if data[:1] == b"{" else "avro").decode(data, source, layout)
+    packet = Loaded.of(source, data)
+    try:
+        yield from _module("json" if data[:1] == b"{" else "avro").read(packet, layout)
+    except ReadError as error:
+        yield Triplet.unreadable(source, source, str(error))
 
 
 def _given(pixel_scale: float | None, fwhm: float | None) -> dict[str, float | None]:

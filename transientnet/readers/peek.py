@@ -12,7 +12,7 @@ from typing import IO, Any
 from ..errors import ReadError
 from .hdus import Hdu
 from .plain import MAX_FILE_BYTES, MAX_STAMP_BYTES, header_of
-from .sniff import open_file, sniff
+from .sniff import sniff, unzipped
 from .surveys import match_channels
 
 __all__ = ["is_candidate"]
@@ -29,12 +29,8 @@ def is_candidate(path: str) -> bool:
         kind = sniff(path)
         if kind != "fits":
             return kind not in ("npy", None)
-        with open_file(path) as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            if zipped:
-                return _has_channels(gzip.GzipFile(fileobj=raw), MAX_STAMP_BYTES)
-            return _has_channels(raw, MAX_FILE_BYTES)
+        with unzipped(path) as file:
+            return _has_channels(file, MAX_STAMP_BYTES if isinstance(file, gzip.GzipFile) else MAX_FILE_BYTES)
     except (ReadError, OSError, EOFError, zlib.error):
         # Whoever reads it says what is wrong.
         return False

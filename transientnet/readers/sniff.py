@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from ..errors import ReadError
+from ..files.compressed import GZIP
 from ..files.tables import split_names
 from ..triplet import Triplet
 from .surveys import Layout
 
-__all__ = ["FORMATS", "Loaded", "NotAFileError", "open_file", "read_file", "sniff", "sniff_bytes"]
+__all__ = ["FORMATS", "Loaded", "NotAFileError", "open_file", "read_file", "sniff", "sniff_bytes", "unzipped"]
 
 
 class Format(NamedTuple):
@@ -89,6 +90,19 @@ class Loaded(str):
 def open_file(path: str | Path, buffering: int = -1) -> IO[bytes]:
     """The file at `path`, or its bytes where they are known; `sniff` has looked whether it can be opened."""
     return io.BytesIO(path.data) if isinstance(path, Loaded) else open(path, "rb", buffering)
+
+
+def unzipped(path: str | Path) -> IO[bytes]:
+    """As `open_file`, unpacked where the file is gzipped."""
+    file = open_file(path)
+    zipped = file.read(2) == GZIP
+    file.seek(0)
+    if not zipped:
+        return file
+    if isinstance(path, Loaded):
+        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+    file.close()
+    return gzip.open(path)  # type: ignore[return-value]
 
 
 def _refuse_other_nodes(path: str | Path) -> None:

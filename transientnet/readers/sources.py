@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EmptyInputError, ReadError, TransientnetWarning
-from .sniff import FORMATS, NotAFileError, sniff
+from .sniff import FORMATS, NotAFileError, read_file, sniff
+from .surveys import GENERIC
 
 __all__ = ["StampFiles", "expand"]
 
@@ -101,7 +102,10 @@ def _is_meant(path: str, hats: bool) -> bool:
     if hats:
         return found == "parquet"
     if found == "json" and not meant:
-        from .json import holds_stamps
-
-        return holds_stamps(path)
+        # Folders hold settings and reports in JSON too: the first record decides.
+        try:
+            first = next(read_file(path, GENERIC), None)
+        except ReadError:
+            return False
+        return first is not None and first.error is None
     return found in FORMATS or meant
