@@ -277,6 +277,7 @@ class _Log:
         """Do independent jobs, and add up the time."""
         started = time.time()
         self.record["commits"].setdefault(name, self.record["commit"])
+        self._write()
         waiting = [pool.submit(function, *arguments) for function, arguments in jobs]
         try:
             for done, future in enumerate(as_completed(waiting), 1):
