@@ -168,8 +168,15 @@ class Workers:
 
     def _ask(self, inputs: Sequence[Input], skips: Sequence[int], **how: bool) -> Iterator[Any]:
         """Answers of an idle worker; it is idle again only when it has answered all."""
+        process = None
         with self._lock:
-            process = self._idle.pop() if self._idle else None
+            while self._idle and process is None:
+                process = self._idle.pop()
+                if not process.alive:
+                    # It was ended while it did nothing: no input is to blame.
+                    self._all.discard(process)
+                    process.stop()
+                    process = None
         if process is None:
             process = _start(self._setup)
             with self._lock:
@@ -231,6 +238,11 @@ class _Process:
         except _DiedError:
             self.stop()
             raise
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._popen.poll() is None
 
     def ask(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bytes]]:
         """Send a request and give its answers, until the worker says that there are no more."""
