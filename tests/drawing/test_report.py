@@ -97,6 +97,15 @@ def test_missing_pixels_have_their_own_colour_and_change_no_grey(stretch: str) -
         assert np.abs(shown[6:].astype(int) - plain[6:]).mean() < 6
 
 
+def test_a_lone_sentinel_is_missing_and_does_not_set_the_stretch() -> None:
+    stamp = np.random.default_rng(0).normal(100, 5, (31, 31)).astype(np.float32)
+    stamp[3, 4] = -3.4e38
+    shown = levels(stamp)
+    assert shown[3, 4] == MISSING
+    assert (shown == MISSING).sum() == 1
+    assert len(np.unique(shown)) > 20
+
+
 def test_ticks_stand_beside_the_target_and_never_on_it() -> None:
     from transientnet.drawing.stamps import TICK
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..prepare.missing import mark_missing
+from ..prepare.missing import background, observed
 from ..triplet import Triplet
 
 __all__ = [
@@ -24,11 +24,9 @@ __all__ = [
     "PALETTE",
     "STRETCHES",
     "Levels",
-    "background",
     "data_uri",
     "encode_png",
     "levels",
-    "observed",
     "strip",
 ]
 
@@ -54,26 +52,6 @@ _GAP_WIDTH = 2
 _TICK_FROM, _TICK_LENGTH = 0.11, 0.08
 # The sky is shown from so many times the noise below it; the brightest pixel reaches at least so many above.
 _BELOW, _ABOVE = -2.0, 5.0
-
-
-def observed(stamp: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """A stamp with NaN where `preprocess` takes a pixel for missing, shape (H, W); empty if it is not 2-D."""
-    image = np.ma.filled(np.ma.asarray(stamp).astype(np.float64), np.nan)
-    if image.ndim != 2 or image.size == 0:
-        return np.empty((0, 0))
-    clean = np.array([bool(np.isfinite(image).all())])
-    marked, _, _ = mark_missing(image[None], clean)
-    return np.asarray(marked[0], np.float64)
-
-
-def background(image: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Median and noise (scaled median absolute deviation, else standard deviation, else 1) of seen pixels."""
-    values = image[np.isfinite(image)]
-    if not values.size:
-        return 0.0, 1.0
-    middle = float(np.median(values))
-    noise = 1.4826 * float(np.median(np.abs(values - middle))) or float(values.std()) or 1.0
-    return middle, noise
 
 
 def levels(stamp: npt.NDArray[Any], stretch: str = "asinh") -> Levels:

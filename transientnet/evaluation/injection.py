@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..prepare.missing import SENTINEL, mark_missing
+from ..prepare.missing import background, observed
 from ..prepare.preprocess import MIN_SIDE, estimate_fwhm
 from ..triplet import Triplet
 
@@ -357,20 +357,17 @@ def _field(number: int, triplet: Triplet) -> _Field | None:
             sky.append(0.0)
             noise.append(0.0)
             continue
-        image = np.ma.filled(np.ma.asarray(stamp).astype(np.float64), np.nan)
-        with np.errstate(invalid="ignore"):
-            clean = np.array([bool((np.abs(image) < SENTINEL).all())])
-        image = mark_missing(image[None], clean)[0][0]
+        image = observed(stamp)
         seen = image[np.isfinite(image)]
         if seen.size < shape[0] * shape[1] / 3 or np.ptp(seen) == 0:
             stamps.append(None)
             sky.append(0.0)
             noise.append(0.0)
             continue
-        middle = float(np.median(seen))
+        middle, spread = background(image)
         stamps.append(image)
         sky.append(middle)
-        noise.append(1.4826 * float(np.median(np.abs(seen - middle))) or float(seen.std()))
+        noise.append(spread)
     if stamps[0] is None:
         return None
     centre = stamps[0][shape[0] // 2 - 1 : shape[0] // 2 + 2, shape[1] // 2 - 1 : shape[1] // 2 + 2]
@@ -561,15 +558,11 @@ def _saturation(fields: Sequence[_Field]) -> float | None:
     for field in fields:
         image = _required(field.stamps[0])
         top = float(np.nanmax(image))
-        plateau = int((image > sky_above(top, field.sky[0])).sum())
+        # Within one per cent of the top, counted from the sky.
+        plateau = int((image > field.sky[0] + 0.99 * (top - field.sky[0])).sum())
         if plateau >= 4 and (top - field.sky[0]) > 100 * field.noise[0]:
             tops.append(top)
     return float(np.median(tops)) if len(tops) >= 3 else None
-
-
-def sky_above(top: float, sky: float) -> float:
-    """One per cent below the top, counted from the sky."""
-    return sky + 0.99 * (top - sky)
 
 
 def _photon_noise(fields: Sequence[_Field]) -> float:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..drawing.stamps import background, observed
 from ..errors import EmptyInputError
 from ..models.classifier import BATCH_SIZE, Classifier
+from ..prepare.missing import background, observed
 from ..prepare.preprocess import preprocess
 from ..triplet import CHANNELS, QualityFlag, Triplet
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SENTINEL", "mark_missing"]
+__all__ = ["SENTINEL", "background", "mark_missing", "observed"]
 
 SENTINEL = 1e30
 """Absolute values above this are markers for missing pixels, not fluxes."""
@@ -24,6 +24,36 @@ FEWEST_USUAL = 25
 USUAL = 0.25
 DISTINCT = 0.9
 SOLID = 0.4
+
+
+def observed(stamp: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """One stamp with NaN where `preprocess` takes a pixel for missing.
+
+    Parameters
+    ----------
+    stamp : ndarray, shape (H, W)
+
+    Returns
+    -------
+    ndarray, shape (H, W)
+        Empty if the stamp is not 2-D.
+    """
+    image = np.ma.filled(np.ma.asarray(stamp).astype(np.float64), np.nan)
+    if image.ndim != 2 or image.size == 0:
+        return np.empty((0, 0))
+    with np.errstate(invalid="ignore"):
+        clean = np.array([bool((np.abs(image) < SENTINEL).all())])
+    return np.asarray(mark_missing(image[None], clean)[0][0], np.float64)
+
+
+def background(image: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Median and noise (scaled median absolute deviation, else standard deviation, else 1) of seen pixels."""
+    values = image[np.isfinite(image)]
+    if not values.size:
+        return 0.0, 1.0
+    middle = float(np.median(values))
+    noise = 1.4826 * float(np.median(np.abs(values - middle))) or float(values.std()) or 1.0
+    return middle, noise
 
 
 def mark_missing(
