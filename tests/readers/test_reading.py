@@ -10,7 +10,7 @@ from astropy import units as u
 
 from transientnet import Triplet, classify, open_triplets
 from transientnet.errors import ReadError, UsageError
-from transientnet.readers.reading import Reading, find_inputs, read
+from transientnet.readers.open import Reading, find_inputs, read
 
 STAMPS = np.random.default_rng(0).normal(100, 5, (3, 3, 31, 31)).astype(np.float32)
 

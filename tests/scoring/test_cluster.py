@@ -97,7 +97,7 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_table_of_one_machine(night
     import dask.bag
     import dask.dataframe as dd
 
-    from transientnet.readers.reading import Reading, find_inputs
+    from transientnet.readers.open import Reading, find_inputs
     from transientnet.scoring.cluster import score_dask, score_on_cluster
 
     alone = classify(night, workers=1)

@@ -63,7 +63,7 @@ def cut(
         )
     if folder and target.is_dir() and any(target.iterdir()):
         raise UsageError(f"--output {output} is not empty: stamps of two runs would be mixed in it")
-    frame = open_frame(science, "science", mask_bits=mask_bits, pixel_scale=pixel_scale)
+    frame = open_frame(science, "science", mask_bits=mask_bits)
     triplets = cut_triplets(
         frame,
         reference,

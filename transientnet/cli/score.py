@@ -81,7 +81,7 @@ def score(
     """Score candidates and write one row each: id, source, label, p_<class>…, quality, model."""
     from ..errors import EmptyInputError, OutputError
     from ..models.classifier import load_model
-    from ..readers.reading import Reading
+    from ..readers.open import Reading
     from ..scoring.engine import hold_memory
     from ..scoring.interrupts import on_interrupt
     from ..scoring.run import score_run

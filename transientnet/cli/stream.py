@@ -35,7 +35,7 @@ def stream(
     """Score alert packets from Kafka, at least once: offsets are committed after the scores are written."""
     from ..errors import UsageError
     from ..models.classifier import load_model
-    from ..readers.reading import Reading
+    from ..readers.open import Reading
     from ..scoring.interrupts import on_interrupt
     from ..scoring.kafka import appender, consume, producer_of
     from ..scoring.run import CsvStream

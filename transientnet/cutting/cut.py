@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
-from ..readers.reading import Reading
+from ..readers.open import Reading
 from ..triplet import Triplet
 from .catalog import read_catalog
 from .frames import Frame, open_frame
@@ -110,8 +110,7 @@ def cut_triplets(
     size = int(size)
     if science is None:
         raise UsageError("stamps are cut from a science frame, and none is given")
-    scale = reading.pixel_scale if isinstance(reading.pixel_scale, float) else None
-    base = open_frame(science, "science", mask_bits=mask_bits, pixel_scale=scale)
+    base = open_frame(science, "science", mask_bits=mask_bits)
     template = None if reference is None else open_frame(reference, "reference", mask_bits=mask_bits)
     residual = None if difference is None else open_frame(difference, "difference", mask_bits=mask_bits)
     if mask is not None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import ReadError
 from ..triplet import CHANNELS, Triplet
-from .image import SCALES, Image, oriented_like
+from .image import SCALES, Image, oriented_like, seeing_px
 from .stamp import decode_image
 from .surveys import Layout, combined, match_channels, match_roles, recognise
 
@@ -138,16 +138,12 @@ def _seeing(
         return fwhm, None
     arcsec = roles.number("fwhm_arcsec")
     if arcsec is None:
-        for image in (images.get("science"), images.get("difference")):
-            if image is None:
-                continue
-            if image.fwhm is not None and (image.fwhm_arcsec is None or scale is None):
-                return image.fwhm, image.fwhm_arcsec
-            if image.fwhm is not None:
-                arcsec = image.fwhm_arcsec
-                break
-            arcsec = image.fwhm_arcsec if arcsec is None else arcsec
-    return None if arcsec is None or scale is None else arcsec / scale, arcsec
+        own = [image for c in ("science", "difference") if (image := images.get(c)) is not None]
+        first = next((image for image in own if image.fwhm is not None), None)
+        if first is not None and first.fwhm_arcsec is None:
+            return first.fwhm, None
+        arcsec = next((image.fwhm_arcsec for image in own if image.fwhm_arcsec is not None), None)
+    return seeing_px(arcsec, scale), arcsec
 
 
 def _plausible(scale: float | None) -> float | None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import ReadError
 from ..files.compressed import gunzip
 from ..files.fits_counts import check_counts
-from .image import Image, facts, psf_fwhm
+from .image import Image, bad_pixels, facts, psf_fwhm
 from .plain import MAX_FILE_BYTES, MAX_STAMP_BYTES, header_of, plain_file, plain_hdu
 from .sniff import Loaded, open_file
 from .surveys import companion_of
@@ -40,8 +40,6 @@ __all__ = [
 MAX_RATIO = 1000
 """Most that an image may unpack to, as a multiple of its file, once it is beyond `MAX_STAMP_BYTES`."""
 
-#: Planes of an LSST-style bit mask that say a pixel was not measured.
-_BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
 #: Magic, two sides, scale, sum and bit planes.
 _HCOMPRESS_HEADER = 25
 #: Keywords of a primary header that tells nothing: SIMPLE, BITPIX, NAXIS, EXTEND.
@@ -276,8 +274,9 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
     if hdu.data is None or hdu.data.size == 0:
         return None
     scale, fwhm, matrix, arcsec = facts(hdu.told, hdu.comment)
-    if psf is not None and psf.data is not None and fwhm is None:
-        fwhm, arcsec = psf_fwhm(psf.data), None
+    if fwhm is None and psf is not None and psf.data is not None:
+        fwhm = psf_fwhm(psf.data)
+        arcsec = arcsec if fwhm is None else None
     data = hdu.data
     while data.ndim > 2 and data.shape[0] == 1:
         data = data[0]
@@ -288,11 +287,9 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
 
 def apply_mask(data: npt.NDArray[Any], mask: Hdu) -> npt.NDArray[Any]:
     """`data` with NaN where `mask` says bad; as it is when the mask has another shape."""
-    if mask.data is None or mask.data.shape != data.shape or mask.data.dtype.kind not in "iub":
+    if mask.data is None or mask.data.shape != data.shape:
         return data
-    planes = [int(mask.header[key]) for key in _BAD_PLANES if isinstance(mask.header.get(key), int)]
-    bits = sum(1 << plane for plane in planes if 0 <= plane < 63) if planes else -1
-    bad = (mask.data.astype(np.int64) & bits) != 0
+    bad = bad_pixels(mask.data, mask.header)
     if not bad.any():
         return data
     whole = np.array(data, dtype=np.result_type(data.dtype.newbyteorder("="), np.float32))

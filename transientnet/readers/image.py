@@ -11,7 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SCALES", "SCALE_KEYS", "Facts", "Image", "facts", "oriented_like", "psf_fwhm"]
+__all__ = [
+    "SCALES",
+    "SCALE_KEYS",
+    "Facts",
+    "Image",
+    "bad_pixels",
+    "facts",
+    "oriented_like",
+    "psf_fwhm",
+    "seeing_px",
+]
 
 #: Plausible arcsec per pixel of a telescope that takes stamps; beyond it a header is not believed.
 SCALES = (5e-3, 600.0)
@@ -123,17 +133,20 @@ def _fwhm(
         unit = None if value is None else _unit(key, comment(key).lower())
         if value is None or unit is None:
             continue
-        width = value
-        if unit == "arcsec":
-            if not _SEEINGS[0] < value < _SEEINGS[1]:
-                continue
-            if scale is None:
-                in_arcsec = value if in_arcsec is None else in_arcsec
-                continue
-            width = value / scale
-        if _FWHMS[0] < width < _FWHMS[1]:
-            return width, value if unit == "arcsec" else None
+        if unit == "px" and _FWHMS[0] < value < _FWHMS[1]:
+            return value, None
+        if unit == "arcsec" and _SEEINGS[0] < value < _SEEINGS[1]:
+            # Kept where the scale makes no sense of it: a better one may.
+            in_arcsec = in_arcsec or value
+            if (width := seeing_px(value, scale)) is not None:
+                return width, value
     return None, in_arcsec
+
+
+def seeing_px(arcsec: float | None, scale: float | None) -> float | None:
+    """FWHM in pixels of a seeing in arcseconds; None without a scale in arcsec per pixel that makes sense."""
+    width = None if arcsec is None or scale is None else arcsec / scale
+    return width if width is not None and _FWHMS[0] < width < _FWHMS[1] else None
 
 
 def _unit(key: str, remark: str) -> str | None:
@@ -238,6 +251,34 @@ def psf_fwhm(psf: npt.NDArray[Any]) -> float | None:
         return None
     fwhm = 2 * math.sqrt(np.count_nonzero(image >= peak / 2) / math.pi) / fine
     return fwhm if _FWHMS[0] < fwhm < min(psf.shape) else None
+
+
+#: Planes of a Rubin-style bit mask (MP_* keywords give the bits) that mean that a pixel was not observed.
+#: Its other planes describe good pixels: detected, saturated, cosmic ray, interpolated.
+_UNOBSERVED_PLANES = ("MP_BAD", "MP_NO_DATA", "MP_UNMASKEDNAN")
+
+
+def bad_pixels(
+    mask: npt.NDArray[Any], header: Mapping[str, Any] | None = None, bits: int | None = None
+) -> npt.NDArray[np.bool_]:
+    """True where a mask says that a pixel was not observed.
+
+    Parameters
+    ----------
+    mask : ndarray
+        Boolean, bits in integers, or numbers of which all but 0 are bad.
+    header : mapping, optional
+        Header of an integer mask, which may name its planes.
+    bits : int, optional
+        Bits of an integer mask that are bad; by default those of the planes in `header`, else all.
+    """
+    if mask.dtype.kind not in "iu":
+        return np.asarray(~np.isfinite(mask) | (mask != 0))
+    if bits is None:
+        named = [header[key] for key in _UNOBSERVED_PLANES if header is not None and key in header]
+        bits = sum(1 << int(bit) for bit in named if 0 <= int(bit) < 64) if named else -1
+    bits &= (1 << 8 * mask.dtype.itemsize) - 1
+    return np.asarray((mask & np.array(bits, f"u{mask.dtype.itemsize}").astype(mask.dtype)) != 0)
 
 
 _CARD = re.compile(rb"\s*(?:'((?:[^']|'')*)'|([^/']*))(?:\s*/(.*))?", re.DOTALL)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..files.compressed import inflate_engine
 from ..models.classifier import Classifier
-from ..readers.reading import Input, Reading, paths_of, read
+from ..readers.open import Input, Reading, paths_of, read
 from ..readers.sniff import Loaded
 from ..readers.sources import StampFiles
 from ..results.predictions import Predictions

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ReadError, TransientnetWarning, UsageError
 from ..models.classifier import BATCH_SIZE, Classifier, load_model
-from ..readers.reading import Input, Reading, find_inputs
+from ..readers.open import Input, Reading, find_inputs
 from ..results.predictions import Predictions
 from ..settings import cores
 from ..triplet import Triplet

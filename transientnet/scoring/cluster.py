@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingDependencyError, UsageError
 from ..models.classifier import BATCH_SIZE, Classifier, load_model
 from ..readers.candidate import from_record
-from ..readers.open import decode_packet
-from ..readers.reading import Input, Reading, find_inputs
+from ..readers.open import Input, Reading, decode_packet, find_inputs
 from ..readers.surveys import load_layout
 from ..results.predictions import Predictions
 from ..triplet import Triplet

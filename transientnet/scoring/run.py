@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol
 
 from ..errors import TransientnetWarning, UsageError
 from ..models.classifier import Classifier
-from ..readers.reading import Input, Reading, find_inputs, paths_of
+from ..readers.open import Input, Reading, find_inputs, paths_of
 from ..results.columns import one_line
 from ..results.predictions import Predictions
 from ..results.writers import Writer, check_format

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ..errors import EmptyInputError
 from ..readers.grouping import channel_of_file
-from ..readers.reading import Input, find_inputs, paths_of
+from ..readers.open import Input, find_inputs, paths_of
 from ..readers.sources import StampFiles
+from ..readers.surveys import Layout
 from ..triplet import CHANNELS
 from .batches import content_id
 from .interrupts import Interrupt
@@ -39,7 +40,9 @@ class _Seen:
     content: str | None = None
 
 
-def arrivals(folder: Path, stop: Interrupt, layout: str | None = None) -> Iterator[list[Input]]:
+def arrivals(
+    folder: Path, stop: Interrupt, layout: str | Path | Layout | None = None
+) -> Iterator[list[Input]]:
     """What lies in `folder`, and then what arrives there, each once it is complete; until `stop` is asked.
 
     An input is complete when it did not change for a second and, if its stamps are files of their own, has
@@ -50,7 +53,7 @@ def arrivals(folder: Path, stop: Interrupt, layout: str | None = None) -> Iterat
     ----------
     folder : Path
     stop : Interrupt
-    layout : str, optional
+    layout : str, path or Layout, optional
         How the files are named.
 
     Yields

@@ -28,7 +28,7 @@ from ..files.paths import stem
 from ..models.classifier import Classifier
 from ..models.record import ModelRecord
 from ..readers.arrays import promised
-from ..readers.reading import Input, Reading, paths_of, read
+from ..readers.open import Input, Reading, paths_of, read
 from ..readers.sources import StampFiles
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag, Triplet
