@@ -28,7 +28,7 @@ FENCE = re.compile(r"(?:^<!-- (?P<mark>[^>]*) -->\n)?^```(?P<kind>[^\n`]*)\n(?P<
 # The command reference is made from the commands' own help, and compared with it below.
 PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if page.name != "cli.md")]
 LABELLED = 40
-TRY_LAYOUT = "from transientnet.readers.surveys import load_layout; load_layout('my.toml')"
+TRY_LAYOUT = "from transientnet.readers.layouts import load_layout; load_layout('my.toml')"
 
 
 def candidates(folder: Path) -> None:

@@ -16,7 +16,7 @@ from astropy.io import fits
 
 from transientnet import Triplet, open_triplets
 from transientnet.errors import TransientnetWarning
-from transientnet.readers.surveys import Layout
+from transientnet.readers.layouts import Layout
 
 STAMPS = np.random.default_rng(3).normal(100, 5, (3, 21, 21)).astype(np.float32)
 

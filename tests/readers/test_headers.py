@@ -13,8 +13,8 @@ from astropy.nddata import CCDData
 
 from transientnet import Triplet, classify, open_triplets
 from transientnet.readers.image import facts
+from transientnet.readers.layouts import Layout
 from transientnet.readers.open import Reading
-from transientnet.readers.surveys import Layout
 
 RNG = np.random.default_rng(8)
 STAMPS = RNG.normal(100, 5, (3, 51, 51)).astype(np.float32)

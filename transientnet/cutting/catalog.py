@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ..errors import EmptyInputError, UsageError
 from ..files.tables import open_table
-from ..readers.surveys import GENERIC, Layout, match_role, normalise
+from ..readers.layouts import GENERIC, Layout, match_role
+from ..readers.vocabulary import normalise
 
 __all__ = ["Catalog", "read_catalog"]
 

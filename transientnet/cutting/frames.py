@@ -20,7 +20,8 @@ from ..files.compressed import gunzip
 from ..files.fits_counts import check_counts
 from ..readers.hdus import check_size, check_tiles
 from ..readers.image import SCALES, bad_pixels, facts
-from ..readers.surveys import companion_of, match_channels
+from ..readers.layouts import match_channels
+from ..readers.vocabulary import companion_of
 
 __all__ = ["Frame", "open_frame"]
 

@@ -227,8 +227,8 @@ class Candidates:
 def _companions(sources: Sequence[str], layout: str | None) -> dict[str, Mapping[str, str]]:
     """Files of the candidates whose stamps lie in a file each, by the one that they are named after."""
     from ..readers.grouping import group_files
+    from ..readers.layouts import load_layout
     from ..readers.sources import StampFiles, expand
-    from ..readers.surveys import load_layout
 
     grouped = group_files(expand(sources), load_layout(layout))
     found = (item for item in grouped if isinstance(item, StampFiles))

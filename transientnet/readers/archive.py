@@ -14,9 +14,9 @@ from typing import Any, Self, cast
 from ..errors import MissingDependencyError, ReadError
 from ..files.paths import stem
 from ..triplet import Triplet
+from .layouts import Layout
 from .plain import MAX_FILE_BYTES
 from .sniff import Loaded, open_file, read_file, sniff
-from .surveys import Layout
 
 __all__ = ["read"]
 

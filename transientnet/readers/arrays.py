@@ -20,9 +20,9 @@ from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image, facts
+from .layouts import Layout, match_channels
 from .sniff import Loaded, open_file
 from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, check_dtype, filled, read_stack
-from .surveys import Layout, match_channels
 
 __all__ = ["from_memory", "in_memory", "promised", "read", "read_planes"]
 

@@ -23,11 +23,11 @@ from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
+from .layouts import Layout, match_channels, match_roles, recognise
 from .plain import MAX_FILE_BYTES
 from .records import DAMAGE, Read, compile_record
 from .sniff import unzipped
 from .stamp import decode_image
-from .surveys import Layout, match_channels, match_roles, recognise
 
 __all__ = ["read"]
 

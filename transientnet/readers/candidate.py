@@ -14,8 +14,8 @@ import numpy.typing as npt
 from ..errors import ReadError
 from ..triplet import CHANNELS, Triplet
 from .image import SCALES, Image, oriented_like, seeing_px
+from .layouts import Layout, combined, match_channels, match_roles, recognise
 from .stamp import decode_image
-from .surveys import Layout, combined, match_channels, match_roles, recognise
 
 __all__ = ["from_images", "from_record", "has_stamps"]
 

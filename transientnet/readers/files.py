@@ -24,9 +24,10 @@ from .grouping import group_files
 from .hdus import load_image
 from .image import Image
 from .json import unpacked
+from .layouts import Layout, match_channels, match_role
 from .sniff import sniff
 from .sources import StampFiles
-from .surveys import Layout, channel_of, match_channels, match_role, normalise
+from .vocabulary import channel_of, normalise
 
 __all__ = ["path_columns", "read", "read_rows", "read_stamps"]
 

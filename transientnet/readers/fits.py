@@ -17,15 +17,12 @@ from .candidate import from_images, from_record
 from .files import path_columns, read_rows
 from .grouping import channel_of_file
 from .hdus import Hdu, hdu_image, header_values, load_hdus, pick
-from .image import SCALE_KEYS, Image, facts
-from .stacks import ORDER_NAMES, declared_order, read_stack
-from .surveys import Layout, channel_of, listed, match_channels, match_role, normalise
+from .image import Image, facts
+from .layouts import Layout, match_channels, match_role
+from .stacks import declared_order, read_stack
+from .vocabulary import ORDER_NAMES, SCALE_KEYS, SHARED_KEYS, channel_of, listed, normalise
 
 __all__ = ["read", "read_hdulist"]
-
-#: Keywords of one header that hold for every candidate of the file.
-_SHARED = ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN", "FILTER", "BAND", "MJD", "MJD-OBS", "JD", "PIXSCALE")
-
 
 _NUMBERED = re.compile(r"(.*?)[ _.-]?([0-9]{1,9})")
 #: ``SCI_ZTF18abc`` and ``ZTF18abc_SCI``: the shortest word at either end.
@@ -71,7 +68,7 @@ def _assembled(
     path: str, candidates: Sequence[_Candidate], scalars: Mapping[str, Any], layout: Layout
 ) -> Iterator[Triplet]:
     if len(candidates) > 1:
-        scalars = {key: scalars[key] for key in _SHARED if key in scalars}
+        scalars = {key: scalars[key] for key in SHARED_KEYS if key in scalars}
     # The decoded stamps have their sampling, the WCS before these keywords.
     listed = layout.fields.get("pixel_scale", ())
     scalars = {key: value for key, value in scalars.items() if key not in SCALE_KEYS or key in listed}

@@ -14,19 +14,10 @@ from typing import Any
 
 from ..files.paths import stem
 from ..triplet import CHANNELS
+from .layouts import GENERIC, Layout
 from .peek import is_candidate
 from .sources import StampFiles
-from .surveys import (
-    GENERIC,
-    WORD,
-    Layout,
-    channel_of,
-    is_companion,
-    is_filler,
-    last_channel_of,
-    normalise,
-    weak_channel_of,
-)
+from .vocabulary import WORD, channel_of, is_companion, is_filler, last_channel_of, normalise, weak_channel_of
 
 __all__ = ["channel_of_file", "group_files"]
 

@@ -11,9 +11,10 @@ import numpy as np
 from ..errors import MissingDependencyError, ReadError
 from ..files.paths import stem
 from ..triplet import Triplet
+from .layouts import Layout
 from .sniff import Loaded, open_file
-from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, ORDER_NAMES, Rows, read_stack
-from .surveys import Layout, channel_of, normalise
+from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, read_stack
+from .vocabulary import ORDER_NAMES, channel_of, normalise
 
 __all__ = ["read"]
 

@@ -19,7 +19,7 @@ from ..files.fits_counts import check_counts
 from .image import Image, bad_pixels, facts, psf_fwhm
 from .plain import MAX_FILE_BYTES, MAX_STAMP_BYTES, header_of, plain_file, plain_hdu
 from .sniff import Loaded, open_file
-from .surveys import companion_of
+from .vocabulary import NAME_KEYS, companion_of
 
 __all__ = [
     "MAX_RATIO",
@@ -44,7 +44,6 @@ MAX_RATIO = 1000
 _HCOMPRESS_HEADER = 25
 #: Keywords of a primary header that tells nothing: SIMPLE, BITPIX, NAXIS, EXTEND.
 _BARE = 4
-_NAME_KEYS = ("EXTNAME", "HDUNAME", "STAMP_TYPE", "STAMPTYP", "IMTYPE", "IMAGETYP")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +136,7 @@ def _plain_hdus(data: bytes) -> list[Hdu] | None:
 
 def _name_and_version(header: Mapping[str, Any]) -> tuple[str, int]:
     version = header.get("EXTVER", 1)
-    name = next((str(header[key]).strip() for key in _NAME_KEYS if header.get(key)), "")
+    name = next((str(header[key]).strip() for key in NAME_KEYS if header.get(key)), "")
     return name, version if isinstance(version, int) else 1
 
 

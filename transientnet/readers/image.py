@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .vocabulary import SCALE_KEYS, UNOBSERVED_PLANES, seeing_keys, unit_of_seeing
+
 __all__ = [
     "SCALES",
-    "SCALE_KEYS",
     "Facts",
     "Image",
     "bad_pixels",
@@ -27,21 +28,6 @@ __all__ = [
 SCALES = (5e-3, 600.0)
 #: Plausible FWHM in pixels.
 _FWHMS = (0.3, 200.0)
-
-SCALE_KEYS = ("PIXSCALE", "PIXSCAL1", "PIXELSCALE", "PIXELSCL", "PLATESCL", "SECPIX", "SECPIX1", "PSCALE")
-"""Keywords of the pixel scale; a WCS goes before them, which follows binning and resampling."""
-#: Keywords of the frame's seeing, best first, and the unit of those whose comment names none.
-_FWHM_KEYS = {
-    "PSF_FWHM": "px", "PSFFWHM": "px", "FWHM_PX": "px", "FWHMPX": "px", "FWHM_PIX": "px", "MEDFWHM": "px",
-    "FWHMMED": "px", "L1FWHM": "arcsec", "FWHM": "px", "SEEING": "arcsec",
-}  # fmt: skip
-#: Units in the words of comments and keywords.
-_ARCSEC = re.compile(r"\barc[ -]?s|\basec\b|\"")
-_PIXELS = re.compile(r"\b(?:px|pxl|pix(?:els?)?)\b")
-#: What a further keyword says of the seeing that is not the seeing of this image.
-_NOT_THE_SEEING = re.compile(r"err|std|rms|sig|dis|ref|te?mp|min|max|num|npix")
-#: The seeing as another camera saw it (autoguider, focus or site monitor): it counts where no other is known.
-_OTHER_CAMERA = re.compile(r"^ag|guid|foc|dimm")
 #: Plausible FWHM in arcseconds.
 _SEEINGS = (0.01, 120.0)
 
@@ -125,12 +111,10 @@ def _fwhm(
     header: Mapping[str, Any], comment: Callable[[str], str], scale: float | None
 ) -> tuple[float | None, float | None]:
     """The seeing in pixels, and in arcseconds if it is given so."""
-    further = [key for key in header if ("FWHM" in key or "SEEING" in key) and key not in _FWHM_KEYS]
-    further.sort(key=lambda key: _OTHER_CAMERA.search(key.lower()) is not None)
     in_arcsec: float | None = None
-    for key in (*_FWHM_KEYS, *further):
+    for key in seeing_keys(header):
         value = _positive(header, key, 0.0, math.inf)
-        unit = None if value is None else _unit(key, comment(key).lower())
+        unit = None if value is None else unit_of_seeing(key, comment(key))
         if value is None or unit is None:
             continue
         if unit == "px" and _FWHMS[0] < value < _FWHMS[1]:
@@ -147,24 +131,6 @@ def seeing_px(arcsec: float | None, scale: float | None) -> float | None:
     """FWHM in pixels of a seeing in arcseconds; None without a scale in arcsec per pixel that makes sense."""
     width = None if arcsec is None or scale is None else arcsec / scale
     return width if width is not None and _FWHMS[0] < width < _FWHMS[1] else None
-
-
-def _unit(key: str, remark: str) -> str | None:
-    """Unit of a keyword with the seeing, ``px`` or ``arcsec``; None if it is not the seeing of this image."""
-    usual = _FWHM_KEYS.get(key)
-    if usual is None:
-        if _NOT_THE_SEEING.search(key.lower()):
-            return None
-        remark = f"{remark} {_spaced(key).lower()}"
-    arcsec, pixels = _ARCSEC.search(remark), _PIXELS.search(remark)
-    # Of two units the first one is the value's.
-    if arcsec and (not pixels or arcsec.start() < pixels.start()):
-        return "arcsec"
-    return "px" if pixels else usual
-
-
-def _spaced(key: str) -> str:
-    return re.sub(r"[^A-Z0-9]+", " ", key)
 
 
 def _positive(header: Mapping[str, Any], key: str, low: float, high: float) -> float | None:
@@ -253,11 +219,6 @@ def psf_fwhm(psf: npt.NDArray[Any]) -> float | None:
     return fwhm if _FWHMS[0] < fwhm < min(psf.shape) else None
 
 
-#: Planes of a Rubin-style bit mask (MP_* keywords give the bits) that mean that a pixel was not observed.
-#: Its other planes describe good pixels: detected, saturated, cosmic ray, interpolated.
-_UNOBSERVED_PLANES = ("MP_BAD", "MP_NO_DATA", "MP_UNMASKEDNAN")
-
-
 def bad_pixels(
     mask: npt.NDArray[Any], header: Mapping[str, Any] | None = None, bits: int | None = None
 ) -> npt.NDArray[np.bool_]:
@@ -275,7 +236,7 @@ def bad_pixels(
     if mask.dtype.kind not in "iu":
         return np.asarray(~np.isfinite(mask) | (mask != 0))
     if bits is None:
-        named = [header[key] for key in _UNOBSERVED_PLANES if header is not None and key in header]
+        named = [header[key] for key in UNOBSERVED_PLANES if header is not None and key in header]
         bits = sum(1 << int(bit) for bit in named if 0 <= int(bit) < 64) if named else -1
     bits &= (1 << 8 * mask.dtype.itemsize) - 1
     return np.asarray((mask & np.array(bits, f"u{mask.dtype.itemsize}").astype(mask.dtype)) != 0)

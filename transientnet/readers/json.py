@@ -20,8 +20,8 @@ from ..errors import ReadError
 from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_record, has_stamps
+from .layouts import Layout
 from .sniff import unzipped
-from .surveys import Layout
 
 __all__ = ["read", "unpacked"]
 

@@ -2,7 +2,7 @@
 
 A source takes four steps: `sources` and `grouping` find its files and which of them are the stamps of one
 candidate, `sniff` recognises each by its content, the module of its format decodes it, and `candidate` puts
-stamps and scalars together. Names are understood through `surveys`, headers through `image`.
+stamps and scalars together. Names are understood through `vocabulary` and `layouts`, headers through `image`.
 What the user gives, and what a survey is known for, is filled in here.
 """
 
@@ -23,9 +23,9 @@ from ..files.paths import stem
 from ..triplet import Triplet
 from .grouping import group_files
 from .image import seeing_px
+from .layouts import Layout, load_layout
 from .sniff import Loaded, read_file
 from .sources import StampFiles, expand
-from .surveys import Layout, load_layout
 
 __all__ = [
     "Input",

@@ -15,9 +15,9 @@ from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
+from .layouts import Layout, match_channels, match_role, match_roles
 from .sniff import Loaded
-from .stacks import STACK_NAMES
-from .surveys import Layout, match_channels, match_role, match_roles, normalise
+from .vocabulary import STACK_NAMES, normalise
 
 __all__ = ["read"]
 

@@ -11,9 +11,9 @@ from typing import IO, Any
 
 from ..errors import ReadError
 from .hdus import Hdu
+from .layouts import match_channels
 from .plain import MAX_FILE_BYTES, MAX_STAMP_BYTES, header_of
 from .sniff import sniff, unzipped
-from .surveys import match_channels
 
 __all__ = ["is_candidate"]
 

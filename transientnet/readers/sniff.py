@@ -17,7 +17,7 @@ from ..errors import ReadError
 from ..files.compressed import GZIP
 from ..files.tables import split_names
 from ..triplet import Triplet
-from .surveys import Layout
+from .layouts import Layout
 
 __all__ = ["FORMATS", "Loaded", "NotAFileError", "open_file", "read_file", "sniff", "sniff_bytes", "unzipped"]
 

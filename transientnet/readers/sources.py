@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EmptyInputError, ReadError, TransientnetWarning
+from .layouts import GENERIC
 from .sniff import FORMATS, NotAFileError, read_file, sniff
-from .surveys import GENERIC
 
 __all__ = ["StampFiles", "expand"]
 

@@ -20,14 +20,13 @@ from ..errors import ReadError
 from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image
-from .surveys import Layout, channel_of, companion_of, is_companion, match_channels, match_roles, normalise
+from .layouts import Layout, match_channels, match_roles
+from .vocabulary import ORDER_NAMES, STACK_NAMES, channel_of, companion_of, is_companion, normalise
 
 __all__ = [
     "MAX_COLUMN_BYTES",
     "MAX_EXPANSION",
     "MAX_TRIPLET_BYTES",
-    "ORDER_NAMES",
-    "STACK_NAMES",
     "Rows",
     "check_dtype",
     "declared_order",
@@ -43,8 +42,6 @@ MAX_EXPANSION = 200
 """Most that a packed array may grow by once it is larger than `MAX_COLUMN_BYTES`; stamps pack far less."""
 
 _BLOCK_BYTES = 16 * 2**20
-STACK_NAMES = ("triplets", "triplet", "cutouts", "stamps", "images", "data", "x", "arr0")
-ORDER_NAMES = ("channels", "channelorder", "channelnames", "order")
 _ACCEPTED = (
     "accepted are (3, H, W) for one triplet, (N, 3, H, W) for many, channels last where no axis but the last "
     "has that length, or arrays (N, H, W) named science, reference and difference"

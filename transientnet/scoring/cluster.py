@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingDependencyError, UsageError
 from ..models.classifier import BATCH_SIZE, Classifier, load_model
 from ..readers.candidate import from_record
+from ..readers.layouts import load_layout
 from ..readers.open import Input, Reading, decode_packet, find_inputs
-from ..readers.surveys import load_layout
 from ..results.predictions import Predictions
 from ..triplet import Triplet
 from .batches import Part, Unit, batches, score, units

@@ -16,8 +16,8 @@ from typing import IO, Any
 from ..errors import MissingDependencyError, ReadError, UsageError
 from ..files.locks import exclusive
 from ..models.classifier import BATCH_SIZE, Classifier
+from ..readers.layouts import load_layout
 from ..readers.open import Reading, decode_packet
-from ..readers.surveys import load_layout
 from ..results.predictions import Predictions
 from ..results.writers import writer_for
 from ..triplet import Triplet

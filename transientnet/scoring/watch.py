@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..errors import EmptyInputError
 from ..readers.grouping import channel_of_file
+from ..readers.layouts import Layout
 from ..readers.open import Input, find_inputs, paths_of
 from ..readers.sources import StampFiles
-from ..readers.surveys import Layout
 from ..triplet import CHANNELS
 from .batches import content_id
 from .interrupts import Interrupt
