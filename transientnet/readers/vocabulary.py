@@ -74,7 +74,8 @@ WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 ROLES: dict[str, tuple[str, ...]] = {
     "id": ("candid", "candidateid", "diasourceid", "alertid", "candidate", "detectionid", "sourceid", "id"),
     "group": (
-        "objectid", "diaobjectid", "objectname", "ssobjectid", "object", "oid", "objid", "transientid", "group",
+        "objectid", "diaobjectid", "objectname", "ssobjectid", "object", "oid", "objid", "transientid",
+        "group",
     ),
     "ra": ("ra", "radeg", "raj2000", "alphaj2000", "alphawinj2000", "candra"),
     "dec": ("dec", "decl", "decdeg", "dej2000", "decj2000", "deltaj2000", "deltawinj2000", "canddec"),
