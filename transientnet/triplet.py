@@ -64,7 +64,7 @@ class QualityFlag(IntFlag):
         return [flag.name for flag in cls if flag.name and flag.value & value == flag.value]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Triplet:
     """Science, reference and difference stamps of one candidate.
 
@@ -129,6 +129,18 @@ class Triplet:
             See `transientnet.drawing.stamps.levels`.
         """
         return _drawing("figures").plot_triplet(self, path, stretch=stretch)
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"<Triplet {self.id!r}: unreadable, {self.error}>"
+        shapes = {
+            name: "x".join(map(str, s.shape))
+            for name, s in zip(CHANNELS, self.stamps, strict=True)
+            if s is not None
+        }
+        stamps = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        scale = "" if self.pixel_scale is None else f", {self.pixel_scale:.4g} arcsec/px"
+        return f"<Triplet {self.id!r}: {stamps}{scale}{'' if self.fwhm is None else f', FWHM {self.fwhm:.3g} px'}>"
 
     def _repr_html_(self) -> str:
         stamps, name = _drawing("stamps"), escape(self.id, quote=True)

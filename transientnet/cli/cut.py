@@ -51,7 +51,7 @@ def cut(
     from ..cutting.cutouts import write_fits, write_npz
     from ..cutting.frames import open_frame
     from ..errors import EmptyInputError, UsageError
-    from ..scoring.advice import plural
+    from ..results.columns import plural
     from ..triplet import Triplet
 
     folder = output.endswith(("/", os.sep)) or os.path.isdir(output)

@@ -101,6 +101,8 @@ def _candidates(path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: L
         names = list(dict.fromkeys(hdu.name for hdu in images))
         found = match_channels(names, layout)
     _refuse_absent(path, images, found, layout)
+    if not found and (tagged := _by_tag(images, least=1)):
+        return [(_images(hdus, members), {"id": tag}) for tag, members in tagged.items()]
     unnamed = [hdu for hdu in images if not hdu.name]
     if found and (len(unnamed) < 2 or not numbers.keys().isdisjoint(found.values())):
         channels = {
@@ -163,8 +165,8 @@ def _planes(stamps: dict[str, Image | None]) -> Iterator[dict[str, Image | None]
         }
 
 
-def _by_tag(images: Sequence[Hdu]) -> dict[str, dict[str, Hdu]]:
-    """Candidates whose extensions are named by channel and candidate; empty if these are not.
+def _by_tag(images: Sequence[Hdu], least: int = 2) -> dict[str, dict[str, Hdu]]:
+    """Candidates whose extensions are named by channel and candidate; empty if these are not `least`.
 
     Numbers are versions: `_numbered` knows them.
     """
@@ -176,7 +178,7 @@ def _by_tag(images: Sequence[Hdu]) -> dict[str, dict[str, Hdu]]:
             if parts is not None and channel is not None:
                 tagged.setdefault(parts["tag"], {})[channel] = hdu
         whole = sum(map(len, tagged.values())) == len(images)
-        several = len(tagged) > 1 and not all(tag.isdigit() for tag in tagged)
+        several = len(tagged) >= least and not all(tag.isdigit() for tag in tagged)
         if (
             whole
             and several

@@ -139,13 +139,13 @@ def open_triplets(
 
     Parameters
     ----------
-    source : path, list of paths, glob, directory, ndarray, HDUList, bytes, Triplet, or iterable of these
+    source : path, list of paths, glob, directory, ndarray, HDUList, file, bytes, Triplet, or iterable of these
         Files are recognised by content. Folders are searched to the bottom, sorted by name. A table with
         the columns ``science``, ``reference``, ``difference`` names the files of a candidate per row; tables
         in folders are left alone. Arrays are
         ``(3, H, W)`` or ``(N, 3, H, W)``: science, reference, difference; channels may be last where that
         is clear from the shape. Stamps may also be `NDData`, `CCDData` or `Cutout2D` objects, three in a
-        row or named in a mapping. Bytes are those of a file: of an alert packet, for one.
+        row or named in a mapping. Bytes, or what an open binary file holds, may be an alert packet.
     layout : str, path or Layout, optional
         A survey's name, a TOML file, or a `Layout`: how the source names its stamps. By default the survey
         is recognised.
@@ -230,6 +230,8 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
         yield source
     elif isinstance(source, (bytes, bytearray, memoryview)):
         yield from _read_found(Loaded.of("memory", bytes(source)), layout)
+    elif callable(getattr(source, "read", None)) and not hasattr(source, "shape"):
+        yield from _read_found(_content(source), layout)
     elif isinstance(source, StampFiles):
         yield from _read_found(source, layout)
     elif isinstance(source, (str, os.PathLike)):
@@ -245,6 +247,14 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
             for triplet in _open(item, layout, row):
                 row += 1
                 yield triplet
+
+
+def _content(file: Any) -> Loaded:
+    """The bytes of a file that is open already, under its name if it has one."""
+    data, name = file.read(), getattr(file, "name", None)
+    if not isinstance(data, bytes):
+        raise UsageError(f"{name or file} is open as text: open it in binary mode ('rb')")
+    return Loaded.of(name if isinstance(name, str) else "memory", data)
 
 
 def _read_hdulist(opened: Any, layout: Layout) -> Iterator[Triplet]:

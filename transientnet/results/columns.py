@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import MissingDependencyError
 
-__all__ = ["POSITIONS", "Columns", "as_arrow", "one_line"]
+__all__ = ["POSITIONS", "Columns", "as_arrow", "one_line", "plural"]
 
 Columns = Mapping[str, npt.NDArray[Any]]
 """A score table: name of each column, in order, to its N values."""
@@ -21,6 +21,11 @@ POSITIONS = ("ra", "dec", "x", "y")
 #: What some format or terminal takes for the end of a row, or cannot hold: control characters, Unicode's
 #: line and paragraph ends, halves of surrogate pairs (bytes of file names that are not UTF-8), and U+FFFE/F.
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+
+
+def plural(n: int, noun: str) -> str:
+    """``1 candidate``, ``2 candidates``, ``1,000 candidates``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def one_line(texts: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..drawing.figures import plot_predictions
 from ..errors import MissingDependencyError
 from ..triplet import QualityFlag, Triplet
-from .columns import POSITIONS, as_arrow, one_line
+from .columns import POSITIONS, as_arrow, one_line, plural
 from .writers import write
 
 __all__ = ["Prediction", "Predictions"]
@@ -144,7 +144,9 @@ class Predictions:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {label or 'unusable'}" for label, n in self.counts().items())
-        return f"<Predictions of {self.model}: {len(self)} candidates{': ' if counts else ''}{counts}>"
+        return (
+            f"<Predictions of {self.model}: {plural(len(self), 'candidate')}{': ' if counts else ''}{counts}>"
+        )
 
     def _repr_html_(self) -> str:
         html: str = self[:_SHOWN].to_table()._repr_html_()

@@ -9,18 +9,14 @@ from typing import Self
 import numpy as np
 
 from ..models.record import ModelRecord
+from ..results.columns import plural
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag
 
-__all__ = ["Tally", "plural"]
+__all__ = ["Tally"]
 
 #: Candidates from which on "most of them" says something of the telescope.
 _ENOUGH = 10
-
-
-def plural(n: int, noun: str) -> str:
-    """``1 candidate``, ``2 candidates``, ``1,000 candidates``."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 @dataclass(slots=True)

@@ -17,9 +17,9 @@ from ..models.classifier import Classifier
 from ..readers.open import Input, Reading, paths_of, read
 from ..readers.sniff import Loaded
 from ..readers.sources import StampFiles
+from ..results.columns import plural
 from ..results.predictions import Predictions
 from ..triplet import Triplet
-from .advice import plural
 
 __all__ = ["Batch", "Mark", "Part", "Unit", "batches", "content_id", "load", "score", "units"]
 

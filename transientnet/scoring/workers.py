@@ -30,9 +30,9 @@ from ..models.record import ModelRecord
 from ..readers.arrays import promised
 from ..readers.open import Input, Reading, paths_of, read
 from ..readers.sources import StampFiles
+from ..results.columns import plural
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag, Triplet
-from .advice import plural
 from .batches import Mark, Part, Unit, batches, content_id, score
 from .engine import hold_memory
 
