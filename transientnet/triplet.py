@@ -133,14 +133,11 @@ class Triplet:
     def __repr__(self) -> str:
         if self.error is not None:
             return f"<Triplet {self.id!r}: unreadable, {self.error}>"
-        shapes = {
-            name: "x".join(map(str, s.shape))
-            for name, s in zip(CHANNELS, self.stamps, strict=True)
-            if s is not None
-        }
-        stamps = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        scale = "" if self.pixel_scale is None else f", {self.pixel_scale:.4g} arcsec/px"
-        return f"<Triplet {self.id!r}: {stamps}{scale}{'' if self.fwhm is None else f', FWHM {self.fwhm:.3g} px'}>"
+        stamps = zip(CHANNELS, self.stamps, strict=True)
+        facts = [f"{name} {'x'.join(map(str, stamp.shape))}" for name, stamp in stamps if stamp is not None]
+        facts += [] if self.pixel_scale is None else [f"{self.pixel_scale:.4g} arcsec/px"]
+        facts += [] if self.fwhm is None else [f"FWHM {self.fwhm:.3g} px"]
+        return f"<Triplet {self.id!r}: {', '.join(facts)}>"
 
     def _repr_html_(self) -> str:
         stamps, name = _drawing("stamps"), escape(self.id, quote=True)

@@ -139,7 +139,7 @@ def open_triplets(
 
     Parameters
     ----------
-    source : path, list of paths, glob, directory, ndarray, HDUList, file, bytes, Triplet, or iterable of these
+    source : path, list of paths, glob, directory, ndarray, HDUList, file, bytes, Triplet or iterable
         Files are recognised by content. Folders are searched to the bottom, sorted by name. A table with
         the columns ``science``, ``reference``, ``difference`` names the files of a candidate per row; tables
         in folders are left alone. Arrays are
