@@ -66,18 +66,13 @@ def score_jobs(classifier: Classifier, jobs: Sequence[Job]) -> list[Predictions]
                 counts[-1] += 1
                 yield triplet
 
-    rows = classifier.predict([])
     try:
         parts = list(classifier.stream(triplets(), batch_size=BATCH_SIZE))
         rows = Predictions.concatenate(parts, classifier.classes, classifier.record.id)
     except Exception as error:  # whatever it is, it must not take the other requests along
         if len(jobs) > 1:
             return [score_jobs(classifier, [job])[0] for job in jobs]
-        job = jobs[0]
-        lost = Triplet.unreadable(
-            stem(job.name), job.name, f"scoring failed: {error or type(error).__name__}"
-        )
-        return [classifier.predict([lost])]
+        return [classifier.predict([_lost(jobs[0], error, "scoring failed: ")])]
     found, start = [], 0
     for count in counts:
         found.append(rows[start : start + count])
@@ -93,8 +88,12 @@ def _read(job: Job) -> Iterator[Triplet]:
             raise ValueError("a table of file names; send the files")
         yield from job.reading.read(file)
     except Exception as error:  # readers raise their own for what they expect; this is the rest
-        message = str(error) or type(error).__name__
-        yield Triplet.unreadable(stem(job.name), job.name, message.removeprefix(f"{job.name}: "))
+        yield _lost(job, error)
+
+
+def _lost(job: Job, error: Exception, what: str = "") -> Triplet:
+    reason = (str(error) or type(error).__name__).removeprefix(f"{job.name}: ")
+    return Triplet.unreadable(stem(job.name), job.name, what + reason)
 
 
 @dataclass(frozen=True, slots=True)
