@@ -301,7 +301,7 @@ def completeness(
             f"{injections}, {snr}, {trail}"
         )
     classifier = model if isinstance(model, Classifier) else load_model(model)
-    real = _real_column(classifier)
+    real = real_column(classifier)
     offered = list(
         islice(open_triplets(source, layout=layout, pixel_scale=pixel_scale, fwhm=fwhm), _MOST_STAMPS)
     )
@@ -344,8 +344,14 @@ def completeness(
     return result
 
 
-def _real_column(classifier: Classifier) -> Callable[[npt.NDArray[Any]], FloatArray]:
-    """How to get p(real) from a model's probabilities (N, K)."""
+def real_column(classifier: Classifier) -> Callable[[npt.NDArray[Any]], FloatArray]:
+    """How to get p(real) from a model's probabilities (N, K).
+
+    Raises
+    ------
+    UsageError
+        The model knows neither ``real`` nor ``bogus``.
+    """
     classes = classifier.classes
     if "real" in classes:
         return lambda p: np.asarray(p[:, classes.index("real")], np.float64)
@@ -353,7 +359,7 @@ def _real_column(classifier: Classifier) -> Callable[[npt.NDArray[Any]], FloatAr
         return lambda p: 1.0 - np.asarray(p[:, classes.index("bogus")], np.float64)
     raise UsageError(
         f"{classifier.record.id} tells {', '.join(classes)} apart, not real from bogus: "
-        "completeness needs a model with a class real or bogus"
+        "name a model with a class real or bogus"
     )
 
 

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -26,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import TransientnetError, UsageError
 from ..models.classifier import load_model
+from ..scoring.web import foreign, headers_of, read_body
 from .journal import NONE
 from .session import MAX_NAME, Session, class_keys
 from .training import Training
@@ -42,7 +42,6 @@ STATIC = {
     "stamps.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 MAX_BODY = 262_144
 MAX_ANSWERS = 64
 MAX_STAMPS = 96
@@ -81,15 +80,8 @@ class _Gate:
             await JSONResponse({"error": reason}, status_code=403)(scope, receive, send_hardened)
 
     def _objection(self, scope: Scope) -> str | None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get("host", "")
-        if urlsplit(f"//{host}").hostname not in HOSTS:
-            return "this server answers to localhost only"
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            return "requests from other pages are refused"
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return "requests from other pages are refused"
+        if (reason := foreign(headers_of(scope))) is not None:
+            return reason
         given = scope["path"].split("/")[1].encode()
         if not secrets.compare_digest(given, self._token):
             return "open the address that 'transientnet label' printed: it carries the key to this page"
@@ -284,11 +276,7 @@ def _labeller(value: Any) -> str:
 async def _body(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise UsageError("the body must be application/json")
-    data = b""
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY:
-            raise UsageError("the request is too long")
+    data = await read_body(request, MAX_BODY)
     try:
         body = json.loads(data)
     except ValueError as error:

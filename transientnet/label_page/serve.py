@@ -71,6 +71,7 @@ def serve(
     try:
         import uvicorn
 
+        from ..scoring.web import listen
         from .app import make_app
     except ImportError as error:
         raise MissingDependencyError.for_extra("label", "The labelling page") from error
@@ -82,7 +83,9 @@ def serve(
     classifier = load_model(model)
     names = _class_names(classes, classifier)
     with ExitStack() as open_things:
-        listener = open_things.enter_context(_listen(port))
+        listener = open_things.enter_context(
+            listen("127.0.0.1", *((USUAL_PORT, 0) if port is None else (port,)))
+        )
         journal = open_things.enter_context(closing(Journal(table)))
         candidates = open_things.enter_context(
             closing(Candidates(sources, table.parent, classifier, options or {}, progress))
@@ -108,21 +111,6 @@ def _class_names(classes: Sequence[str] | None, classifier: Classifier) -> list[
     if len(names) < 2 or len(names) > 9 or not all(names) or len({n.lower() for n in names}) < len(names):
         raise UsageError(f"classes must be 2 to 9 different names, not {', '.join(names) or 'none'}")
     return names
-
-
-def _listen(port: int | None) -> socket.socket:
-    """A listening socket on the loopback interface."""
-    for number in (USUAL_PORT, 0) if port is None else (port,):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", number))
-            listener.listen()
-            return listener
-        except (OSError, OverflowError) as error:
-            listener.close()
-            problem = error
-    raise UsageError(f"port {port} cannot be used ({problem}): name another with --port")
 
 
 def _warnings(candidates: Candidates) -> list[str]:
