@@ -85,7 +85,8 @@ class Triplet:
         Sky object that the candidate belongs to; splits never cut through a group.
     meta : mapping
         What else the source says: ``source`` (the file), ``survey``, ``error``, ``ra`` and ``dec`` in
-        degrees (ICRS), ``x`` and ``y`` in pixels of the frame, from 0…
+        degrees (ICRS), ``x`` and ``y`` in pixels of the frame, from 0, ``north`` and ``east`` in degrees
+        anticlockwise from up (first row at the bottom), ``files`` where each stamp has a file of its own…
     """
 
     science: npt.NDArray[Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zlib
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from transientnet import Triplet, load_model
+from transientnet import QualityFlag, Triplet, load_model
 from transientnet.cli import app
 from transientnet.drawing.charts import Series, chart
 from transientnet.drawing.document import Report, table
-from transientnet.drawing.gallery import GalleryWriter
+from transientnet.drawing.gallery import FLAG_WORDS, GalleryWriter
+from transientnet.drawing.jpeg import jpeg_head, jpeg_pixels
 from transientnet.drawing.stamps import MISSING, PALETTE, STRETCHES, encode_png, levels, strip
 from transientnet.errors import LabelError, ReadError, UsageError
 from transientnet.evaluation.evaluate import measure
@@ -67,7 +69,6 @@ def test_png_is_what_other_programs_read() -> None:
     lines = np.frombuffer(zlib.decompress(data[start:-16]), np.uint8).reshape(3, 5)
     assert (lines[:, 1:] == image).all()
     image_module = pytest.importorskip("PIL.Image")
-    import io
 
     seen = np.asarray(image_module.open(io.BytesIO(data)).convert("RGB"))
     assert (seen == PALETTE[image]).all()
@@ -204,12 +205,40 @@ def test_gallery_holds_every_candidate_and_no_name_can_break_it(tmp_path: Path) 
         assert not path.exists()
         gallery.add(triplets[3:], scored.probabilities[3:], scored.quality[3:])
     text = path.read_text()
-    assert text.count("</script>") == 1
-    rows = json.loads(text[text.index("const R=") + 8 : text.index("];\nconst K=") + 1].replace(",\n]", "]"))
+    assert text.count("<script") == text.count("</script>") == 3
+    (part,) = re.findall(r'<script type="application/json" class="part">(.*?)</script>', text)
+    rows = json.loads(part)["rows"]
     assert [row[0] for row in rows] == [t.id for t in triplets]
     assert rows[4][2] == [None, None]
     assert rows[4][3] & 1
     assert _Page(text).outside == []
+
+
+def test_every_flag_has_words_in_the_gallery() -> None:
+    assert set(FLAG_WORDS) == {flag for flag in QualityFlag if flag.value.bit_count() == 1}
+    assert len(set(FLAG_WORDS.values())) == len(FLAG_WORDS)
+
+
+@pytest.mark.parametrize("coarseness", [1.0, 3.0])
+def test_grey_jpegs_are_what_other_programs_read(coarseness: float) -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    y, x = np.mgrid[:64, :192]
+    rng = np.random.default_rng(0)
+    for picture in (
+        np.full((64, 192), 128),
+        x + 30 * np.sin(y / 9),
+        255 * (np.hypot(y - 31, x - 90) < 12),
+        rng.normal(100, 40, (64, 192)),
+        255 * ((x + y) % 2),
+    ):
+        grey = np.clip(picture, 0, 255).astype(np.uint8)
+        data = jpeg_head(64, 192, coarseness) + jpeg_pixels(grey, coarseness)
+        seen = np.asarray(image_module.open(io.BytesIO(data))).astype(int)
+        assert seen.shape == grey.shape
+        # No pixel of a smooth picture is far off, and noise keeps its mean and most of its spread.
+        assert abs(seen.mean() - grey.mean()) < 6
+        assert np.abs(seen - grey).mean() < 10 * coarseness + 8
+        assert len(jpeg_head(64, 192, coarseness)) % 3 == 0
 
 
 def test_gallery_of_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:

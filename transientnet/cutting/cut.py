@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
+from ..readers.image import sky_axes
 from ..readers.open import Reading
 from ..triplet import Triplet
 from .catalog import read_catalog
@@ -129,6 +130,7 @@ def cut_triplets(
     height, width = base.shape
     known = np.isfinite(columns) & np.isfinite(rows)
     inside = (left < width) & (left + size > 0) & (top < height) & (top + size > 0)
+    axes = sky_axes(None if base.wcs is None or base.wcs.wcs.lngtyp != "RA" else base.wcs.pixel_scale_matrix)
     cut_science = _cutter(base, base, size)
     cut_reference = None if template is None else _cutter(template, base, size)
     cut_difference = None if residual is None else _cutter(residual, base, size)
@@ -140,7 +142,7 @@ def cut_triplets(
             reference_stamp = cut_reference and cut_reference(left[batch], top[batch])
             difference_stamp = cut_difference and cut_difference(left[batch], top[batch])
             for i, row in enumerate(range(len(positions))[batch]):
-                where: dict[str, Any] = {"source": base.name}
+                where: dict[str, Any] = {"source": base.name, **axes}
                 if known[row]:
                     where |= {"x": float(columns[row]), "y": float(rows[row])}
                 if np.isfinite(sky[row]).all():

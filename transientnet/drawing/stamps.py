@@ -27,6 +27,7 @@ __all__ = [
     "data_uri",
     "encode_png",
     "levels",
+    "panels",
     "strip",
 ]
 
@@ -85,17 +86,29 @@ def levels(stamp: npt.NDArray[Any], stretch: str = "asinh") -> Levels:
     return shown
 
 
+def panels(triplet: Triplet, side: int = 63, stretch: str = "asinh") -> list[Levels | None]:
+    """The three stamps as `levels`, `side` pixels high and wide, first row first; None if absent."""
+    return [None if stamp is None else _fitted(levels(stamp, stretch), side) for stamp in triplet.stamps]
+
+
 def strip(triplet: Triplet, side: int = 63, stretch: str = "asinh") -> Levels:
     """Science, reference and difference side by side as `levels`, each `side` pixels high, with ticks."""
     parts: list[Levels] = []
-    for stamp in triplet.stamps:
-        shown = _absent(side) if stamp is None else _ticked(_fitted(levels(stamp, stretch), side))
-        parts += [shown[::-1], np.full((side, _GAP_WIDTH), GAP, np.uint8)]
+    for shown in panels(triplet, side, stretch):
+        picture = _absent(side) if shown is None else _ticked(shown)
+        parts += [picture[::-1], np.full((side, _GAP_WIDTH), GAP, np.uint8)]
     return np.concatenate(parts[:-1], axis=1)
 
 
-def encode_png(image: Levels) -> bytes:
-    """An (H, W) array of `levels` as a PNG file with a palette; row 0 is at the top."""
+def encode_png(image: Levels, transparent: int | None = None) -> bytes:
+    """An (H, W) array of `levels` as a PNG file with a palette; row 0 is at the top.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W)
+    transparent : int, optional
+        A level to see through.
+    """
     height, width = image.shape
     # One filter byte, 0 for none, leads every line.
     lines = np.zeros((height, width + 1), np.uint8)
@@ -109,6 +122,7 @@ def encode_png(image: Levels) -> bytes:
             _SIGNATURE,
             chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
             chunk(b"PLTE", PALETTE.tobytes()),
+            b"" if transparent is None else chunk(b"tRNS", b"\xff" * transparent + b"\0"),
             chunk(b"IDAT", zlib.compress(lines.tobytes(), 6)),
             chunk(b"IEND", b""),
         )

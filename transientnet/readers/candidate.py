@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import ReadError
 from ..triplet import CHANNELS, Triplet
-from .image import SCALES, Image, oriented_like, seeing_px
+from .image import SCALES, Image, oriented_like, seeing_px, sky_axes
 from .layouts import Layout, combined, match_channels, match_roles, recognise
 from .stamp import decode_image
 
@@ -77,7 +77,7 @@ def from_images(
     if survey is not layout:
         roles = _Roles(scalars, combined(layout, survey))
         scale = _plausible(roles.number("pixel_scale")) or sampled
-    meta = {"source": source, **(_meta(roles, survey) if scalars else {})}
+    meta = {"source": source, **_axes(science, scalars), **(_meta(roles, survey) if scalars else {})}
     if survey.name:
         meta["survey"] = survey.name
     stamps = {c: None if (i := images.get(c)) is None else oriented_like(i, science.matrix) for c in CHANNELS}
@@ -109,6 +109,12 @@ def from_images(
         group=group,
         meta=meta,
     )
+
+
+def _axes(science: Image, scalars: Mapping[str, Any]) -> dict[str, float]:
+    """North and east in the science stamp, unless the WCS is of other axes than RA and Dec."""
+    equatorial = str(scalars.get("CTYPE1", "RA")).startswith("RA")
+    return sky_axes(science.matrix) if equatorial else {}
 
 
 def _survey(

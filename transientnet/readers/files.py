@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,9 @@ def read_stamps(
             if channel == "science":
                 header = values
         scalars = {**told, **{key: value for key, value in header.items() if key not in told}}
-        yield from_images(images, id=files.id, source=source, layout=layout, scalars=scalars)
+        triplet = from_images(images, id=files.id, source=source, layout=layout, scalars=scalars)
+        # A label table names all of them.
+        yield replace(triplet, meta={**triplet.meta, "files": dict(files.paths)})
     except ReadError as error:
         yield Triplet.unreadable(files.id, source, str(error))
 

@@ -22,6 +22,7 @@ __all__ = [
     "oriented_like",
     "psf_fwhm",
     "seeing_px",
+    "sky_axes",
 ]
 
 #: Plausible arcsec per pixel of a telescope that takes stamps; beyond it a header is not believed.
@@ -171,6 +172,28 @@ def _matrix(header: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
 def _determinant(matrix: npt.NDArray[np.floating[Any]]) -> float:
     (a, b), (c, d) = matrix.tolist()
     return float(a * d - b * c)
+
+
+def sky_axes(matrix: npt.NDArray[np.float64] | None) -> dict[str, float]:
+    """Directions of north and east in a picture whose first row is at the bottom.
+
+    Parameters
+    ----------
+    matrix : ndarray of float64, shape (2, 2), or None
+        As in `Facts`.
+
+    Returns
+    -------
+    dict
+        ``north`` and ``east`` in degrees from up, anticlockwise; empty without a WCS.
+    """
+    if matrix is None:
+        return {}
+    (a, b), (c, d) = matrix.tolist()
+    turned = math.copysign(1.0, a * d - b * c)
+    # Columns of the inverse, but for a positive factor: what a step on the sky is in pixels.
+    steps = {"north": (-b * turned, a * turned), "east": (d * turned, -c * turned)}
+    return {name: math.degrees(math.atan2(-x, y)) for name, (x, y) in steps.items()}
 
 
 def oriented_like(image: Image, matrix: npt.NDArray[np.float64] | None) -> Image:
