@@ -14,8 +14,11 @@ import torch
 
 from transientnet import QualityFlag, Triplet
 from transientnet.models.classifier import Classifier
+from transientnet.models.raw import raw_model
+from transientnet.models.raw_parity import as_triplets, hard_stamps, open_raw, verify_raw
 from transientnet.models.record import ModelRecord
 from transientnet.prepare.contract import InputContract
+from transientnet.prepare.preprocess import preprocess
 from transientnet.transfer.export import OPSET, export_onnx, load_network, rewrite_onnx
 from transientnet.transfer.network import NetworkConfig, StampNetwork
 
@@ -69,6 +72,25 @@ def test_a_file_with_side_outputs_names_kinds_and_flags_what_is_odd(
         classifier = Classifier(path, record(threshold))
         quality = classifier.predict(stamps(4)).quality
         assert ((quality & QualityFlag.OUT_OF_DISTRIBUTION) != 0).mean() == share
+
+
+def test_the_raw_model_flags_what_the_network_calls_odd(network: StampNetwork, tmp_path: Path) -> None:
+    """A threshold in the middle: half of the stamps are flagged, and they are the ones of Python."""
+    path = tmp_path / "small.onnx"
+    export_onnx(network, "small", record(0.0), path)
+    parts = list(hard_stamps(96, seed=4))
+    tensors = [preprocess(as_triplets(part), InputContract()) for part in parts]
+    odd = [Classifier(path, record(0.0)).run_all(t.tensor[t.usable])["oddity"] for t in tensors]
+    judged = replace(record(0.0), reference={"oddity": {"threshold": float(np.median(np.concatenate(odd)))}})
+    classifier = Classifier(path, judged)
+    made = raw_model(path, judged).SerializeToString()
+    assert verify_raw(made, classifier, parts).n == 96
+    quality = np.concatenate([open_raw(made, 1).run(["quality"], part._asdict())[0] for part in parts])
+    foreign = (quality & QualityFlag.OUT_OF_DISTRIBUTION) != 0
+    usable = (quality & QualityFlag.UNUSABLE) == 0
+    assert usable.sum() > 40
+    assert not (foreign & ~usable).any()
+    assert 0.3 < foreign[usable].mean() < 0.7
 
 
 def test_adapting_leaves_the_side_outputs_behind(network: StampNetwork, tmp_path: Path) -> None:
