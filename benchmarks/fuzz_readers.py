@@ -38,13 +38,16 @@ import numpy as np
 KEYWORDS = (
     b"NAXIS1  =", b"NAXIS2  =", b"NAXIS   =", b"BITPIX  =", b"BSCALE  =", b"BZERO   =", b"BLANK   =",
     b"PCOUNT  =", b"GCOUNT  =", b"TFIELDS =", b"THEAP   =", b"ZNAXIS1 =", b"ZTILE1  =", b"CDELT1  =",
-    b"CD1_1   =", b"EXTNAME =", b"SIMPLE  =", b"FWHM    =",
+    b"CD1_1   =", b"EXTNAME =", b"SIMPLE  =", b"FWHM    =", b"TFORM1  =", b"TDIM1   =", b"ZVAL1   =",
+    b"ZCMPTYPE=", b"ZBITPIX =", b"TZERO1  =", b"TSCAL1  =", b"TNULL1  =",
 )  # fmt: skip
 VALUES = (
     b"0", b"-1", b"1", b"2", b"3", b"7", b"-32", b"-64", b"64", b"99999", b"2147483647",
     b"9223372036854775807", b"1E400", b"NaN", b"T", b"'x'", b"",
 )  # fmt: skip
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF)
+#: Counts, widths and lengths that a file may claim.
+COUNTS = (0, 1, -1, 2, 63, 64, 1000, 65536, 2**31 - 1, 2**31, 2**40, 2**60, 2**63 - 1, -(2**63))
 
 
 def simulated() -> dict[str, bytes]:
@@ -211,7 +214,7 @@ def _hdf5(stamps: np.ndarray) -> dict[str, bytes]:
 
 
 def mutate(raw: bytes, rng: random.Random, others: list[bytes]) -> bytes:
-    """One to four changes: bits, cuts, splices, repeats, headers, lengths; inside gzip for some."""
+    """One to four changes: bits, cuts, splices, repeats; cards, counts, widths, lengths; inside gzip for some."""
     if raw[:2] == b"\x1f\x8b" and len(raw) < 2**20 and rng.random() < 0.5:
         try:
             return gzip.compress(mutate(gzip.decompress(raw), rng, others), 1, mtime=0)
@@ -223,7 +226,7 @@ def mutate(raw: bytes, rng: random.Random, others: list[bytes]) -> bytes:
             break
         # Half of the changes go where structure is: the first kilobytes.
         at = rng.randrange(min(len(data), 4096) if rng.random() < 0.5 else len(data))
-        kind = rng.randrange(8)
+        kind = rng.randrange(11)
         if kind == 0:
             data[at] ^= 1 << rng.randrange(8)
         elif kind == 1:
@@ -240,6 +243,12 @@ def mutate(raw: bytes, rng: random.Random, others: list[bytes]) -> bytes:
             data[at:at] = data[at : at + rng.randint(1, 3000)]
         elif kind == 6:
             _edit_card(data, rng)
+        elif kind == 7:
+            _edit_number(data, rng)
+        elif kind == 8:
+            _edit_varint(data, rng)
+        elif kind == 9:
+            _edit_member(data, rng)
         else:
             data[at : at + 8] = rng.choice((b"\xff" * 8, bytes(8), rng.randbytes(8)))
     return bytes(data)
@@ -251,6 +260,62 @@ def _edit_card(data: bytearray, rng: random.Random) -> None:
     if places:
         at = rng.choice(places) + len(token)
         data[at : at + 21] = b" " + rng.choice(VALUES).rjust(20)
+
+
+def _edit_number(data: bytearray, rng: random.Random) -> None:
+    """Another number in a text: a shape in NumPy's header, a count in XML, a cell, a value in JSON."""
+    places = [found.span() for found in re.finditer(rb"(?<![0-9])[0-9]{1,12}(?![0-9])", data[:8192])]
+    if not places:
+        return
+    start, end = rng.choice(places)
+    number = str(rng.choice(COUNTS)).encode()
+    data[start:end] = number
+    if data[:6] == b"\x93NUMPY":
+        # The header keeps its length: what the number has more, the filling has less.
+        line = data.find(b"\n")
+        data[line - (len(number) - (end - start)) : line] = b"" if len(number) > end - start else b" "
+
+
+def _edit_varint(data: bytearray, rng: random.Random) -> None:
+    """Another zigzag or plain varint: Avro's counts, block sizes and lengths, the numbers of a Parquet footer."""
+    if data[:4] == b"Obj\x01":
+        # Behind each sync marker stand the number of a block's records and its size.
+        sync = bytes(data[-16:])
+        places = [found.end() for found in re.finditer(re.escape(sync), data[:-16])] or [4]
+        places += [_behind_varint(data, place) for place in places]
+        places.append(rng.randrange(len(data)))
+    elif data[:4] == b"PAR1":
+        places = [rng.randrange(max(0, len(data) - 1500), len(data))]
+    else:
+        places = [rng.randrange(len(data))]
+    at = rng.choice(places)
+    count = rng.choice(COUNTS) & (2**64 - 1)
+    count = (count << 1 ^ -(count >> 63)) & (2**64 - 1) if rng.random() < 0.8 else count
+    raw = bytearray()
+    while count > 0x7F:
+        raw.append(count & 0x7F | 0x80)
+        count >>= 7
+    raw.append(count)
+    data[at : _behind_varint(data, at)] = raw
+
+
+def _behind_varint(data: bytearray, at: int) -> int:
+    while at < len(data) and data[at] > 0x7F:
+        at += 1
+    return at + 1
+
+
+def _edit_member(data: bytearray, rng: random.Random) -> None:
+    """Another size of a member of a tar (its checksum follows) or zip archive."""
+    heads = [found.start() - 257 for found in re.finditer(b"ustar", data) if found.start() >= 257]
+    if heads:
+        head = rng.choice(heads)
+        data[head + 124 : head + 136] = b"%011o\0" % (abs(rng.choice(COUNTS)) % 8**11)
+        data[head + 148 : head + 156] = b" " * 8
+        data[head + 148 : head + 156] = b"%06o\0 " % sum(data[head : head + 512])
+    elif found := [found.start() for found in re.finditer(b"PK\x01\x02|PK\x03\x04", data)]:
+        at = rng.choice(found) + rng.choice((8, 10, 18, 20, 22, 24, 26, 28, 42))
+        data[at : at + 4] = (rng.choice(COUNTS) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def read(path: str, name: str) -> list[str]:
