@@ -4,53 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browsing import save
+from label_requests import TOKEN, body
 
 from transientnet import load_model
 from transientnet.errors import EmptyInputError, LabelError, ReadError, UsageError
-from transientnet.label_page.app import make_app
 from transientnet.label_page.candidates import Candidates, Judgement
 from transientnet.label_page.journal import Answer, Journal, cohen_kappa
 from transientnet.label_page.queue import RANDOM, teaching_order
 from transientnet.label_page.session import Session, class_keys
 from transientnet.label_page.training import Training
 
-TOKEN = "secret"
 ROW = {"files": {"path": "s.npz"}, "id": "7", "group": "", "pixel_scale": None, "fwhm": None}
-
-
-def body(**answer: Any) -> dict[str, Any]:
-    """A request that carries one answer."""
-    answers = [{"number": 1, "kind": "label", "label": "real", "note": "", **answer}]
-    return {"labeller": "ana", "visit": "v", "answers": answers}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    save(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def candidates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Candidates]:
-    folder = tmp_path_factory.mktemp("candidates")
-    save(folder)
-    found = Candidates([str(folder / "s.npz")], folder, load_model("realbogus", threads=1), {})
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def session(candidates: Candidates, tmp_path: Path) -> Iterator[Session]:
-    journal = Journal(tmp_path / "my.csv")
-    yield Session(candidates, journal, ["bogus", "real"], 0.2)
-    journal.close()
 
 
 def rows(table: Path) -> list[dict[str, str]]:
@@ -60,13 +29,16 @@ def rows(table: Path) -> list[dict[str, str]]:
 
 def test_an_answer_is_on_disk_at_once_and_survives_a_torn_line(folder: Path) -> None:
     journal = Journal(folder / "a.csv")
-    journal.record("ana", "s.npz\n7", Answer("label", "real", "", "t1", "random", False, ROW))
+    journal.record("ana", [("s.npz\n7", Answer("label", "real", "", "t1", "random", False, ROW))])
     saved = journal.path.read_bytes()
-    journal._file.close()  # as a killed process leaves it: the table was never written
+    journal.close()
+    journal.table.unlink()  # as a killed process leaves it: the table was never written
     journal.path.write_bytes(saved + b'{"event": "answer", "labe')
     again = Journal(folder / "a.csv")
     assert again.labels() == {"s.npz\n7": "real"}
-    again.record("ana", "s.npz\n8", Answer("unsure", "", "odd", "t2", "uncertain", True, ROW | {"id": "8"}))
+    again.record(
+        "ana", [("s.npz\n8", Answer("unsure", "", "odd", "t2", "uncertain", True, ROW | {"id": "8"}))]
+    )
     again.close()
     assert [(r["id"], r["label"], r["chosen"], r["model_seen"]) for r in rows(folder / "a.csv")] == [
         ("7", "real", "random", "no"),
@@ -92,8 +64,8 @@ def test_one_journal_has_one_writer(folder: Path) -> None:
 
 def test_two_labellers_who_disagree_leave_the_label_empty(session: Session) -> None:
     row = session.order[0]
-    session.answer("ana", row, "label", "real", "")
-    session.answer("bob", row, "label", "bogus", "a ghost")
+    session.answer("ana", [(row, "label", "real", "")])
+    session.answer("bob", [(row, "label", "bogus", "a ghost")])
     session.journal.write_table()
     (written,) = rows(session.journal.table)
     assert written["label"] == ""
@@ -115,7 +87,7 @@ def test_kappa_of_a_worked_example() -> None:
 def test_random_ones_are_asked_of_everybody_and_others_of_one(session: Session) -> None:
     for _ in range(12):
         row = session.upcoming("ana")[0]
-        session.answer("ana", row, "label", "real", "")
+        session.answer("ana", [(row, "label", "real", "")])
     done = {session.candidates.index[key] for key in session.journal.answers["ana"]}
     at = session.upcoming("ana")[0]
     for_bob = list(session._queue("bob"))
@@ -126,7 +98,7 @@ def test_random_ones_are_asked_of_everybody_and_others_of_one(session: Session) 
 
 def test_skipped_candidates_come_again_at_the_end(session: Session) -> None:
     first = session.upcoming("ana")[0]
-    session.answer("ana", first, "skip", "", "")
+    session.answer("ana", [(first, "skip", "", "")])
     assert session.upcoming("ana")[0] != first
     assert list(session._queue("ana"))[-1] == first
 
@@ -165,32 +137,12 @@ def test_nothing_readable_is_an_error(folder: Path) -> None:
 
 def test_unknown_answers_are_refused(session: Session) -> None:
     with pytest.raises(UsageError):
-        session.answer("ana", 0, "label", "unicorn", "")
+        session.answer("ana", [(0, "label", "unicorn", "")])
     with pytest.raises(UsageError):
-        session.answer("ana", 0, "kind", "", "")
+        session.answer("ana", [(0, "kind", "", "")])
 
 
 # --- the server ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def client(session: Session) -> Iterator[Any]:
-    httpx = pytest.importorskip("httpx")
-    import anyio.from_thread
-
-    training = Training(session.journal.table, "realbogus", session.journal.table.parent / "model")
-    app = make_app(session, training, TOKEN, "my.csv")
-    transport = httpx.ASGITransport(app)
-
-    def call(method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> Any:
-        async def one() -> Any:
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8765") as http:
-                return await http.request(method, path, headers=headers, **more)
-
-        with anyio.from_thread.start_blocking_portal() as portal:
-            return portal.call(one)
-
-    return call
 
 
 @pytest.mark.parametrize(
@@ -264,7 +216,7 @@ def test_answers_that_make_no_sense_are_refused(client: Any, answers: Any) -> No
 
 def test_a_training_that_cannot_be_done_says_why(session: Session, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    session.answer("ana", session.order[0], "label", "real", "")
+    session.answer("ana", [(session.order[0], "label", "real", "")])
     session.journal.write_table()
     training = Training(session.journal.table, "no-such-model", tmp_path / "model")
     assert asyncio.run(training.run()) is None

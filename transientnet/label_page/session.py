@@ -26,7 +26,7 @@ LEASE = 300.0
 COMMAND_KEYS = frozenset("cgmnsuxz")
 """Letters that the page itself uses; a class gets another letter of its name."""
 
-MAX_NAME, MAX_NOTE = 40, 2000
+MAX_NOTE = 2000
 
 
 def class_keys(classes: Sequence[str]) -> list[str]:
@@ -119,23 +119,27 @@ class Session:
 
     # --- answers -------------------------------------------------------------------------------------
 
-    def answer(self, labeller: str, row: int, kind: str, label: str, note: str) -> None:
-        """Keep an answer; on disk when this returns.
+    def answer(self, labeller: str, answers: Sequence[tuple[int, str, str, str]]) -> None:
+        """Keep answers (row, kind, label, note); all are on disk when this returns, none where it raises.
 
         Raises
         ------
         UsageError
-            There is no such kind or class, or the note is too long.
+            There is no such kind or class, or a note is too long.
+        OutputError
+            The disk takes no more.
         """
-        if kind not in KINDS or (label not in self.classes if kind == LABEL else label):
-            raise UsageError(f"no answer {kind} {label!r}: the classes are {', '.join(self.classes)}")
-        if len(note) > MAX_NOTE:
-            raise UsageError(f"a note has at most {MAX_NOTE} characters")
-        item = self.candidates.items[row]
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        seen = self.journal.has_seen(labeller, item.key)
-        answer = Answer(kind, label, note, now, self.chosen[row], seen, item.row)
-        self.journal.record(labeller, item.key, answer)
+        checked = []
+        for row, kind, label, note in answers:
+            if kind not in KINDS or (label not in self.classes if kind == LABEL else label):
+                raise UsageError(f"no answer {kind} {label!r}: the classes are {', '.join(self.classes)}")
+            if len(note) > MAX_NOTE:
+                raise UsageError(f"a note has at most {MAX_NOTE} characters")
+            item = self.candidates.items[row]
+            seen = self.journal.has_seen(labeller, item.key)
+            checked.append((item.key, Answer(kind, label, note, now, self.chosen[row], seen, item.row)))
+        self.journal.record(labeller, checked)
 
     def undo(self, labeller: str) -> int | None:
         """Take back a labeller's last answer; gives its row, None if it is not among today's candidates."""

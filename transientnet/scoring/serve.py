@@ -38,7 +38,7 @@ from ..settings import cores
 from ..triplet import QualityFlag
 from .gather import Gatherer, Job, NoRoomError
 from .serve_schema import PARAMETERS, openapi
-from .web import TooLongError, foreign, headers_of, listen, read_body
+from .web import LOOPBACK, TooLongError, foreign, headers_of, listen, read_body
 
 __all__ = ["MAX_BODY", "MAX_WAITING", "make_service", "serve"]
 
@@ -69,7 +69,7 @@ class _Guard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = headers_of(scope)
-        if (reason := foreign(headers, local=self._local)) is not None:
+        if (reason := foreign(headers, LOOPBACK if self._local else None)) is not None:
             return _refusal(403, reason)
         if self._token is None or scope["path"] == "/health":
             return None

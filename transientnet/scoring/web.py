@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -59,7 +59,7 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def foreign(headers: Mapping[str, str], *, local: bool = True) -> str | None:
+def foreign(headers: Mapping[str, str], hosts: Container[str] | None = LOOPBACK) -> str | None:
     """Why a request is refused that comes from a page of another origin, or for another host name.
 
     A browser lets any page send requests to this machine, and a page's own host name can be made to lead
@@ -69,17 +69,18 @@ def foreign(headers: Mapping[str, str], *, local: bool = True) -> str | None:
     ----------
     headers : mapping
         From `headers_of`.
-    local : bool
-        Whether the server answers to the names of this machine alone.
+    hosts : container of str, optional
+        Names by which the server may be called, without a port; None for any.
     """
     host = headers.get("host", "")
     try:
-        name = urlsplit(f"//{host}").hostname
+        parts = urlsplit(f"//{host}")
+        name, _ = parts.hostname, parts.port  # a malformed port raises, too
         origin = urlsplit(headers["origin"]).netloc if "origin" in headers else None
     except ValueError:
         return "the host or the origin is no address"
-    if local and name not in LOOPBACK:
-        return "this server answers to localhost only"
+    if hosts is not None and name not in hosts:
+        return "this server answers only to the name in the address that it printed when it started"
     if origin is not None and origin != host:
         return "requests from other pages are refused"
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):

@@ -1,4 +1,4 @@
-import { Refused, candidate, get, post } from "./server.js";
+import { Refused, candidate, get, post, reason } from "./server.js";
 import { Outbox } from "./outbox.js";
 import { draw } from "./stamps.js";
 import { Grid } from "./grid.js";
@@ -51,7 +51,7 @@ async function trying(action, failure) {
     alarm("");
     return result;
   } catch (error) {
-    alarm(error instanceof Refused ? error.message : `${failure} The server cannot be reached: is it still running?`);
+    alarm(error instanceof Refused ? error.message : `${failure} ${reason(error)}`);
     return null;
   }
 }
@@ -66,6 +66,7 @@ async function take(state) {
     say(`The queue is in a new order, after ${run.progress.model}.`);
     if (view.grid) fillGrid();
   }
+  if (state.trouble) alarm(state.trouble);
   showProgress();
 }
 

@@ -1,6 +1,6 @@
 // Answers on their way to the server's disk: in order, all that wait in one request, kept until acknowledged.
 
-import { Refused, post } from "./server.js";
+import { Refused, post, reason } from "./server.js";
 
 const AGAIN_MS = 1500;
 
@@ -49,7 +49,7 @@ export class Outbox {
       if (!(error instanceof Refused)) {
         this.trouble(
           `NOT saved yet: ${this.size} ${this.size === 1 ? "answer" : "answers"}. ` +
-            "The server cannot be reached: is it still running? Trying again.",
+            `${reason(error)} Trying again.`,
         );
         this.#sending = 0;
         setTimeout(() => this.#send(), AGAIN_MS);
