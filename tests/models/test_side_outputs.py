@@ -11,14 +11,19 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from typer.testing import CliRunner
 
-from transientnet import QualityFlag, Triplet
+from transientnet import QualityFlag, Triplet, classify, load_model
+from transientnet.cli import app
+from transientnet.errors import UsageError
 from transientnet.models.classifier import Classifier
 from transientnet.models.raw import raw_model
 from transientnet.models.raw_parity import as_triplets, hard_stamps, open_raw, verify_raw
 from transientnet.models.record import ModelRecord
 from transientnet.prepare.contract import InputContract
 from transientnet.prepare.preprocess import preprocess
+from transientnet.results.scores import read_scores
+from transientnet.scoring.run import score_run
 from transientnet.transfer.export import OPSET, export_onnx, load_network, rewrite_onnx
 from transientnet.transfer.network import NetworkConfig, StampNetwork
 
@@ -105,3 +110,53 @@ def test_adapting_leaves_the_side_outputs_behind(network: StampNetwork, tmp_path
     assert set(classifier.run_all(np.zeros((2, 3, 63, 63), np.float32))) == {"logits", "features"}
     assert classifier.predict(stamps(2)).probabilities.shape == (2, 3)
     assert (tmp_path / "adapted.onnx").stat().st_size < base.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("ending", "workers"),
+    [("csv", 2), ("csv", 1), ("ecsv", 1), ("jsonl", 1), ("parquet", 1), ("fits", 1), ("vot", 1)],
+)
+def test_rejected_candidates_have_a_reason_where_it_is_asked_for(
+    network: StampNetwork, tmp_path: Path, ending: str, workers: int
+) -> None:
+    model, night = tmp_path / "small.onnx", tmp_path / "night.npy"
+    export_onnx(network, "small", record(None), model)
+    images = np.array([[t.science, t.reference, t.difference] for t in stamps(40)], np.float32)
+    images[::8] = 0.0
+    np.save(night, images)
+    # A threshold halfway: some rows are rejected, some are not.
+    classifier = load_model(model)
+    named = classifier.predict(images, kinds=True)
+    threshold = float(np.nanmedian(named.probabilities[:, 1]))
+    table = tmp_path / f"scores.{ending}"
+    score_run([str(night)], classifier, output=table, kinds=True, workers=workers, threshold=threshold)
+    rows = read_scores(table)
+    assert "kind" in rows.columns()
+    kinds, labels = rows["kind"], rows["label"]
+    assert set(kinds[labels == "bogus"]) <= set(KINDS)
+    assert set(kinds[labels != "bogus"]) == {""}
+    assert (labels == "").sum() == 5
+    # What the network says of the same stamps, one by one.
+    assert named.kinds is not None
+    np.testing.assert_array_equal(kinds[labels == "bogus"], named.kinds[labels == "bogus"])
+    plain = tmp_path / f"plain.{ending}"
+    score_run([str(night)], classifier, output=plain)
+    assert "kind" not in read_scores(plain).columns()
+
+
+def test_the_option_of_the_command_line(network: StampNetwork, tmp_path: Path) -> None:
+    model, night = tmp_path / "small.onnx", tmp_path / "night.npy"
+    export_onnx(network, "small", record(None), model)
+    np.save(night, [[t.science, t.reference, t.difference] for t in stamps(3)])
+    table = tmp_path / "scores.csv"
+    done = CliRunner().invoke(app, ["score", str(night), "-m", str(model), "-o", str(table), "--kinds"])
+    assert done.exit_code == 0, done.output
+    assert table.read_text().splitlines()[0].endswith(",kind")
+
+
+def test_a_model_without_kinds_or_without_bogus_says_so(network: StampNetwork, tmp_path: Path) -> None:
+    model = tmp_path / "hosts.onnx"
+    export_onnx(network, "small", replace(record(None), classes=("hosted", "orphan")), model)
+    for name in (model, "realbogus@0.1.0"):
+        with pytest.raises(UsageError, match="does not name kinds of bogus"):
+            classify(stamps(2), model=load_model(name), kinds=True)

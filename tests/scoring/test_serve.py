@@ -25,7 +25,7 @@ from browsing import environment, stamps
 
 from transientnet import classify, load_model
 from transientnet.models.classifier import Classifier
-from transientnet.readers.reading import Reading
+from transientnet.readers.open import Reading
 from transientnet.scoring.gather import Gatherer, Job, score_jobs
 from transientnet.scoring.serve import make_service
 

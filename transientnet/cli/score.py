@@ -59,6 +59,9 @@ def score(
     sets: Annotated[
         float | None, typer.Option(help="Add the classes that hold the true one at this level, say 0.95.")
     ] = None,
+    kinds: Annotated[
+        bool, typer.Option("--kinds", help="Add which kind of bogus each rejected candidate is.")
+    ] = False,
     gallery: Annotated[
         Path | None, typer.Option(help="Also write one web page that shows every candidate.")
     ] = None,
@@ -111,6 +114,7 @@ def score(
             reading=Reading(layout, pixel_scale, fwhm),
             threshold=threshold,
             sets=sets,
+            kinds=kinds,
             workers=workers,
             resume=resume,
             watch=watch,

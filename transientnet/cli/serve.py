@@ -38,8 +38,8 @@ def serve(
     """Score what is sent over HTTP: POST an alert packet, a FITS file or an npz to /score, get JSON."""
     from ..errors import MissingDependencyError, UsageError
     from ..models.classifier import load_model
-    from ..readers.reading import Reading
-    from ..readers.surveys import load_layout
+    from ..readers.layouts import load_layout
+    from ..readers.open import Reading
 
     try:
         from ..scoring.serve import make_service

@@ -15,7 +15,7 @@ from ..errors import ContractError, ModelIntegrityError, UsageError
 from ..prepare.contract import InputContract
 from ..prepare.preprocess import preprocess
 from ..readers.open import open_triplets
-from ..results.predictions import Predictions
+from ..results.predictions import BOGUS, Predictions
 from ..settings import cores
 from ..triplet import QualityFlag, Triplet
 from .calibration import apply, prediction_sets
@@ -130,9 +130,8 @@ class Classifier:
                 f"{', '.join(takes) or 'nothing'} and gives {', '.join(gives) or 'nothing'}"
             )
         self._given = [name for name in ("logits", "features", "kinds", "oddity") if name in gives]
-        self._scored = (
-            ["logits", "oddity"] if "oddity" in gives and "oddity" in record.reference else ["logits"]
-        )
+        sides = {"oddity": "oddity" in record.reference, "kinds": bool(self.kinds)}
+        self._scored = ["logits", *(name for name in self._given if sides.get(name))]
         for name, kind in [*takes.items(), *((name, gives[name]) for name in self._given)]:
             if kind != "tensor(float)":
                 raise ContractError(f"{path}: {name!r} must be a tensor(float), not a {kind}")
@@ -227,6 +226,7 @@ class Classifier:
         batch_size: int = BATCH_SIZE,
         threshold: float | None = None,
         sets: float | None = None,
+        kinds: bool = False,
     ) -> Predictions:
         """Score candidates in order.
 
@@ -236,16 +236,19 @@ class Classifier:
             Arrays have shape (3, H, W) or (N, 3, H, W): science, reference, difference; the channels may
             also be last.
         batch_size : int
-        threshold, sets : float, optional
+        threshold, sets, kinds : optional
             As in `decide`.
         """
         if not isinstance(triplets, (list, tuple)) or not all(isinstance(t, Triplet) for t in triplets):
             triplets = open_triplets(triplets)
         parts = list(self.stream(triplets, batch_size=batch_size))
-        return self.decide(Predictions.concatenate(parts, self.classes, self.record.id), threshold, sets)
+        rows = Predictions.concatenate(parts, self.classes, self.record.id)
+        return self.decide(rows, threshold, sets, kinds)
 
-    def decide(self, predictions: Predictions, threshold: float | None, sets: float | None) -> Predictions:
-        """The same rows with labels by a threshold, and with prediction sets.
+    def decide(
+        self, predictions: Predictions, threshold: float | None, sets: float | None, kinds: bool = False
+    ) -> Predictions:
+        """The same rows with labels by a threshold, with prediction sets, and with or without kinds.
 
         Parameters
         ----------
@@ -254,12 +257,18 @@ class Classifier:
             Name the last of two classes (real) from this probability on.
         sets : float or None
             Add the classes that hold the true one at this level, say 0.95.
+        kinds : bool
+            Keep which kind of bogus each rejected row is.
 
         Raises
         ------
         UsageError
-            There are more than two classes to decide between, or no sets at that level.
+            There are more than two classes to decide between, no sets at that level, or the model names no
+            kinds of bogus.
         """
+        if kinds and (not self.kinds or BOGUS not in self.classes):
+            raise UsageError(f"{self.record.id} does not name kinds of bogus: choose a model with a class "
+                             f"{BOGUS!r} of version 0.2.0 or later")  # fmt: skip
         if threshold is not None:
             if len(self.classes) != 2:
                 raise UsageError(
@@ -270,7 +279,10 @@ class Classifier:
         members = (
             None if sets is None else prediction_sets(predictions.probabilities, self.record.conformal, sets)
         )
-        return replace(predictions, threshold=threshold, sets=members)
+        named = None
+        if kinds:
+            named = np.full(len(predictions), "") if predictions.kinds is None else predictions.kinds
+        return replace(predictions, threshold=threshold, sets=members, kinds=named)
 
     def stream(self, triplets: Iterable[Triplet], *, batch_size: int = BATCH_SIZE) -> Iterator[Predictions]:
         """Score an iterable batch by batch, in order, with constant memory.
@@ -322,18 +334,22 @@ class Classifier:
         tensor, quality, usable = preprocess(batch, self.contract)
         probabilities = np.full((len(batch), len(self.classes)), np.nan, np.float32)
         errors: dict[int, str] = {}
+        kinds = np.zeros(len(batch), np.intp) if self.kinds else None
         if usable.any():
             seen, rows = (tensor if usable.all() else tensor[usable]), np.flatnonzero(usable)
-            probabilities[rows], flags = self._judge(seen, quality[rows])
+            probabilities[rows], flags, named = self._judge(seen, quality[rows])
+            if kinds is not None and named is not None:
+                kinds[rows] = 1 + named.argmax(axis=1)
             quality[rows] |= flags
             for row in rows[flags == QualityFlag.FAILED].tolist():
                 errors[row] = f"{self.record.id} gave no finite number"
-        return Predictions.of(batch, self.classes, probabilities, quality, self.record.id, errors)
+        names = None if kinds is None else np.array(["", *self.kinds])[kinds]
+        return Predictions.of(batch, self.classes, probabilities, quality, self.record.id, errors, names)
 
     def _judge(
         self, tensor: npt.NDArray[np.float32], quality: npt.NDArray[np.uint16]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
-        """Probabilities of prepared, usable stamps, and the flags that only the network's answer sets."""
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16], npt.NDArray[np.float32] | None]:
+        """Of prepared, usable stamps: probabilities, the flags that the answer sets, logits of the kinds."""
         answers = self._run(self._scored, tensor)
         logits, oddity = answers["logits"], answers.get("oddity")
         flags = np.zeros(len(tensor), np.uint16)
@@ -356,7 +372,7 @@ class Classifier:
             raise ContractError(f"{self.path}: the calibration is not one of {len(self.classes)} classes")
         probabilities[failed] = np.nan
         flags[foreign & ~failed] = QualityFlag.OUT_OF_DISTRIBUTION
-        return probabilities, flags
+        return probabilities, flags, answers.get("kinds")
 
 
 def _open_session(path: Path, device: str, threads: int | None) -> Any:

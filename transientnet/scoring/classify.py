@@ -38,6 +38,7 @@ def classify(
     on_bad: str = "flag",
     threshold: float | None = None,
     sets: float | None = None,
+    kinds: bool = False,
 ) -> Predictions:
     """Score candidates from anywhere.
 
@@ -63,6 +64,8 @@ def classify(
         Name the last of two classes (real) from this probability on; by default the more probable class.
     sets : float, optional
         Add the classes that hold the true one at this level, say 0.95.
+    kinds : bool
+        Add which kind of bogus each rejected candidate is, where the model names them.
 
     Returns
     -------
@@ -107,7 +110,7 @@ def classify(
     table = Predictions.concatenate(results, classifier.classes, classifier.record.id)
     for advice in Tally.of(table).advice(classifier.record):
         warnings.warn(advice, TransientnetWarning, stacklevel=2)
-    return classifier.decide(table, threshold, sets)
+    return classifier.decide(table, threshold, sets, kinds)
 
 
 def score_inputs(

@@ -10,7 +10,7 @@ from functools import partial
 
 from ..files.paths import stem
 from ..models.classifier import BATCH_SIZE, Classifier
-from ..readers.reading import Reading
+from ..readers.open import Reading
 from ..readers.sniff import Loaded, sniff
 from ..results.predictions import Predictions
 from ..triplet import Triplet

@@ -127,6 +127,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
     reading: Reading | None = None,
     threshold: float | None = None,
     sets: float | None = None,
+    kinds: bool = False,
     workers: int | None = None,
     resume: bool = False,
     watch: Path | None = None,
@@ -153,7 +154,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
         Takes the rows instead of `output`; by default they go to stdout as CSV.
     reading : Reading, optional
         How the files are read.
-    threshold, sets, workers, on_bad
+    threshold, sets, kinds, workers, on_bad
         As in `classify`.
     resume : bool
         Continue `output`: score only what is not in it.
@@ -202,7 +203,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
     elif resume:
         raise UsageError("--resume continues an --output, and none is named")
     reading, stop = reading or Reading(), stop or Interrupt()
-    empty = classifier.decide(classifier.predict([]), threshold, sets)
+    empty = classifier.decide(classifier.predict([]), threshold, sets, kinds)
     inputs: list[Input] = find_inputs(sources, reading.layout) if sources else []
     maybe = triplets is not None or watch is not None or not all(map(_bare, inputs))
     skips: list[int] = []
@@ -210,7 +211,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
     with ExitStack() as stack:
         table: Sink
         if output is not None:
-            made_by = _made_by(classifier, reading, threshold, sets)
+            made_by = _made_by(classifier, reading, threshold, sets, kinds)
             file = ScoreFile(output, made_by, empty, resume=resume or watch is not None)
             table = stack.enter_context(file)
             inputs, skips = file.remaining(inputs)
@@ -230,7 +231,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
             ended = 0
             with closing(parts):  # type: ignore[type-var]
                 for part in parts:
-                    rows = classifier.decide(part.predictions, threshold, sets)
+                    rows = classifier.decide(part.predictions, threshold, sets, kinds)
                     columns.append(part._replace(predictions=rows, triplets=()))
                     for row, message in rows.errors.items():
                         (say or _to_stderr)(_message(rows, row, message))
@@ -274,7 +275,7 @@ def _bare(item: Input) -> bool:
 
 
 def _made_by(
-    classifier: Classifier, reading: Reading, threshold: float | None, sets: float | None
+    classifier: Classifier, reading: Reading, threshold: float | None, sets: float | None, kinds: bool
 ) -> dict[str, Any]:
     return {
         "model": classifier.record.id,
@@ -284,6 +285,7 @@ def _made_by(
         "fwhm": reading.fwhm,
         "threshold": threshold,
         "sets": sets,
+        **({"kinds": True} if kinds else {}),
     }
 
 

@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import UsageError
 from ..models.classifier import Classifier
-from ..readers.reading import Reading
+from ..readers.open import Reading
 from ..results.columns import one_line
 from ..results.predictions import Predictions
 from ..results.writers import writer_for

@@ -33,7 +33,7 @@ from ..readers.sources import StampFiles
 from ..results.columns import plural
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag, Triplet
-from .batches import Mark, Part, Unit, batches, content_id, score
+from .batches import Batch, Mark, Part, Unit, batches, content_id, score
 from .engine import hold_memory
 
 __all__ = ["Workers", "main"]
@@ -212,6 +212,7 @@ class Workers:
                 positions=dict(
                     zip(header["positions"], values.reshape(len(header["positions"]), n), strict=True)
                 ),
+                kinds=None if header["kinds"] is None else np.array(header["kinds"], dtype=str),
             ),
             tuple(Mark(*mark) for mark in header["marks"]),
         )
@@ -364,8 +365,8 @@ def _answer_alone(
     content = content_id(item)
     for triplet in islice(read(item, reading), skip, None):
         _send(answers, {"id": triplet.id, "source": triplet.source})
-        _send_part(answers, Part(classifier.predict([triplet]), (Mark(content, 1, False),)))
-    _send_part(answers, Part(classifier.predict([]), (Mark(content, 0, True),)))
+        _send_part(answers, score(classifier, Batch([triplet], (Mark(content, 1, False),))))
+    _send_part(answers, score(classifier, Batch([], (Mark(content, 0, True),))))
 
 
 def _send_part(answers: IO[bytes], part: Part) -> None:
@@ -376,6 +377,7 @@ def _send_part(answers: IO[bytes], part: Part) -> None:
         "errors": predictions.errors,
         "marks": part.marks,
         "positions": list(predictions.positions),
+        "kinds": None if predictions.kinds is None else predictions.kinds.tolist(),
     }
     numbers: tuple[npt.NDArray[Any], ...] = (
         *predictions.positions.values(),
