@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -241,8 +241,17 @@ class Classifier:
         """
         if not isinstance(triplets, (list, tuple)) or not all(isinstance(t, Triplet) for t in triplets):
             triplets = open_triplets(triplets)
-        parts = list(self.stream(triplets, batch_size=batch_size))
-        rows = Predictions.concatenate(parts, self.classes, self.record.id)
+        return self.joined(list(self.stream(triplets, batch_size=batch_size)), threshold, sets, kinds)
+
+    def joined(
+        self,
+        parts: Sequence[Predictions],
+        threshold: float | None = None,
+        sets: float | None = None,
+        kinds: bool = False,
+    ) -> Predictions:
+        """Batches as one table, in order; `threshold`, `sets` and `kinds` as in `decide`."""
+        rows = Predictions.concatenate(parts, self.record.classes, self.record.id)
         return self.decide(rows, threshold, sets, kinds)
 
     def decide(
@@ -306,7 +315,7 @@ class Classifier:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
         iterator = iter(triplets)
         while batch := list(islice(iterator, batch_size)):
-            yield self._score(batch)
+            yield self.score(batch)
 
     def explain(self, triplet: Triplet, label: str | None = None) -> Explanation:
         """Which parts of the stamps the probability of a class rests on.
@@ -330,7 +339,8 @@ class Classifier:
         """
         return explain(self.record, lambda tensor: self.probabilities(self.run(tensor)[0]), triplet, label)
 
-    def _score(self, batch: list[Triplet]) -> Predictions:
+    def score(self, batch: Sequence[Triplet]) -> Predictions:
+        """Score triplets as one batch, in order."""
         tensor, quality, usable = preprocess(batch, self.contract)
         probabilities = np.full((len(batch), len(self.classes)), np.nan, np.float32)
         errors: dict[int, str] = {}

@@ -64,10 +64,13 @@ class Reading:
         object.__setattr__(self, "fwhm", fwhm)
         object.__setattr__(self, "fwhm_is_angle", self.fwhm_is_angle or unit == "arcsec")
 
-    @property
-    def per_candidate(self) -> bool:
-        """Whether a value belongs to a certain candidate, so that all are read in one sequence."""
-        return isinstance(self.pixel_scale, tuple) or isinstance(self.fwhm, tuple)
+    def inputs(self, source: Any) -> list[Input] | None:
+        """The inputs of a source of files; None if it is in memory, or read in one sequence.
+
+        A sequence it is where pixel scale or FWHM are given for each candidate.
+        """
+        whole = isinstance(self.pixel_scale, tuple) or isinstance(self.fwhm, tuple)
+        return None if whole or not _is_paths(source) else find_inputs(source, self.layout)
 
     def open(self, source: Any) -> Iterator[Triplet]:
         """Triplets of any source; see `open_triplets`."""
@@ -190,8 +193,7 @@ def find_inputs(
     """
     if isinstance(source, (str, os.PathLike)):
         _check_exists(source)
-        source = [source]
-    return list(group_files(expand([os.fspath(path) for path in source]), load_layout(layout)))
+    return list(group_files(expand(_paths(source)), load_layout(layout)))
 
 
 def paths_of(item: Input) -> list[str]:
@@ -234,10 +236,9 @@ def _open(source: Any, layout: Layout, row: int = 0) -> Iterator[Triplet]:
         yield from _read_found(_content(source), layout)
     elif isinstance(source, StampFiles):
         yield from _read_found(source, layout)
-    elif isinstance(source, (str, os.PathLike)):
-        yield from _read_files([source], layout)
-    elif isinstance(source, (list, tuple)) and all(isinstance(s, (str, os.PathLike)) for s in source):
-        yield from _read_files(source, layout)
+    elif _is_paths(source):
+        for item in group_files(expand(_paths(source)), layout):
+            yield from _read_found(item, layout)
     elif hasattr(source, "index_of") and hasattr(source, "writeto"):
         yield from _read_hdulist(source, layout)
     elif _module("arrays").in_memory(source):
@@ -266,9 +267,14 @@ def _read_hdulist(opened: Any, layout: Layout) -> Iterator[Triplet]:
         yield Triplet.unreadable(stem(name), name, str(error))
 
 
-def _read_files(sources: Iterable[str | os.PathLike[str]], layout: Layout) -> Iterator[Triplet]:
-    for found in group_files(expand([os.fspath(source) for source in sources]), layout):
-        yield from _read_found(found, layout)
+def _is_paths(source: Any) -> bool:
+    if isinstance(source, (list, tuple)):
+        return all(isinstance(item, (str, os.PathLike)) for item in source)
+    return isinstance(source, (str, os.PathLike))
+
+
+def _paths(source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+    return [os.fspath(path) for path in ([source] if isinstance(source, (str, os.PathLike)) else source)]
 
 
 def _read_found(found: Input, layout: Layout) -> Iterator[Triplet]:

@@ -217,6 +217,4 @@ def _behind(item: Input, reading: Reading, skip: int) -> Iterator[Triplet]:
 
 def score(classifier: Classifier, batch: Batch, *, keep: bool = False) -> Part:
     """Score one batch; `keep` its triplets in the part."""
-    rows = list(classifier.stream(batch.triplets, batch_size=max(1, len(batch.triplets))))
-    predictions = Predictions.concatenate(rows, classifier.classes, classifier.record.id)
-    return Part(predictions, batch.marks, tuple(batch.triplets) if keep else ())
+    return Part(classifier.score(batch.triplets), batch.marks, tuple(batch.triplets) if keep else ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -11,11 +10,11 @@ from typing import Any
 
 from ..errors import ReadError, TransientnetWarning, UsageError
 from ..models.classifier import BATCH_SIZE, Classifier, load_model
-from ..readers.open import Input, Reading, find_inputs
+from ..readers.open import Input, Reading
 from ..results.predictions import Predictions
+from ..results.tally import Tally
 from ..settings import cores
 from ..triplet import Triplet
-from .advice import Tally
 from .batches import Batch, Part, batches, score, units
 from .engine import in_order
 from .workers import Workers
@@ -98,8 +97,8 @@ def classify(
     reading = Reading(None, pixel_scale, fwhm)
     classifier = model if isinstance(model, Classifier) else load_model(model, device=device, threads=1)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
-    if _is_paths(source) and not reading.per_candidate:
-        parts = score_inputs(find_inputs(source), classifier, reading, identify=False, **options)
+    if (inputs := reading.inputs(source)) is not None:
+        parts = score_inputs(inputs, classifier, reading, identify=False, **options)
     else:
         parts = score_triplets(reading.open(source), classifier, **options)
     results = []
@@ -107,10 +106,10 @@ def classify(
         if on_bad == "raise":
             raise_bad(part.predictions)
         results.append(part.predictions)
-    table = Predictions.concatenate(results, classifier.classes, classifier.record.id)
-    for advice in Tally.of(table).advice(classifier.record):
+    table = classifier.joined(results, threshold, sets, kinds)
+    for advice in Tally.of(table).advice(table.model, classifier.record.contract.fwhm_px[1]):
         warnings.warn(advice, TransientnetWarning, stacklevel=2)
-    return classifier.decide(table, threshold, sets, kinds)
+    return table
 
 
 def score_inputs(
@@ -190,13 +189,3 @@ def _cut(triplets: Iterable[Triplet], size: int) -> Iterator[Batch]:
     iterator = iter(triplets)
     while batch := list(islice(iterator, size)):
         yield Batch(batch, ())
-
-
-def _is_paths(source: Any) -> bool:
-    if isinstance(source, (str, os.PathLike)):
-        return True
-    return (
-        isinstance(source, (list, tuple))
-        and len(source) > 0
-        and all(isinstance(item, (str, os.PathLike)) for item in source)
-    )

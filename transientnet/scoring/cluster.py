@@ -171,8 +171,7 @@ def _parts(unit: Unit, model: str, reading: Reading, *, identify: bool = True) -
 
 
 def _frame(parts: Sequence[Predictions], classifier: Classifier, positions: bool) -> pandas.DataFrame:
-    table = Predictions.concatenate(parts, classifier.classes, classifier.record.id)
-    return table.to_pandas(positions)
+    return classifier.joined(parts).to_pandas(positions)
 
 
 def _score_files(unit: Unit, model: str, reading: Reading, positions: bool) -> pandas.DataFrame:
@@ -215,5 +214,4 @@ def _decoded(packets: Iterable[Any], reading: Reading) -> Iterator[Triplet]:
 def score_packets(packets: Iterable[Any], model: str, reading: Reading) -> Predictions:
     """Score packets in memory, as bytes or as decoded records; one may hold several candidates."""
     classifier = _model(model)
-    parts = list(classifier.stream(reading.open(_decoded(packets, reading))))
-    return Predictions.concatenate(parts, classifier.classes, classifier.record.id)
+    return classifier.joined(list(classifier.stream(reading.open(_decoded(packets, reading)))))

@@ -19,9 +19,9 @@ from ..models.classifier import BATCH_SIZE, Classifier
 from ..readers.layouts import load_layout
 from ..readers.open import Reading, decode_packet
 from ..results.predictions import Predictions
+from ..results.tally import Tally
 from ..results.writers import writer_for
 from ..triplet import Triplet
-from .advice import Tally
 from .output import output_errors
 
 __all__ = ["appender", "consume", "producer_of"]

@@ -15,9 +15,9 @@ from ..models.classifier import Classifier
 from ..readers.open import Input, Reading, find_inputs, paths_of
 from ..results.columns import one_line
 from ..results.predictions import Predictions
+from ..results.tally import Tally
 from ..results.writers import Writer, check_format
 from ..triplet import Triplet
-from .advice import Tally
 from .batches import Part
 from .classify import raise_bad, score_inputs, score_triplets
 from .cluster import connect, score_on_cluster
@@ -203,7 +203,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
     elif resume:
         raise UsageError("--resume continues an --output, and none is named")
     reading, stop = reading or Reading(), stop or Interrupt()
-    empty = classifier.decide(classifier.predict([]), threshold, sets, kinds)
+    empty = classifier.joined([], threshold, sets, kinds)
     inputs: list[Input] = find_inputs(sources, reading.layout) if sources else []
     maybe = triplets is not None or watch is not None or not all(map(_bare, inputs))
     skips: list[int] = []
@@ -264,7 +264,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
             for arrived in arrivals(watch, stop, reading.layout):
                 new, begun = file.remaining(arrived) if output is not None else (arrived, [])
                 take(local(new, begun), len(new))
-        for advice in tally.advice(classifier.record):
+        for advice in tally.advice(classifier.record.id, classifier.record.contract.fwhm_px[1]):
             warnings.warn(advice, TransientnetWarning, stacklevel=2)
     return tally
 
