@@ -14,7 +14,8 @@ from transientnet import Triplet, completeness, load_model
 from transientnet.cli import app
 from transientnet.errors import EmptyInputError, UsageError
 from transientnet.evaluation.completeness import Recall
-from transientnet.evaluation.injection import Injector, matched_snr, moffat
+from transientnet.evaluation.injection import Injector
+from transientnet.evaluation.injection_field import matched_snr, moffat
 
 FWHM = 2.6
 

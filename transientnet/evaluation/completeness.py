@@ -23,7 +23,9 @@ from ..errors import EmptyInputError, UsageError
 from ..models.classifier import Classifier, load_model
 from ..readers.open import open_triplets
 from ..triplet import Triplet
-from .injection import OFFSETS, PLACES, Injection, Injector, Night
+from .injection import Injection, Injector
+from .injection_field import Night
+from .injection_places import OFFSETS, PLACES
 from .statistics import clopper_pearson
 
 __all__ = ["SNR_EDGES", "Completeness", "Limit", "Recall", "completeness"]
