@@ -21,7 +21,7 @@ def test_reliability_then_us(shared_data: Path, tmp_path: Path) -> None:
     shutil.copy(sample, tmp_path / "rubin_night.parquet")
     (tmp_path / "recipe.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "recipe.py"],
+        [sys.executable, "recipe.py"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
