@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..files.strict_json import dump_json
+from .console import say
 
 if TYPE_CHECKING:
     from ..models.registry.resolve import Found
@@ -138,6 +140,26 @@ def _verify(found: Found, device: str) -> bool:
         f"features {deviation.features:.1e}, tolerance {tolerance:.0e}"
     )
     return good
+
+
+@app.command()
+def export(
+    name: Name,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the package.")],
+    to: Annotated[str, typer.Option("--to", help="meas_transinet: a package for Rubin's task.")],
+    offline: Offline = None,
+) -> None:
+    """Write a model as another program loads it, once it answers there as it does here."""
+    from ..errors import MissingDependencyError, UsageError
+
+    if to != "meas_transinet":
+        raise UsageError(f"--to {to}: there is meas_transinet")
+    try:
+        from ..transfer.meas_transinet import export_meas_transinet
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("adapt", "Exporting to meas_transiNet") from error
+    worst = export_meas_transinet(name, output, offline=offline)
+    say(f"{output}: p(real) differs from this package's by {worst:.1e} at most")
 
 
 @app.command()

@@ -39,7 +39,7 @@ FILES = ("architecture.py", "checkpoint.pt", "meta.yaml")
 
 _SOURCE = Path(__file__).with_name("meas_transinet_arch.py")
 _GRAPH = "GRAPH = json.loads("
-_HARD_STAMPS = 352
+_HARD_STAMPS, _BATCH = 176, 16
 
 
 def export_meas_transinet(name: str | Path, folder: Path, *, offline: bool | None = None) -> float:
@@ -100,7 +100,7 @@ def export_meas_transinet(name: str | Path, folder: Path, *, offline: bool | Non
     with tempfile.TemporaryDirectory() as temporary:
         _write(Path(temporary), contents)
         model = _load(Path(temporary))
-    batches = chain(_test_vectors(found), hard_stamps(_HARD_STAMPS))
+    batches = chain(_test_vectors(found), hard_stamps(_HARD_STAMPS, batch=_BATCH))
     worst = _verify(model, classifier, batches)
     _write(folder, contents)
     return worst
