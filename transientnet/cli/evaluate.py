@@ -86,7 +86,7 @@ def _rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     from ..drawing.sections import figure_name
 
     for key, figure in result["metrics"].items():
-        yield [figure_name(key), *figure_text(figure, 4), str(result["n"])]
+        yield [figure_name(key), *figure_text(key, figure), str(result["n"])]
     for name, curve in result["curves"].items():
-        for label, figure, digits in night_figures(name, curve["night"]):
-            yield [label, *figure_text(figure, digits), str(curve["n_positive"])]
+        for label, key, figure in night_figures(name, curve["night"]):
+            yield [label, *figure_text(key, figure), str(curve["n_positive"])]
