@@ -143,7 +143,8 @@ class Triplet:
     def _repr_html_(self) -> str:
         stamps, name = _drawing("stamps"), escape(self.id, quote=True)
         image = stamps.data_uri(stamps.strip(self))
-        return f'<img src="{image}" alt="stamps of {name}" width="386"><br>{name}'
+        facts = "".join(f" ({text})" for text in [stamps.caption(self)] if text)
+        return f'<img src="{image}" alt="stamps of {name}" width="386"><br>{name}{facts}'
 
 
 def _drawing(module: str) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .console import Quiet, say, tell
 
 __all__ = ["completeness"]
 
@@ -38,12 +41,14 @@ def completeness(
         typer.Option(min=0, max=1, help="Exit with 1 if recall at detection is below this."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the injections.")] = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Inject sources into your own stamps: recall against brightness, limits, thresholds; no label needed."""
     from ..evaluation.completeness import DETECTED
     from ..evaluation.completeness import completeness as measure
     from ..evaluation.completeness_report import summary, write_folder
 
+    started = time.monotonic()
     result = measure(
         cutouts if len(cutouts) > 1 else cutouts[0],
         model=model,
@@ -59,11 +64,8 @@ def completeness(
     for line in summary(result):
         typer.echo(line)
     written = write_folder(result, output)
-    typer.echo(f"transientnet: wrote {', '.join(str(path) for path in written)}", err=True)
+    tell(f"wrote {', '.join(str(path) for path in written)}; {time.monotonic() - started:.1f} s")
     recall = result.recall()
     if min_recall is not None and not recall.value >= min_recall:
-        typer.echo(
-            f"transientnet: recall at signal-to-noise {DETECTED:g} or more is {recall}, below {min_recall:g}",
-            err=True,
-        )
+        say(f"recall at signal-to-noise {DETECTED:g} or more is {recall}, below {min_recall:g}")
         raise typer.Exit(1)

@@ -99,11 +99,12 @@ _ORIGINS = {
 
 
 def _print(source: str, rows: list[dict[str, Any]]) -> None:
+    from ..results.columns import plural
+
     first = next((row for row in rows if row["error"] is None), rows[0])
-    many = "candidate" if len(rows) == 1 else "candidates"
     typer.echo(
         f"{source}: {first['format'] or 'unknown format'}, {first['survey'] or 'survey not recognised'}, "
-        f"{len(rows)} {many}"
+        f"{plural(len(rows), 'candidate')}"
     )
     for row in rows:
         typer.echo(f"  {row['id']}: {'; '.join(_facts(row))}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import say
+from .console import Bar, Quiet, say, tell
 
 if TYPE_CHECKING:
     from ..results.predictions import Predictions
@@ -80,6 +80,7 @@ def score(
     from_file: Annotated[
         Path | None, typer.Option(help="Text file with the path of an input per line; - is stdin.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Score candidates and write one row each: id, source, label, p_<class>…, quality, model."""
     from ..errors import EmptyInputError, OutputError
@@ -126,11 +127,11 @@ def score(
             triplets=triplets,
             stop=stop,
             say=say,
-            progress=stack.enter_context(_progress()),
+            progress=partial(stack.enter_context(Bar("candidates")), "scoring"),
         )
     if terminal is not None and output is None:
         terminal.finish()
-    say(f"{tally.summary()}; {time.monotonic() - started:.1f} s")
+    tell(f"{tally.summary()}; {time.monotonic() - started:.1f} s")
     if stop.asked:
         if output is not None:
             say(f"interrupted; --resume continues {output}")
@@ -175,35 +176,6 @@ def _check_sources(
         raise UsageError("--watch scores on this machine; leave out --dask")
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, int], None] | None]:
-    """A bar over the inputs with rate and time left, where stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    started = time.monotonic()
-    with Progress(
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task("scoring", total=None, rate="")
-
-        def advance(ended: int, inputs: int, rows: int) -> None:
-            rate = rows / max(1e-9, time.monotonic() - started)
-            done = f"{rows:,} candidates, {rate:.0f}/s"
-            bar.update(task, completed=ended, total=inputs or None, rate=done)
-
-        yield advance
-
-
 class _Terminal:
     """A table on the terminal, when the run has ended."""
 
@@ -226,20 +198,21 @@ class _Terminal:
 
     def finish(self) -> None:
         """Show the rows kept."""
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
-
         from ..results.columns import one_line
         from ..triplet import QualityFlag
+        from .columns import columns
 
-        table = Table("id", "label", *self._classes, "quality", title=self._model)
-        for predictions in self._parts:
-            for row in predictions:
-                cells = (f"{p:.3f}" for p in row.probabilities.values())
-                flags = " ".join(QualityFlag.names(row.quality)).lower()
-                name = escape(one_line([row.id])[0])
-                table.add_row(name, row.label or "[dim]unusable[/]", *cells, flags)
-        Console().print(table)
-        if self._rows > (shown := sum(map(len, self._parts))):
-            say(f"{self._rows - shown:,} more rows; -o scores.csv keeps them all")
+        rows = [
+            [
+                one_line([row.id])[0],
+                row.label or "unusable",
+                *(f"{p:.3f}" if p == p else "" for p in row.probabilities.values()),
+                ", ".join(QualityFlag.names(row.quality)).lower().replace("_", " "),
+            ]
+            for predictions in self._parts
+            for row in predictions
+        ]
+        header = ["id", "label", *(f"p({name})" for name in self._classes), "quality"]
+        typer.echo(f"{self._model}\n{columns(header, rows, self._classes)}")
+        if self._rows > len(rows):
+            say(f"{self._rows - len(rows):,} more rows; -o scores.csv keeps them all")

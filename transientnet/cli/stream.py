@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import say
+from .console import Quiet, tell
 
 __all__ = ["stream"]
 
@@ -31,6 +31,7 @@ def stream(
     ] = None,
     most: Annotated[int | None, typer.Option(min=1, help="End after this many messages.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch no model over the network.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score alert packets from Kafka, at least once: offsets are committed after the scores are written."""
     from ..errors import UsageError
@@ -68,6 +69,6 @@ def stream(
             stop=lambda: stop.asked,
             most=most,
         )
-    say(tally.summary())
+    tell(tally.summary())
     if stop.asked:
         raise typer.Exit(130)

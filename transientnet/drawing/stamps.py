@@ -24,10 +24,12 @@ __all__ = [
     "PALETTE",
     "STRETCHES",
     "Levels",
+    "caption",
     "data_uri",
     "encode_png",
     "levels",
     "panels",
+    "sign_of",
     "strip",
 ]
 
@@ -98,6 +100,18 @@ def strip(triplet: Triplet, side: int = 63, stretch: str = "asinh") -> Levels:
         picture = _absent(side) if shown is None else _ticked(shown)
         parts += [picture[::-1], np.full((side, _GAP_WIDTH), GAP, np.uint8)]
     return np.concatenate(parts[:-1], axis=1)
+
+
+def sign_of(triplet: Triplet) -> str:
+    """Sign of the subtraction, in a word; empty where the survey does not give it."""
+    positive = triplet.meta.get("is_positive")
+    return "" if positive is None else "positive" if positive else "negative"
+
+
+def caption(triplet: Triplet) -> str:
+    """Side of the science stamp on the sky and sign of the subtraction, as far as they are known."""
+    across = (triplet.pixel_scale or 0.0) * max(triplet.science.shape)
+    return ", ".join(filter(None, (f"{across:.3g}″ across" if across else "", sign_of(triplet))))
 
 
 def encode_png(image: Levels, transparent: int | None = None) -> bytes:

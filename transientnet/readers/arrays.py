@@ -67,13 +67,24 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
 
 
 def promised(path: str) -> int | None:
-    """Candidates that a ``.npy`` file's header promises, also when the file is cut short; None for others."""
+    """Candidates that the headers of a ``.npy`` or ``.npz`` file promise; None for others.
+
+    A file that is cut short promises them all.
+    """
     try:
         with open(path, "rb") as file:
-            shape = _header(file, path)[0]
+            if not path.endswith(".npz"):
+                shapes = [_header(file, path)[0]]
+            else:
+                with zipfile.ZipFile(file) as archive:
+                    names = [name for name in archive.namelist() if name.endswith(".npy")]
+                    shapes = []
+                    for name in names:
+                        with archive.open(name) as member:
+                            shapes.append(_header(member, name)[0])
     except (OSError, *_DAMAGE):
         return None
-    return shape[0] if len(shape) == 4 else None
+    return next((shape[0] for shape in shapes if len(shape) == 4), None)
 
 
 def read_planes(

@@ -21,6 +21,7 @@ from ..triplet import Triplet
 from .batches import Part
 from .classify import raise_bad, score_inputs, score_triplets
 from .cluster import connect, score_on_cluster
+from .expected import Expected
 from .interrupts import Interrupt
 from .output import ScoreFile, output_errors
 from .pictures import Pictures
@@ -139,7 +140,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
     triplets: Iterable[Triplet] | None = None,
     stop: Interrupt | None = None,
     say: Callable[[str], None] | None = None,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Tally:
     """Score files into a table that grows, with constant memory.
 
@@ -173,7 +174,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
     say : callable, optional
         Takes a message per row that could not be read or scored; by default they go to stderr.
     progress : callable, optional
-        Called with inputs ended, inputs found so far, and candidates scored.
+        Called with the candidates scored, and how many there will be, None as long as that is not known.
 
     Returns
     -------
@@ -226,9 +227,10 @@ def score_run(  # noqa: C901 (where all options of a run meet)
         if gallery or explain:
             pictures = stack.enter_context(Pictures(classifier, gallery, explain))
 
-        def take(parts: Iterator[Part], count: int) -> None:
+        def take(parts: Iterator[Part], found: Sequence[Input], begun: Sequence[int] = ()) -> None:
             """Parts into the table, messages and counts, until they end or an end is asked for."""
-            ended = 0
+            ended, before = 0, tally.rows
+            expected = Expected(found, begun) if progress is not None else None
             with closing(parts):  # type: ignore[type-var]
                 for part in parts:
                     rows = classifier.decide(part.predictions, threshold, sets, kinds)
@@ -241,8 +243,9 @@ def score_run(  # noqa: C901 (where all options of a run meet)
                         pictures.add(part)
                     tally.add(rows)
                     ended += sum(mark.ended for mark in part.marks)
-                    if progress is not None:
-                        progress(ended, count, tally.rows)
+                    if progress is not None and expected is not None:
+                        total = expected.total(ended, tally.rows - before)
+                        progress(tally.rows, None if total is None else before + total)
                     if stop.asked:
                         break
             columns.fix(maybe and stop.asked)
@@ -253,17 +256,17 @@ def score_run(  # noqa: C901 (where all options of a run meet)
             return score_inputs(found, classifier, reading, workers=workers, skips=skips, keep=keep)
 
         if triplets is not None:
-            take(score_triplets(triplets, classifier, workers=workers, keep=pictures is not None), 0)
+            take(score_triplets(triplets, classifier, workers=workers, keep=pictures is not None), ())
         elif dask is not None:
             client = stack.enter_context(connect(dask))
             model = name or str(classifier.path)
-            take(score_on_cluster(inputs, client, model, reading, skips=skips), len(inputs))
+            take(score_on_cluster(inputs, client, model, reading, skips=skips), inputs, skips)
         else:
-            take(local(inputs, skips), len(inputs))
+            take(local(inputs, skips), inputs, skips)
         if watch is not None and not stop.asked:
             for arrived in arrivals(watch, stop, reading.layout):
                 new, begun = file.remaining(arrived) if output is not None else (arrived, [])
-                take(local(new, begun), len(new))
+                take(local(new, begun), new, begun)
         for advice in tally.advice(classifier.record.id, classifier.record.contract.fwhm_px[1]):
             warnings.warn(advice, TransientnetWarning, stacklevel=2)
     return tally

@@ -49,6 +49,10 @@ from .training import Survey, class_weights, logits_of, recipe_for, set_weights
 
 __all__ = ["run"]
 
+#: The cross-validation, the split kept aside, the learning curve, the report.
+_MEASUREMENTS = 4
+
+
 
 def run(
     labels: Any,
@@ -135,7 +139,7 @@ def _train(
     )
     set_weights(start, fit.weights)
 
-    report("measuring", 0, 1)
+    report("measuring", 0, _MEASUREMENTS)
     truth, objects = survey.y.numpy()[fit.rows], survey.groups[fit.rows]
     calibrated = calibrate(fit.logits, truth, classes, groups=objects, seed=config.seed)
     left_out = LeftOut(table, prepared, learn[fit.rows], calibrated.calibration.apply(fit.logits), truth)
@@ -145,6 +149,7 @@ def _train(
     judged = judge(
         left_out.probabilities, left_out.rows, "rows left out by grouped cross-validation", len(folds)
     )
+    report("measuring", 1, _MEASUREMENTS)
     test = None
     if len(aside):
         logits = logits_of(start, torch.from_numpy(prepared.tensor[aside])).numpy()
@@ -158,7 +163,9 @@ def _train(
     if not interrupted:
         try:
             fresh = load_base(path, record, classes).to(device)
+            report("measuring", 2, _MEASUREMENTS)
             curve, rise = learning_curve(fresh, survey, config.seed)
+            report("measuring", 3, _MEASUREMENTS)
             if config.compare_scratch:
                 comparison = compare_with_scratch(
                     fresh,
@@ -204,7 +211,7 @@ def _train(
     written = write_folder(folder, start, contract, calibrated, metrics, left_out, record, path)
     if not interrupted:
         checkpoints.clear()
-    report("measuring", 1, 1)
+    report("measuring", _MEASUREMENTS, _MEASUREMENTS)
     return AdaptResult(folder, written, metrics.to_dict(), interrupted, metrics)
 
 
