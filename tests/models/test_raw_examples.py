@@ -89,3 +89,10 @@ def test_c(model: str, tmp_path: Path) -> None:
     folder = shutil.copytree(EXAMPLES / "c", tmp_path / "c")
     subprocess.run(["make", "-C", str(folder), "-B"], check=True, capture_output=True, timeout=120)
     assert_as_python([str(folder / "score")], model)
+
+
+def test_rust(model: str) -> None:
+    program = EXAMPLES / "rust" / "target" / "release" / "transientnet-example"
+    if not program.is_file():
+        pytest.skip("run `cargo build --release` in examples/rust")
+    assert_as_python([str(program)], model)
