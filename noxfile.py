@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nox
@@ -55,6 +56,9 @@ def imports(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation, warnings as errors."""
     session.install("-e", ".[docs]")
+    if shutil.which("npm"):
+        browser = str(ROOT / "docs" / "browser")
+        session.run("npm", "clean-install", "--ignore-scripts", "--prefix", browser, external=True)
     session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", "site")
 
 
