@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..readers.arrays import promised
-from ..readers.reading import Input, paths_of
+from ..readers.open import Input, paths_of
 
 __all__ = ["Expected"]
 
