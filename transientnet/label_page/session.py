@@ -18,7 +18,7 @@ from .queue import RANDOM, how_chosen, teaching_order
 __all__ = ["Session", "class_keys"]
 
 AHEAD = 40
-"""Candidates that the page is told of in advance, so that it can fetch their stamps."""
+"""Candidates announced to the page in advance, so that it can fetch their stamps."""
 
 LEASE = 300.0
 """Seconds for which a candidate that one labeller looks at is not given to another."""

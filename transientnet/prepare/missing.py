@@ -19,8 +19,8 @@ FILLED_FROM_OTHERS = 10.0
 # Different fills of one stamp: that of the frame's edge, of masked pixels, of the subtraction.
 FILLS = 3
 FEWEST_USUAL = 25
-# Least share of the pixels that are no fill, of those that are like no other, and of a fill's pixels that
-# are one of 2 x 2 of them: negative noise that was cut off at zero is an eighth.
+# Least share of the pixels that are not fill, of those unlike all others, and of a fill's pixels that are
+# one of 2 x 2 of them: negative noise that was cut off at zero is an eighth.
 USUAL = 0.25
 DISTINCT = 0.9
 SOLID = 0.4
