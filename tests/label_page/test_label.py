@@ -90,7 +90,7 @@ def test_random_ones_are_asked_of_everybody_and_others_of_one(session: Session) 
         session.answer("ana", [(row, "label", "real", "")])
     done = {session.candidates.index[key] for key in session.journal.answers["ana"]}
     at = session.upcoming("ana")[0]
-    for_bob = list(session._queue("bob"))
+    for_bob = list(session.queue("bob"))
     assert {row for row in done if session.chosen[row] == RANDOM} <= set(for_bob)
     assert not {row for row in done if session.chosen[row] != RANDOM} & set(for_bob)
     assert session.chosen[at] == RANDOM or at not in for_bob
@@ -100,7 +100,7 @@ def test_skipped_candidates_come_again_at_the_end(session: Session) -> None:
     first = session.upcoming("ana")[0]
     session.answer("ana", [(first, "skip", "", "")])
     assert session.upcoming("ana")[0] != first
-    assert list(session._queue("ana"))[-1] == first
+    assert list(session.queue("ana"))[-1] == first
 
 
 def test_uncertain_first_then_unlike(session: Session) -> None:

@@ -20,9 +20,9 @@ def inspect(
     files: Annotated[list[str], typer.Argument(help="FITS, Avro, Parquet, npy… files, globs or folders.")],
     layout: Annotated[str | None, typer.Option(help="Survey name, or a TOML file with field names.")] = None,
     pixel_scale: Annotated[
-        float | None, typer.Option(help="arcsec per pixel, if the files do not tell.")
+        float | None, typer.Option(help="arcsec per pixel, if the files have none.")
     ] = None,
-    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the files do not tell.")] = None,
+    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the files have none.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a candidate.")] = False,
 ) -> None:
     """Show survey, format, stamps, pixel scale and FWHM of every candidate, and what is missing."""

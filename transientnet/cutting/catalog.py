@@ -99,7 +99,7 @@ def read_catalog(
     UsageError
         If no pair of position columns is found, or a named column is absent.
     ReadError
-        If the file is no table.
+        If the file is not a table.
     EmptyInputError
         If the table has no row.
     """

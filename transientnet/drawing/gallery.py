@@ -181,7 +181,7 @@ def _facts(triplet: Triplet) -> dict[str, Any]:
         found["across"] = round(triplet.pixel_scale * max(triplet.science.shape), 4)
     if absent := [k for k, stamp in enumerate(triplet.stamps) if stamp is None or not stamp.size]:
         found["absent"] = absent
-    # What the user said of the sampling, `adapt` must be told again.
+    # The user's own sampling has to be given to `adapt` again.
     given = {n: getattr(triplet, n) for n in ("pixel_scale", "fwhm") if meta.get(f"{n}_from") == "user"}
     return {**found, "given": given} if given else found
 

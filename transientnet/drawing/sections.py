@@ -1,4 +1,4 @@
-"""The sections that tell how good one model is, or several side by side."""
+"""The sections on how good one model is, or several side by side."""
 
 from __future__ import annotations
 

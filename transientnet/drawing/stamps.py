@@ -38,7 +38,7 @@ STRETCHES = ("asinh", "zscale", "linear")
 Levels = npt.NDArray[np.uint8]
 
 MISSING, FIELD, CROSS, TICK, GAP = range(5)
-"""Levels that are no grey: missing pixels, an empty field, the cross of an absent stamp, ticks, gaps."""
+"""Levels that are not grey: missing pixels, an empty field, the cross of an absent stamp, ticks, gaps."""
 _GREYS = 64
 """Grey levels: noise compresses to half the size, and no eye sees the difference."""
 
@@ -47,7 +47,7 @@ PALETTE: npt.NDArray[np.uint8] = np.array(
     + [(level, level, level) for level in np.linspace(0, 255, _GREYS).round().astype(int).tolist()],
     np.uint8,
 )
-"""RGB of the levels: those that are no grey, then black to white."""
+"""RGB of the levels: those that are not grey, then black to white."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GAP_WIDTH = 2

@@ -178,7 +178,7 @@ class Completeness:
         Raises
         ------
         UsageError
-            `wanted` is no share, or fewer than twenty sources could be injected.
+            `wanted` is not a share, or fewer than twenty sources could be injected.
         """
         if not 0 < wanted < 1:
             raise UsageError(f"a completeness is a share between 0 and 1, not {wanted}")
@@ -360,7 +360,7 @@ def real_column(classifier: Classifier) -> Callable[[npt.NDArray[Any]], FloatArr
     if "bogus" in classes:
         return lambda p: 1.0 - np.asarray(p[:, classes.index("bogus")], np.float64)
     raise UsageError(
-        f"{classifier.record.id} tells {', '.join(classes)} apart, not real from bogus: "
+        f"{classifier.record.id} distinguishes {', '.join(classes)}, not real from bogus: "
         "name a model with a class real or bogus"
     )
 

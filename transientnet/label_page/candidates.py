@@ -37,7 +37,7 @@ class Candidate:
 
     ``files`` has a path for ``path``, or one for each of ``science``, ``reference``, ``difference``
     where the stamps lie in a file each; relative to the table's folder where they are inside it.
-    ``pixel_scale`` and ``fwhm`` are those that the user gave, not those that the file tells.
+    ``pixel_scale`` and ``fwhm`` are those that the user gave, not those of the file.
     """
 
     id: str
@@ -143,7 +143,7 @@ class Candidates:
         return self._spool.read(length)
 
     def ambiguous(self) -> list[str]:
-        """Ids that several candidates of one file share: a table cannot tell these apart."""
+        """Ids that several candidates of one file share: a table cannot distinguish these."""
         counts = Counter(candidate.key for candidate in self.items)
         return [key.split("\n")[1] for key, count in counts.items() if count > 1]
 

@@ -117,9 +117,7 @@ def _warnings(candidates: Candidates) -> list[str]:
     twice = candidates.ambiguous()
     if not twice:
         return []
-    return [
-        f"{len(twice)} ids occur several times in one file (first: {twice[0]}): labels cannot tell them apart"
-    ]
+    return [f"{len(twice)} ids occur more than once in one file (first: {twice[0]}): labels cannot name them"]
 
 
 def _welcome(listener: socket.socket, token: str, count: int, table: Path) -> str:

@@ -18,7 +18,7 @@ from .queue import RANDOM, how_chosen, teaching_order
 __all__ = ["Session", "class_keys"]
 
 AHEAD = 40
-"""Candidates that the page is told of in advance, so that it can fetch their stamps."""
+"""Candidates announced to the page in advance, so that it can fetch their stamps."""
 
 LEASE = 300.0
 """Seconds for which a candidate that one labeller looks at is not given to another."""
@@ -75,7 +75,7 @@ class Session:
     def upcoming(self, labeller: str) -> list[int]:
         """The next rows for a labeller; the first is theirs for a while."""
         rows: list[int] = []
-        for row in self._queue(labeller):
+        for row in self.queue(labeller):
             rows.append(row)
             if len(rows) == AHEAD:
                 break
@@ -85,7 +85,8 @@ class Session:
             self._leases.setdefault(rows[0], (labeller, now + LEASE))
         return rows
 
-    def _queue(self, labeller: str) -> Iterator[int]:
+    def queue(self, labeller: str) -> Iterator[int]:
+        """Rows that are open to a labeller, in order; those skipped come last."""
         mine = self.journal.answers[labeller]
         others = [answers for name, answers in self.journal.answers.items() if name != labeller]
         now = time.monotonic()

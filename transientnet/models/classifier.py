@@ -212,7 +212,7 @@ class Classifier:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Names of the kinds of bogus that the network tells apart; empty where it tells none."""
+        """Names of the kinds of bogus that the network distinguishes; empty if it has none."""
         return tuple(self.record.network.get("kinds", ())) if "kinds" in self._given else ()
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """Is this candidate an input that the model can judge? The network's own word, or statistics of its stamps.
 
-Networks that were taught to tell sound stamps of any telescope from broken ones (planes in the wrong order,
-shuffled pixels, gradients, pure noise) have an output ``oddity``, and the flag is set where it exceeds the
-threshold in the record. It is quiet on a telescope that the model never saw and judges well. For networks
+Networks that were trained to separate sound stamps of any telescope from broken ones (planes in the wrong
+order, shuffled pixels, gradients, pure noise) have an output ``oddity``, and the flag is set where it exceeds
+the threshold in the record. It is quiet on a telescope that the model never saw and judges well. For networks
 without that output plain statistics of the normalised stamps (peaks, noise, smoothness, how the stamps
 resemble each other) are compared with those of the training stamps: every foreign telescope is flagged.
 ``benchmarks/ood_auc.py`` measures both. The drift check rests on the statistics alone.

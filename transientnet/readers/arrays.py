@@ -88,7 +88,7 @@ def promised(path: str) -> int | None:
 
 
 def read_planes(
-    paths: Mapping[str, str], layout: Layout, *, source: str, name: str, told: Mapping[str, Any]
+    paths: Mapping[str, str], layout: Layout, *, source: str, name: str, metadata: Mapping[str, Any]
 ) -> Iterator[Triplet]:
     """Triplets of a ``.npy`` per channel, each (H, W) or (N, H, W).
 
@@ -98,7 +98,7 @@ def read_planes(
     layout : Layout
     source, name : str
         The file that the triplets are said to come from, and the id of a single one.
-    told : mapping
+    metadata : mapping
         Names and values that hold for all of them.
 
     Raises
@@ -109,7 +109,7 @@ def read_planes(
     where = source
     try:
         with ExitStack() as files:
-            arrays: dict[str, Rows] = {key: np.asarray(value) for key, value in told.items()}
+            arrays: dict[str, Rows] = {key: np.asarray(value) for key, value in metadata.items()}
             for channel, where in paths.items():
                 arrays[channel] = _array_file(files.enter_context(open_file(where)), where)
             where = source
@@ -228,7 +228,7 @@ class _Stream:
 
 
 def in_memory(source: Any) -> bool:
-    """Whether `source` holds stamps itself, and is no iterable of further sources."""
+    """Whether `source` holds stamps itself, rather than being an iterable of further sources."""
     held = hasattr(source, "shape") or isinstance(source, Mapping) or not isinstance(source, Iterable)
     return held or _is_triplet(source)
 

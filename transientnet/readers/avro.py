@@ -183,7 +183,7 @@ def _decompress_arrow(data: bytes, codec: str) -> bytes:
     if codec == "zstandard":
         stream = pyarrow.CompressedInputStream(pyarrow.BufferReader(data), "zstd")
         return bytes(stream.read(MAX_FILE_BYTES + 1))
-    # Snappy tells its size first; four bytes of checksum follow it in Avro.
+    # Snappy data begin with their size; four bytes of checksum follow it in Avro.
     size = 0
     for i, byte in enumerate(data[:5]):
         size |= (byte & 0x7F) << (7 * i)

@@ -122,12 +122,12 @@ def _survey(
 ) -> Layout | None:
     """The survey that took the stamps.
 
-    The name of an object tells who discovered it: other telescopes look at it too. So it counts only where
-    nothing names an instrument, and the sampling is not another one.
+    An object is named after the survey that discovered it, but other telescopes observe it too: its name
+    counts only where nothing names an instrument, and the sampling is not another one.
     """
-    told = recognise((*hints, *roles.texts("survey")))
-    if told is not None or roles.texts("instrument"):
-        return told
+    by_instrument = recognise((*hints, *roles.texts("survey")))
+    if by_instrument is not None or roles.texts("instrument"):
+        return by_instrument
     named = recognise(names)
     usual = None if named is None else named.pixel_scale
     if scale is not None and usual is not None and abs(math.log(scale / usual)) > _SAME_SAMPLING:
@@ -276,7 +276,7 @@ class _Roles:
         return number if math.isfinite(number) and abs(number) < 1e30 and number not in _SENTINELS else None
 
     def text(self, role: str) -> str | None:
-        """The value as text; zero is no name (LSST writes it for "none")."""
+        """The value as text; zero means no name (LSST writes it for "none")."""
         value = self.value(role)
         if value is None or (isinstance(value, float) and not value.is_integer()):
             return None

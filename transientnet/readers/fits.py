@@ -45,7 +45,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     Raises
     ------
     ReadError
-        The file is damaged, or holds no stamps that can be told apart.
+        The file is damaged, or holds no stamps that can be assigned to channels.
     """
     found = load_hdus(path)
     if isinstance(found, tuple):
@@ -189,7 +189,7 @@ def _by_tag(images: Sequence[Hdu], least: int = 2) -> dict[str, dict[str, Hdu]]:
 
 
 def _numbered(hdu: Hdu) -> Hdu | None:
-    """``SCI_2`` as version 2 of ``SCI``; None for a name that is no channel and a number."""
+    """``SCI_2`` as version 2 of ``SCI``; None for any other name."""
     parts = _NUMBERED.fullmatch(hdu.name)
     if parts is None or channel_of(parts[1]) is None:
         return None
@@ -216,11 +216,11 @@ def _own(members: Mapping[str, Hdu]) -> dict[str, Any]:
 
 def _declared(hdu: Hdu) -> list[str] | None:
     """The order of planes in a cube's header: ``CHANNELS = 'ref,sci,diff'``, or ``PLANE1 = 'ref'``…"""
-    for key, value in hdu.told.items():
+    for key, value in hdu.keywords.items():
         if isinstance(value, str) and normalise(key) in ORDER_NAMES:
             return [value]
         if isinstance(value, str) and key[-1:] == "1" and channel_of(value) is not None:
-            values = [hdu.told.get(f"{key[:-1]}{i + 1}") for i in range(len(CHANNELS))]
+            values = [hdu.keywords.get(f"{key[:-1]}{i + 1}") for i in range(len(CHANNELS))]
             known = [value for value in values if isinstance(value, str) and channel_of(value) is not None]
             if len(known) > 1:
                 return known
@@ -228,7 +228,7 @@ def _declared(hdu: Hdu) -> list[str] | None:
 
 
 def _by_version(channels: Mapping[str, Sequence[Hdu]]) -> Iterator[dict[str, Hdu]]:
-    """Candidates of repeated extensions: by EXTVER where it tells them apart, else by their order."""
+    """Candidates of repeated extensions: by EXTVER where it differs, else by their order."""
     if all(len({hdu.version for hdu in members}) == len(members) for members in channels.values()):
         keyed = {channel: {hdu.version: hdu for hdu in members} for channel, members in channels.items()}
     else:
@@ -251,7 +251,7 @@ def _cube(path: str, hdu: Hdu, hdus: Sequence[Hdu], layout: Layout) -> list[_Can
         cube = np.moveaxis(cube, -1, -3)
     if cube.ndim not in (3, 4) or cube.shape[-3] != count:
         raise ReadError(
-            f"{path}: an array of shape {cube.shape} is no ({count}, H, W) cube of "
+            f"{path}: an array of shape {cube.shape} is not a ({count}, H, W) cube of "
             f"{', '.join(order)}; give the order of its channels in a layout"
         )
     stack: npt.NDArray[Any] = cube.reshape(-1, *cube.shape[-3:])
@@ -277,7 +277,7 @@ def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Trip
             yield from read_rows(_records(path, hdu), channels, path, layout)
             return
         if match_channels([name for name in hdu.rows.names if name not in texts], layout):
-            hints = tuple(str(hdu.told.get(key, "")) for key in ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN"))
+            hints = tuple(str(hdu.keywords.get(key, "")) for key in SHARED_KEYS[:4])
             known = _of_all_rows(hdu, layout)
             for i, record in enumerate(_records(path, hdu)):
                 record = {**known, **record}
@@ -291,7 +291,7 @@ def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Trip
 
 def _of_all_rows(hdu: Hdu, layout: Layout) -> dict[str, float]:
     """Sampling and seeing in a table's header, where no column has them."""
-    header = facts(hdu.told, hdu.comment)
+    header = facts(hdu.keywords, hdu.comment)
     known = {
         "PIXSCALE": ("pixel_scale", header.pixel_scale),
         "FWHMPX": ("fwhm", header.fwhm if header.fwhm_arcsec is None else None),

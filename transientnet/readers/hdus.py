@@ -42,7 +42,7 @@ MAX_RATIO = 1000
 
 #: Magic, two sides, scale, sum and bit planes.
 _HCOMPRESS_HEADER = 25
-#: Keywords of a primary header that tells nothing: SIMPLE, BITPIX, NAXIS, EXTEND.
+#: Number of keywords of a bare primary header: SIMPLE, BITPIX, NAXIS, EXTEND.
 _BARE = 4
 
 
@@ -61,12 +61,12 @@ class Hdu:
     """A primary HDU without pixels, whose header holds for all others (the standard's INHERIT)."""
 
     @property
-    def told(self) -> Mapping[str, Any]:
+    def keywords(self) -> Mapping[str, Any]:
         """The header, with what it inherits."""
         return self.header if self.inherited is None else {**self.inherited.header, **self.header}
 
     def comment(self, key: str) -> str:
-        """Comment of a keyword that is `told`."""
+        """Comment of one of the `keywords`."""
         if key in self.header or self.inherited is None:
             return self.comments.get(key, "")
         return self.inherited.comments.get(key, "")
@@ -109,7 +109,7 @@ def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
 
 
 def _related(hdus: list[Hdu]) -> list[Hdu]:
-    """What only all HDUs together tell: headers that are inherited, and names that tell nothing apart."""
+    """What depends on all HDUs together: inherited headers, and names that all of them share."""
     images = [hdu for hdu in hdus if hdu.data is not None]
     if len(images) > 1 and len({hdu.name for hdu in images}) == 1 and "EXTNAME" not in images[0].header:
         hdus = [replace(hdu, name="") if hdu.data is not None else hdu for hdu in hdus]
@@ -210,7 +210,7 @@ def _plain_header(header: Any) -> tuple[dict[str, Any], dict[str, str]]:
 def check_tiles(table: Any, limit: int) -> None:
     """Refuse compressed tiles that astropy unpacks without a bound, or beyond the memory it set aside.
 
-    Gzip tiles may inflate to anything. HCOMPRESS and PLIO tiles tell their own size, and C code believes
+    Gzip tiles may inflate to anything. HCOMPRESS and PLIO tiles state their own size, and C code trusts
     them.
 
     Parameters
@@ -241,17 +241,17 @@ def check_tiles(table: Any, limit: int) -> None:
             if stream[:2] == b"\x1f\x8b":
                 limit -= len(gunzip(stream, limit))
             elif method.startswith("HCOMPRESS") and stream:
-                told = int.from_bytes(stream[2:6], "big") * int.from_bytes(stream[6:10], "big")
-                if told != size or len(stream) < _HCOMPRESS_HEADER:
-                    raise ReadError(f"damaged FITS: a tile of {size} pixels claims {told}")
+                claimed = int.from_bytes(stream[2:6], "big") * int.from_bytes(stream[6:10], "big")
+                if claimed != size or len(stream) < _HCOMPRESS_HEADER:
+                    raise ReadError(f"damaged FITS: a tile of {size} pixels claims {claimed}")
             elif method.startswith("PLIO") and stream:
                 words = np.frombuffer(stream, raw.dtype if raw.itemsize == 2 else ">i2").astype(np.int64)
                 # Header of a pixel list, see IRAF's plio.x: lengths are in words of two bytes.
                 if len(words) < 3 or (words[2] <= 0 and len(words) < 5):
                     raise ReadError("damaged FITS: a tile ends within its header")
-                told = words[2] if words[2] > 0 else (words[4] << 15) + words[3]
-                if not 0 <= told <= len(words):
-                    raise ReadError(f"damaged FITS: a tile of {len(words)} words claims {told}")
+                claimed = words[2] if words[2] > 0 else (words[4] << 15) + words[3]
+                if not 0 <= claimed <= len(words):
+                    raise ReadError(f"damaged FITS: a tile of {len(words)} words claims {claimed}")
 
 
 def _tile_shapes(header: Mapping[str, Any]) -> Iterator[int]:
@@ -272,7 +272,7 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
     """The HDU as an `Image`, None where it holds no pixels."""
     if hdu.data is None or hdu.data.size == 0:
         return None
-    scale, fwhm, matrix, arcsec = facts(hdu.told, hdu.comment)
+    scale, fwhm, matrix, arcsec = facts(hdu.keywords, hdu.comment)
     if fwhm is None and psf is not None and psf.data is not None:
         fwhm = psf_fwhm(psf.data)
         arcsec = arcsec if fwhm is None else None

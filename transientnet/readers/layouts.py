@@ -55,9 +55,9 @@ class Layout:
     packet_order : tuple of str
         Order of the cutouts in a packet that comes without its schema.
     pixel_scale : float or None
-        arcsec per pixel, where the file does not tell.
+        arcsec per pixel, where the file has none.
     fwhm : float or None
-        Typical seeing FWHM in pixels, where the file does not tell.
+        Typical seeing FWHM in pixels, where the file has none.
     stamp_size : int or None
         Width of a whole stamp in pixels; what is missing was cut off at the edge of the chip.
     bands : mapping of str to str
@@ -163,7 +163,7 @@ def load_layout(layout: str | Path | Layout | None) -> Layout:
 
 @lru_cache(maxsize=8)
 def _load_layout(path: Path, changed: int, size: int) -> Layout:
-    """The layout of a file in the state that its date and size tell: what is found out by it is kept."""
+    """The layout of a file, cached for as long as its date and size stay the same."""
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     loaded = Layout.from_mapping(values, where=f"layout {path}")
     if loaded.schema is not None:
@@ -186,7 +186,7 @@ def _recognise(texts: tuple[str, ...]) -> Layout | None:
 
 
 def _innermost(name: str) -> str:
-    """What tells of a nested name, whatever the record around it is called."""
+    """The part of a nested name that counts, whatever the record around it is called."""
     return name.rpartition(".")[2]
 
 
@@ -196,7 +196,7 @@ def _channel_of_last(name: str) -> str | None:
 
 @lru_cache(maxsize=16384)
 def _channel_among_others(name: str) -> str | None:
-    """Channel of a name with further words: the last that is told, ``goodSeeingDiff_templateExp``."""
+    """Channel of a name with further words: the last one named, ``goodSeeingDiff_templateExp``."""
     words = WORD.findall(name)
     if any(is_companion(word) for word in words):
         return None

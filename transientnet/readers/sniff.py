@@ -71,7 +71,7 @@ _OTHER_NODES = (
 
 
 class NotAFileError(ReadError):
-    """A path leads to something that is no regular file."""
+    """A path leads to something that is not a regular file."""
 
 
 class Loaded(str):

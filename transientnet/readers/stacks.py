@@ -105,7 +105,7 @@ def read_stack(
     Parameters
     ----------
     arrays : mapping of str to Rows
-        Stamps, and what is told about them, by name. The stamps are one array of triplets, one array per
+        Stamps and their metadata, by name. The stamps are one array of triplets, one array per
         channel, or several arrays of triplets under names of their own, which become the ids. Columns have
         one entry per row or one for all; ``mask`` or ``tick_mask``, of shape (H, W) or (N, H, W), is true
         where pixels are missing.

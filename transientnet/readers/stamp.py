@@ -32,13 +32,13 @@ def decode_stamp(data: bytes) -> npt.NDArray[Any]:
     Raises
     ------
     ReadError
-        The bytes are no image, or hold more than `MAX_STAMP_BYTES`.
+        The bytes are not an image, or hold more than `MAX_STAMP_BYTES`.
     """
     return decode_image(data).data
 
 
 def decode_image(data: bytes) -> Image:
-    """As `decode_stamp`, with the pixel scale, FWHM and orientation that the header or PSF tells."""
+    """As `decode_stamp`, with the pixel scale, FWHM and orientation that the header or PSF gives."""
     if data[:2] == GZIP:
         data = gunzip(data, MAX_STAMP_BYTES)
     if len(data) > MAX_STAMP_BYTES:

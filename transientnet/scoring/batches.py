@@ -108,7 +108,7 @@ def _regular_size(path: str) -> int:
     """Bytes of a regular file; opening a named pipe may block for ever, and works only once."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(f"{path} is no regular file")
+        raise OSError(f"{path} is not a regular file")
     return found.st_size
 
 

@@ -47,7 +47,7 @@ def arrivals(
 
     An input is complete when it did not change for a second and, if its stamps are files of their own, has
     all three, or those that the other candidates of the folder have; for missing ones it waits 20 seconds. It
-    is given again when its content changes: a new date alone is no change.
+    is given again when its content changes: a new date alone does not count.
 
     Parameters
     ----------

@@ -78,7 +78,7 @@ def foreign(headers: Mapping[str, str], hosts: Container[str] | None = LOOPBACK)
         name, _ = parts.hostname, parts.port  # a malformed port raises, too
         origin = urlsplit(headers["origin"]).netloc if "origin" in headers else None
     except ValueError:
-        return "the host or the origin is no address"
+        return "the host or the origin is not an address"
     if hosts is not None and name not in hosts:
         return "this server answers only to the name in the address that it printed when it started"
     if origin is not None and origin != host:
@@ -104,7 +104,7 @@ async def read_body(request: Request, limit: int, take: Callable[[int], None] = 
         It is longer; nothing is read where it says so beforehand.
     """
     announced = request.headers.get("content-length", "")
-    # What is no number of bytes has been refused before it comes here.
+    # Anything but a number of bytes has been refused before it comes here.
     parts, size = [], int(announced[:20]) if announced.isascii() and announced.isdecimal() else 0
     if size <= limit:
         size = 0

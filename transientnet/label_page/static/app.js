@@ -9,7 +9,7 @@ const CHANNELS = ["science", "reference", "difference"];
 const ZOOMS = [1, 2, 4, 8];
 const BLINK_MS = 500;
 const LISTEN_MS = 4000;
-// What is told beside the stamps: name and unit.
+// Facts beside the stamps: name and unit.
 const QUANTITIES = {
   magnitude: ["brightness", " mag"], snr: ["signal-to-noise", ""], pixel_scale: ["pixel scale", " ″/px"], fwhm: ["FWHM", " px"],
 };

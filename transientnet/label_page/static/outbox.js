@@ -11,7 +11,7 @@ export class Outbox {
   #visit = crypto.getRandomValues(new Uint32Array(2)).join("-");
   #drained = [];
 
-  /** saved(state, answers), refused(message, answers) and trouble(message) tell the page; changed(count). */
+  /** saved(state, answers), refused(message, answers) and trouble(message) inform the page; changed(count). */
   constructor(labeller, { saved, refused, trouble, changed }) {
     Object.assign(this, { labeller, saved, refused, trouble, changed });
     addEventListener("beforeunload", (event) => this.size && event.preventDefault());

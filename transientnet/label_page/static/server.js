@@ -11,7 +11,7 @@ async function ask(path, options) {
   return response;
 }
 
-/** What went wrong, for the person who waits: fetch itself tells no more than that it failed. */
+/** What went wrong, for the person who waits: fetch itself says only that it failed. */
 export const reason = (error) =>
   error instanceof TypeError ? "The server cannot be reached: is it still running?" : `${error.message}.`;
 
