@@ -17,13 +17,21 @@ __all__ = ["adapt"]
 
 def adapt(
     labels: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--labels",
             help="CSV, ECSV or Parquet: label, and path | science,reference,difference | id; "
             "optional group, weight, split, pixel_scale, fwhm.",
         ),
-    ],
+    ] = None,
+    unlabelled: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unlabelled",
+            help="A night's candidates without labels: file, glob or folder. Without --labels they choose "
+            "the threshold; the network stays as it is.",
+        ),
+    ] = None,
     cutouts: Annotated[
         Path | None,
         typer.Option(help="File or folder that the table's ids (or rows, or relative paths) refer to."),
@@ -67,7 +75,8 @@ def adapt(
     licence: Annotated[str, typer.Option(help="Licence of the new model, for its card.")] = "",
     quiet: Quiet = False,
 ) -> None:
-    """Adapt a model to your own labels: cross-validated, calibrated, with a report."""
+    """Adapt a model to your own labels, or to a night without any: calibrated, with a report."""
+    from ..errors import UsageError
     from ..transfer.adapt import adapt as run
     from ..transfer.config import AdaptConfig
 
@@ -95,11 +104,15 @@ def adapt(
         "base": base,
     }
     if dry_run:
+        if labels is None:
+            raise UsageError("--dry-run checks a table of --labels, and none is named")
         columns = {"label_column": label_column, "group_column": group_column}
         _check(labels, {**given, **columns, "new_classes": new_classes})
         return
     with Bar("steps") as bar:
-        result = run(labels, output=str(output), config=config, progress=bar, **given)
+        result = run(
+            labels, unlabelled=unlabelled or None, output=str(output), config=config, progress=bar, **given
+        )
     _summary(result)
     tell(f"wrote {output}; {_duration(result.figures.seconds)}")
     if result.interrupted:
@@ -118,8 +131,17 @@ def _check(labels: Path, given: dict[str, Any]) -> None:
 
 def _summary(result: AdaptResult) -> None:
     from ..results.columns import plural
+    from ..transfer.outcome import NightMetrics
 
     figures = result.figures
+    if isinstance(figures, NightMetrics):
+        typer.echo(figures.outcome)
+        typer.echo(f"{result.record.id}: {result.model}")
+        for level, threshold in result.record.metrics["completeness"].items():
+            typer.echo(
+                f"  {100 * float(level):g} % of injected sources lie at p(real) ≥ {threshold['value']:.3f}"
+            )
+        return
     judged = figures.cross_validation
     for notice in figures.labels.notices:
         say(notice)

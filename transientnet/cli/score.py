@@ -15,6 +15,8 @@ import typer
 from .console import Bar, Quiet, say, tell
 
 if TYPE_CHECKING:
+    from ..models.classifier import Classifier
+    from ..readers.reading import Reading
     from ..results.predictions import Predictions
     from ..scoring.batches import Part
 
@@ -44,6 +46,13 @@ def score(
     threshold: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Name the last of two classes (real) from this probability on."),
+    ] = None,
+    completeness: Annotated[
+        float | None,
+        typer.Option(
+            help="Name real what lies above the threshold that keeps this share of injected sources, say "
+            "0.95: the model's own if its record has one, else measured on these files."
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that read and score; by default what pays here.")
@@ -83,7 +92,7 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Score candidates and write one row each: id, source, label, p_<class>…, quality, model."""
-    from ..errors import EmptyInputError, OutputError
+    from ..errors import EmptyInputError, OutputError, UsageError
     from ..models.classifier import load_model
     from ..readers.open import Reading
     from ..scoring.engine import hold_memory
@@ -98,6 +107,15 @@ def score(
         raise OutputError("standard output is closed: name a table with -o")
     classifier = load_model(model, offline=offline or None, threads=1)
     terminal = _Terminal(classifier.classes, classifier.record.id) if sys.stdout.isatty() else None
+    if completeness is not None:
+        if threshold is not None:
+            raise UsageError("--completeness chooses the threshold; leave out --threshold")
+        threshold = _threshold_for(
+            completeness,
+            classifier,
+            None if catalog is not None else sources,
+            Reading(layout, pixel_scale, fwhm),
+        )
     with ExitStack() as stack:
         stop = stack.enter_context(on_interrupt(once=True))
         triplets = None
@@ -138,6 +156,37 @@ def score(
         raise typer.Exit(130)
     if tally.rows and tally.unreadable == tally.rows:
         raise EmptyInputError("none of the candidates could be read")
+
+
+def _threshold_for(
+    wanted: float, classifier: Classifier, sources: list[str] | None, reading: Reading
+) -> float:
+    """The threshold that keeps a share of injected sources: from the record, else from the files to score."""
+    from ..errors import UsageError
+    from ..evaluation.completeness import completeness
+
+    stored = classifier.record.metrics.get("completeness", {}).get(f"{wanted:g}")
+    if stored is not None:
+        say(
+            f"p(real) ≥ {stored['value']:.3f} keeps {100 * wanted:g} % of injected sources, by the record of "
+            f"{classifier.record.id}"
+        )
+        return float(stored["value"])
+    if not sources:
+        raise UsageError(
+            f"{classifier.record.id} has no threshold for a completeness of {wanted:g}, and sources can be "
+            "injected into files alone: leave out --catalog and --watch, or give a --threshold that "
+            "transientnet completeness finds"
+        )
+    measured = completeness(
+        sources, model=classifier, layout=reading.layout, pixel_scale=reading.pixel_scale, fwhm=reading.fwhm
+    )
+    limit = measured.threshold_for(wanted)
+    say(
+        f"p(real) ≥ {limit.value:.3f} ({limit.low:.3f}–{limit.high:.3f}) keeps {100 * wanted:g} % of "
+        f"{measured.recall().n} sources injected into {measured.stamps} stamps"
+    )
+    return limit.value
 
 
 def _sources(files: list[str], from_file: Path | None) -> list[str]:

@@ -2,12 +2,12 @@
 
 A night is a mixture of two populations in the logit of p(real), and two estimates say where they part.
 
-1. *Injection.* What the network makes of reals here is seen on sources injected into the night's own stamps.
-   What it makes of bogus is taken to be as on the survey that it learnt from, but for a place and a width that
-   the night decides, and a part of it that the network takes for half real. Fitted by maximum a posteriori
-   likelihood, the mixture gives the threshold with the fewest expected errors.
+1. *Injection.* What the network makes of reals here is seen on sources injected into the night's own
+   stamps. What it makes of bogus is taken to be as on the survey that it learnt from, but for a place and a
+   width that the night decides, and a part of it that the network takes for half real. Fitted by maximum a
+   posteriori likelihood, the mixture gives the threshold with the fewest expected errors.
 2. *Share of reals.* Where the probabilities are right but for the share of reals, expectation maximisation
-   gives that share (Saerens, Latinne & Decaestecker 2002, Neural Computation 14, 21), and a threshold with it.
+   gives that share (Saerens, Latinne & Decaestecker 2002, Neural Computation 14, 21), and its threshold.
 
 The first is wrong where injected sources are easier than the night's own, the second where the network meets
 bogus here that it never saw. Their mean is taken; where one asks for a higher threshold and the other for a
@@ -27,8 +27,9 @@ from scipy.optimize import minimize
 
 from ..models.calibration import Conformal, Threshold
 from ..models.record import ModelRecord
+from .outcome import NightFit
 
-__all__ = ["DETECTED", "FEWEST", "MOST_LOST", "NightFit", "Source", "fit_night"]
+__all__ = ["DETECTED", "FEWEST", "MOST_LOST", "Source", "fit_night"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -122,45 +123,6 @@ class Source(NamedTuple):
         steps = np.linspace(0.0, threshold, 101)
         dear = [k for k, at in enumerate(steps) if self.cost(float(at)) > MOST_LOST]
         return float(steps[dear[0] - 1]) if dear else threshold
-
-
-@dataclass(frozen=True, slots=True)
-class NightFit:
-    """What a night without labels says about the threshold.
-
-    Attributes
-    ----------
-    threshold : float
-        The base model's logit of p(real) that becomes 0.5; 0 leaves the model as it is.
-    low, high : float
-        95 % interval of the threshold over resampled nights.
-    slope : float
-        Factor on the logits about the threshold.
-    share : float
-        Estimated share of reals among the night's candidates, with its interval `share_low`, `share_high`.
-    saved : float
-        Errors per candidate that the mixture of the first estimate expects to be saved.
-    cost : float
-        Balanced accuracy that the threshold costs on the base model's own survey; NaN where its record does
-        not say.
-    reason : str
-        Why the model stays as it is; empty where it does not.
-    """
-
-    threshold: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    slope: float = 1.0
-    share: float = math.nan
-    share_low: float = math.nan
-    share_high: float = math.nan
-    saved: float = 0.0
-    cost: float = 0.0
-    reason: str = ""
-
-    def logits(self, before: npt.ArrayLike) -> FloatArray:
-        """New logits of p(real) from the base model's."""
-        return np.asarray(self.slope * (np.asarray(before, np.float64) - self.threshold))
 
 
 def fit_night(

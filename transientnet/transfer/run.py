@@ -31,6 +31,7 @@ from .config import AdaptConfig, Progress
 from .crossfit import cross_fit, make_folds
 from .doubts import doubtful
 from .experiment import compare_with_scratch, learning_curve
+from .night import start_without_labels
 from .outcome import (
     AdaptMetrics,
     AdaptResult,
@@ -58,6 +59,7 @@ def run(
     *,
     cutouts: Any,
     groups: Any,
+    unlabelled: Any,
     pixel_scale: float | None,
     fwhm: float | None,
     base: str,
@@ -71,6 +73,11 @@ def run(
     folder = Path(output)
     check_folder(folder)
     path, record = resolve(base)
+    if labels is None:
+        return start_without_labels(
+            unlabelled, path, record, folder,
+            pixel_scale=pixel_scale, fwhm=fwhm, config=config, report=report,
+        )  # fmt: skip
     report("reading", 0, 1)
     table = read_labels(
         labels,
