@@ -53,7 +53,6 @@ __all__ = ["run"]
 _MEASUREMENTS = 4
 
 
-
 def run(
     labels: Any,
     *,
