@@ -39,6 +39,7 @@ class Expected:
         through = self._promised[:ended]
         others = sum(count is None for count in through)
         if not others:
-            return None
+            # One each is a guess, and good enough where arrays have most of the candidates.
+            return max(rows, known + unknown) if known else None
         of_others = rows - sum(count or 0 for count in through)
         return max(rows, known + round(max(of_others, others) * unknown / others))
