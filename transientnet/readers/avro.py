@@ -26,7 +26,7 @@ from .image import Image
 from .layouts import Layout, match_channels, match_roles, recognise
 from .plain import MAX_FILE_BYTES
 from .records import DAMAGE, Read, compile_record
-from .sniff import unzipped
+from .sniff import Loaded, unzipped
 from .stamp import decode_image
 
 __all__ = ["read"]
@@ -64,7 +64,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
 
 def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
     try:
-        metadata = _metadata(file)
+        metadata = _head(file, path)
         sync = _exactly(file, _SYNC)
         codec = metadata.get("avro.codec", b"null").decode("ascii")
         plan = _plan(metadata["avro.schema"], layout)
@@ -102,6 +102,24 @@ def _one(block: bytes, at: int, plan: _Plan, path: str, n: int, layout: Layout) 
         raise ReadError(f"damaged record ({type(error).__name__}: {error})") from error
     name = stem(path) if n == 0 else f"{stem(path)}_{n}"
     return from_record(record, id=name, source=path, layout=layout, hints=plan.hints), at
+
+
+#: The head of the file before, from its magic on, and what it says: files of one night agree in it.
+_last_head: tuple[bytes, dict[str, bytes]] = (b"", {})
+
+
+def _head(file: IO[bytes], path: str) -> dict[str, bytes]:
+    """The metadata of a container whose magic was read."""
+    global _last_head
+    if not isinstance(path, Loaded) or path.data[: len(_MAGIC)] != _MAGIC:
+        return _metadata(file)
+    head, metadata = _last_head
+    if head and path.data.startswith(head):
+        file.seek(len(head))
+        return metadata
+    metadata = _metadata(file)
+    _last_head = path.data[: file.tell()], metadata
+    return metadata
 
 
 def _metadata(file: IO[bytes]) -> dict[str, bytes]:

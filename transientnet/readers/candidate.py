@@ -210,11 +210,17 @@ def _channels(names: tuple[str, ...], layout: Layout) -> dict[str, str]:
     return match_channels(names, layout)
 
 
+@lru_cache(maxsize=4096)
+def _joined(prefix: str, key: str) -> str:
+    """One string per name: its hash is known from the record before."""
+    return f"{prefix}{key}"
+
+
 def _flatten(
     record: Mapping[str, Any], prefix: str, depth: int, scalars: dict[str, Any], bulky: dict[str, Any]
 ) -> None:
     for key, value in record.items():
-        name = f"{prefix}{key}"
+        name = _joined(prefix, key) if prefix else key
         if isinstance(value, (str, float, int)):
             scalars[name] = value
         elif isinstance(value, (bytes, bytearray, memoryview, list, np.ndarray)):

@@ -102,7 +102,8 @@ def _boolean(data: bytes, at: int) -> tuple[bool, int]:
 
 def _unpacked(code: str) -> Read:
     form = struct.Struct(code)
-    return lambda data, at: (form.unpack_from(data, at)[0], at + form.size)
+    unpack, size = form.unpack_from, form.size
+    return lambda data, at: (unpack(data, at)[0], at + size)
 
 
 _PRIMITIVES: dict[str, Read] = {
@@ -309,7 +310,13 @@ def _whole(value: Any) -> bool:
 
 
 def _union(branches: list[Read]) -> Read:
+    # All but huge unions: one even byte says which branch.
+    known = {2 * index: read for index, read in enumerate(branches[:64])}.get
+
     def read(data: bytes, at: int) -> tuple[Any, int]:
+        chosen = known(data[at])
+        if chosen is not None:
+            return chosen(data, at + 1)
         index, at = zigzag(data, at)
         if index < 0:
             raise IndexError(f"branch {index}")
