@@ -13,9 +13,11 @@ from label_requests import TOKEN, body
 
 from transientnet import load_model
 from transientnet.errors import EmptyInputError, LabelError, ReadError, UsageError
-from transientnet.label_page.candidates import Candidates, Judgement
+from transientnet.label_page.candidates import Candidates
+from transientnet.label_page.curve import learning_curve
+from transientnet.label_page.head import Start, folds_of, refit, start_of
 from transientnet.label_page.journal import Answer, Journal, cohen_kappa
-from transientnet.label_page.queue import RANDOM, teaching_order
+from transientnet.label_page.queue import RANDOM, most_teaching, teaching_order
 from transientnet.label_page.session import Session, class_keys
 from transientnet.label_page.training import Training
 
@@ -103,23 +105,94 @@ def test_skipped_candidates_come_again_at_the_end(session: Session) -> None:
     assert list(session.queue("ana"))[-1] == first
 
 
-def test_uncertain_first_then_unlike(session: Session) -> None:
-    items = session.candidates.items
+def test_what_stands_for_many_comes_before_what_stands_for_itself(session: Session) -> None:
+    """Equally uncertain: ten candidates of one kind and a freak; then, the kind being known, the freak."""
+    rng = np.random.default_rng(0)
     p = np.full((30, 2), [0.99, 0.01], np.float32)
-    p[7] = p[8] = p[9] = 0.5
-    features = np.zeros((30, 4), np.float32)
-    features[9] = 10.0
-    order = teaching_order(items, Judgement("m", ("a", "b"), p, features), 0.0)
+    p[:11] = 0.5
+    features = rng.normal(0, 0.01, (30, 4)).astype(np.float32)
+    features[:10, 0] += 3
+    features[10, 1] += 3
+    start = start_of(features, p, ("bogus", "real"), ("bogus", "real"))
+    order = most_teaching(start, p, np.arange(30), [])
     assert sorted(order) == list(range(30))
-    assert set(order[:16]) >= {7, 8, 9}
-    assert order.index(9) <= 1
+    assert order[0] < 10
+    assert order.index(10) < 4
+    assert set(order[:13]) >= set(range(11))
 
 
 def test_the_random_share_does_not_depend_on_the_company(session: Session) -> None:
-    order = session.order
+    items, order = session.candidates.items, session.order
+    assert sorted(order) == list(range(30))
     random = [row for row in order if session.chosen[row] == RANDOM]
-    fewer = teaching_order(session.candidates.items[:20], session.judgement, 0.2)
+    start = Start(session.start.design[:20], session.start.offset[:20])
+    fewer = teaching_order(items[:20], start, session.judgement.probabilities[:20], 0.2)
     assert [row for row in random if row < 20] == [row for row in fewer if session.chosen[row] == RANDOM]
+
+
+def survey(n: int, seed: int = 0) -> tuple[Start, np.ndarray, np.ndarray]:
+    """Candidates whose second feature the model overlooks, and whose threshold it misplaces; their truth."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, 8))
+    y = (2 * features[:, 0] + 2 * features[:, 1] + rng.normal(0, 0.5, n) > 0).astype(np.int64)
+    p = 1 / (1 + np.exp(-(2 * features[:, 0] - 2)))
+    p = np.stack([1 - p, p], axis=1)
+    return start_of(features, p, ("bogus", "real"), ("bogus", "real")), y, p
+
+
+def test_a_refit_learns_and_few_labels_hardly_move_it() -> None:
+    start, y, p = survey(2000)
+    folds = folds_of([str(k) for k in range(200)])
+    right = (p.argmax(1) == y).mean()
+    head = refit(start, np.arange(200), y[:200], folds)
+    assert (head.probabilities[200:].argmax(1) == y[200:]).mean() > right + 0.1
+    few = refit(start, np.arange(10), y[:10], folds_of([str(k) for k in range(10)]))
+    assert (few.probabilities[200:].argmax(1) == y[200:]).mean() > right - 0.05
+    assert np.allclose(head.probabilities.sum(1), 1)
+
+
+def test_a_refit_of_four_classes_that_the_model_does_not_know() -> None:
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 4, 400)
+    features = rng.normal(size=(400, 200)) + 6 * np.eye(4, 200)[y]
+    start = start_of(features, np.full((400, 2), 0.5), ("bogus", "real"), ("a", "b", "c", "d"))
+    head = refit(start, np.arange(120), y[:120], folds_of([str(k) for k in range(120)]))
+    assert (head.probabilities[120:].argmax(1) == y[120:]).mean() > 0.7
+
+
+def test_the_learning_curve_rises_and_flattens() -> None:
+    def curve(n: int) -> dict[str, Any]:
+        start, y, _ = survey(2000)
+        rows = np.arange(n)
+        groups = rows.astype(str)
+        return learning_curve(start, rows, y[:n], folds_of(groups.tolist()), groups, 3.0)
+
+    few, many = curve(60), curve(800)
+    assert few["labels"][0] == 0
+    for found in (few, many):
+        assert all(
+            a <= b <= c for a, b, c in zip(found["low"], found["accuracy"], found["high"], strict=True)
+        )
+        assert found["next"]["low"] <= found["next"]["points"] <= found["next"]["high"]
+    assert many["accuracy"][-1] > many["accuracy"][0] + 0.1
+    assert many["next"]["points"] < few["next"]["points"]
+    assert many["next"]["high"] < 2
+    assert curve(20)["next"] is None
+
+
+def test_the_queue_is_ordered_anew_after_labels(client: Any, session: Session) -> None:
+    before = list(session.order)
+    assert not session.due()
+    answers = [(row, "label", session.classes[k % 2], "") for k, row in enumerate(before[:20])]
+    session.answer("ana", answers)
+    assert session.due()
+    session.fitting()()()
+    progress = client("GET", f"/{TOKEN}/api/progress?labeller=ana").json()["progress"]
+    assert progress["fitted_on"] == 20
+    assert progress["curve"]["labels"][0] == 0
+    assert progress["generation"] == 2
+    assert sorted(session.order) == sorted(before)
+    assert not session.due()
 
 
 def test_class_keys_do_not_collide_with_commands() -> None:

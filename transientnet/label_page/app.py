@@ -32,6 +32,7 @@ STATIC = {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
+    "curve.js": "text/javascript; charset=utf-8",
     "grid.js": "text/javascript; charset=utf-8",
     "outbox.js": "text/javascript; charset=utf-8",
     "server.js": "text/javascript; charset=utf-8",
@@ -98,6 +99,7 @@ class _Page:
         #: labeller and visit of the page -> number of the last answer that is on disk
         self._heard: dict[tuple[str, str], int] = {}
         self._task: asyncio.Task[None] | None = None
+        self._refit: asyncio.Task[None] | None = None
         self._trouble = ""
 
     async def keep_table(self) -> None:
@@ -164,7 +166,12 @@ class _Page:
             self._session.answer(labeller, new)
             self._heard[labeller, visit] = last
             self._changed.set()
+            if self._session.due() and (self._refit is None or self._refit.done()):
+                self._refit = asyncio.create_task(self._fit())
         return Json(self._state(labeller))
+
+    async def _fit(self) -> None:
+        (await asyncio.to_thread(self._session.fitting()))()
 
     async def undo(self, request: Request) -> Response:
         labeller = labeller_of((await body_of(request)).get("labeller"))

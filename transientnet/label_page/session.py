@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import UsageError
+from ..models.calibration import softmax
 from ..triplet import QualityFlag
 from .candidates import Candidates, Judgement
+from .curve import learning_curve
+from .head import FEWEST, folds_of, refit, start_of
 from .journal import KINDS, LABEL, NONE, SKIP, UNSURE, Answer, Journal
 from .queue import RANDOM, how_chosen, teaching_order
 
@@ -25,6 +31,9 @@ LEASE = 300.0
 
 COMMAND_KEYS = frozenset("cgmnsuxz")
 """Letters that the page itself uses; a class gets another letter of its name."""
+
+EACH = 25
+"""Labels after which the head is fitted anew."""
 
 MAX_NOTE = 2000
 
@@ -63,12 +72,60 @@ class Session:
         self.use(candidates.judgement)
 
     def use(self, judgement: Judgement) -> None:
-        """Put the queue in the order that `judgement` suggests."""
-        index = self.candidates.index
-        labelled = [index[key] for key, label in self.journal.labels().items() if label and key in index]
+        """Take another model's answers and features, and put the queue in the order that they suggest."""
         self.judgement = judgement
-        self.order = teaching_order(self.candidates.items, judgement, self.share, labelled)
+        self.start = start_of(judgement.features, judgement.probabilities, judgement.classes, self.classes)
+        probabilities = softmax(self.start.offset)
+        self.order = teaching_order(
+            self.candidates.items, self.start, probabilities, self.share, self._labels()[0].tolist()
+        )
+        self.curve: dict[str, Any] | None = None
+        self.fitted_on = 0
         self.generation += 1
+
+    def _labels(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows that have a label, in the order of their answers, and their classes."""
+        index, classes = self.candidates.index, self.classes
+        pairs = [
+            (index[key], classes.index(label))
+            for key, label in self.journal.labels().items()
+            if label in classes and key in index
+        ]
+        found = np.array(pairs, np.int64).reshape(-1, 2)
+        return found[:, 0], found[:, 1]
+
+    def due(self) -> bool:
+        """Whether so many labels came since the last refit that another one is worth its second."""
+        rows, y = self._labels()
+        return len(rows) - self.fitted_on >= (EACH if len(rows) >= EACH else FEWEST) and len(set(y)) > 1
+
+    def fitting(self) -> Callable[[], Callable[[], None]]:
+        """A refit of the head on the labels so far.
+
+        Returns
+        -------
+        callable
+            The work, for another thread. It gives what is left to do in the session's own thread: to put the
+            queue in the new order, and to show the new learning curve.
+        """
+        (rows, y), start, generation = self._labels(), self.start, self.generation
+        items, share = self.candidates.items, self.share
+        groups = np.array([items[row].group or items[row].key for row in rows])
+
+        def work() -> Callable[[], None]:
+            folds = folds_of(groups.tolist())
+            head = refit(start, rows, y, folds)
+            curve = learning_curve(start, rows, y, folds, groups, head.strength)
+            order = teaching_order(items, start, head.probabilities, share, rows.tolist())
+
+            def finish() -> None:
+                if self.generation == generation:
+                    self.order, self.curve, self.fitted_on = order, curve, len(rows)
+                    self.generation += 1
+
+            return finish
+
+        return work
 
     # --- questions -----------------------------------------------------------------------------------
 
@@ -193,4 +250,6 @@ class Session:
             "disputed": self.disputed(),
             "model": self.judgement.model,
             "generation": self.generation,
+            "fitted_on": self.fitted_on,
+            "curve": self.curve,
         }

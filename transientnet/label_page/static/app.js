@@ -2,6 +2,7 @@ import { Refused, candidate, get, post, reason } from "./server.js";
 import { Outbox } from "./outbox.js";
 import { draw } from "./stamps.js";
 import { Grid } from "./grid.js";
+import { showCurve } from "./curve.js";
 
 const $ = (id) => document.getElementById(id);
 const STRETCHES = ["asinh", "zscale", "linear"];
@@ -63,7 +64,8 @@ async function take(state) {
   if (generation !== undefined && generation !== run.progress.generation) {
     const session = await get(`api/session?labeller=${encodeURIComponent(run.labeller)}`);
     Object.assign(run, { order: session.order });
-    say(`The queue is in a new order, after ${run.progress.model}.`);
+    const learned = run.progress.fitted_on ? `${run.progress.fitted_on} labels` : run.progress.model;
+    say(`The queue is in a new order, after ${learned}.`);
     if (view.grid) fillGrid();
   }
   if (state.trouble) alarm(state.trouble);
@@ -350,6 +352,7 @@ function showProgress() {
     }),
     ...(disputed.length ? [`${disputed.length} disputed: choose “disputed” in the grid.`] : []),
   );
+  showCurve($("curve"), $("worth"), run.progress);
   showTraining();
 }
 
