@@ -16,7 +16,7 @@ from .console import Bar, Quiet, say, tell
 
 if TYPE_CHECKING:
     from ..models.classifier import Classifier
-    from ..readers.reading import Reading
+    from ..readers.open import Reading
     from ..results.predictions import Predictions
     from ..scoring.batches import Part
 

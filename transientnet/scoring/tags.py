@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..errors import UsageError
 from ..models.classifier import BATCH_SIZE, Classifier
 from ..prepare.missing import background, observed
-from ..readers.reading import Reading
+from ..readers.open import Reading
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag, Triplet
 from .cluster import read_packets, worker_model
