@@ -121,7 +121,7 @@ def preprocess(triplets: Sequence[Triplet], contract: InputContract) -> Prepared
 
 
 def _as_image(stamp: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
-    """A plain 2-D array, empty if it is none; masked pixels are NaN."""
+    """A plain 2-D array, empty if it is not one; masked pixels are NaN."""
     if stamp is None:
         return None
     if isinstance(stamp, np.ma.MaskedArray):

@@ -61,9 +61,9 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError(f"{path} asks for more memory than there is") from error
+        raise ReadError(f"{path} needs more memory than is available") from error
     except _DAMAGE as error:
-        raise ReadError(f"{path} is damaged or no NumPy file: {error}") from error
+        raise ReadError(f"{path} is damaged or not a NumPy file: {error}") from error
 
 
 def promised(path: str) -> int | None:
@@ -117,9 +117,9 @@ def read_planes(
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError(f"{where} asks for more memory than there is") from error
+        raise ReadError(f"{where} needs more memory than is available") from error
     except _DAMAGE as error:
-        raise ReadError(f"{where} is damaged or no NumPy file: {error}") from error
+        raise ReadError(f"{where} is damaged or not a NumPy file: {error}") from error
 
 
 def _array_file(file: IO[bytes], path: str) -> Rows:

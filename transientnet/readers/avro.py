@@ -97,7 +97,7 @@ def _one(block: bytes, at: int, plan: _Plan, path: str, n: int, layout: Layout) 
     try:
         record, at = plan.read(block, at)
     except MemoryError as error:
-        raise ReadError("a record asks for more memory than there is") from error
+        raise ReadError("a record needs more memory than is available") from error
     except DAMAGE as error:
         raise ReadError(f"damaged record ({type(error).__name__}: {error})") from error
     name = stem(path) if n == 0 else f"{stem(path)}_{n}"
@@ -340,7 +340,7 @@ def _framed(data: bytes, path: str, layout: Layout) -> Triplet:
     found = _find_cutouts(data)
     if not found:
         raise ReadError(
-            f"{path}: no format that is read here; if it is an alert packet sent without its schema, "
+            f"{path}: not in a supported format; if it is an alert packet sent without its schema, "
             'name the schema\'s .avsc in a layout (schema = "…")'
         )
     images = [decode_image(data[start:end]) for start, end in found]

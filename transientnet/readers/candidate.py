@@ -199,7 +199,7 @@ def from_record(
 
 
 def has_stamps(record: Mapping[str, Any], layout: Layout) -> bool:
-    """Whether a field of a record, as `from_record` takes it, is named like a cutout and is none of null."""
+    """Whether a field of a record, as `from_record` takes it, is named like a cutout and is not null."""
     bulky: dict[str, Any] = {}
     _flatten(record, "", 0, {}, bulky)
     return any(bulky[name] is not None for name in _channels(tuple(bulky), layout).values())

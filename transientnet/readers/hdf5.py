@@ -52,10 +52,10 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError(f"{path} asks for more memory than there is") from error
+        raise ReadError(f"{path} needs more memory than is available") from error
     # h5py answers damage with whatever error HDF5 code comes to mind.
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise ReadError(f"{path} is damaged or no HDF5 file: {error}") from error
+        raise ReadError(f"{path} is damaged or not an HDF5 file: {error}") from error
 
 
 def _group(

@@ -103,7 +103,7 @@ def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError("the FITS file asks for more memory than there is") from error
+        raise ReadError("the FITS file needs more memory than is available") from error
     except Exception as error:  # astropy answers damaged headers with nearly every exception there is
         raise ReadError(f"damaged FITS: {type(error).__name__}: {error}") from error
 

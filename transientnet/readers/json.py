@@ -142,7 +142,7 @@ def _bytes(text: str) -> bytes:
     try:
         return base64.b64decode(text)
     except ValueError:
-        # Not base64 after all: whoever decodes the cutout says what it begins with.
+        # Not base64 after all: the decoder of the cutout says what it begins with.
         return text.encode()
 
 

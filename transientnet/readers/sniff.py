@@ -114,7 +114,7 @@ def _refuse_other_nodes(path: str | Path) -> None:
         # A folder that cannot be listed says why.
         os.scandir(path).close()
     kind = next((name for test, name in _OTHER_NODES if test(mode)), "not a file")
-    raise NotAFileError(f"{path}: {kind}, which is not read; stamps are read from regular files")
+    raise NotAFileError(f"{path}: {kind}; stamps are read from regular files only")
 
 
 def sniff_bytes(head: bytes) -> str | None:
@@ -136,8 +136,8 @@ def read_file(path: str, layout: Layout) -> Iterator[Triplet]:
     name = sniff(path)
     if name is None:
         raise ReadError(
-            f"{path}: empty, or in no format that is read here ({', '.join(FORMATS)}, or a table (CSV, ECSV, "
-            "VOTable) with column names); the content counts, not the ending"
+            f"{path}: empty, or not in a supported format ({', '.join(FORMATS)}, or a table (CSV, ECSV, "
+            "VOTable) with column names); it is the content that counts, not the ending"
         )
     # Imported when first met.
     yield from importlib.import_module(f"{__package__}.{_MODULES[name]}").read(path, layout)

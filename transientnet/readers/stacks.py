@@ -116,7 +116,7 @@ def read_stack(
     source : str, optional
         The file, if `where` is a place within it.
     order : str or sequence of str, optional
-        Order of channels that the source declares. One that the layout declares goes before it.
+        Order of channels that the source declares. That of the layout outranks it.
     name : str, optional
         Id of a single triplet that comes without one.
     start : int

@@ -326,7 +326,7 @@ def _text(texts: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _number(value: Any) -> float:
-    """A position as a float; NaN where it is none."""
+    """A position as a float; NaN where it is not one."""
     try:
         number = float(value)
     except (TypeError, ValueError):

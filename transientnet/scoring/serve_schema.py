@@ -13,11 +13,11 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "minLength": 1, "maxLength": 200},
     },
     "pixel_scale": {
-        "description": "arcsec per pixel; goes before what the file says.",
+        "description": "arcsec per pixel; outranks what the file says.",
         "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 3600},
     },
     "fwhm": {
-        "description": "Seeing in pixels; goes before what the file says.",
+        "description": "Seeing in pixels; outranks what the file says.",
         "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
     },
     "threshold": {
