@@ -29,8 +29,8 @@ from ..readers.open import open_triplets
 from ..triplet import Triplet
 from .config import AdaptConfig, Progress
 from .export import rewrite_record
-from .label_free import NightFit, Source, fit_night
-from .outcome import AdaptResult, NightMetrics
+from .label_free import Source, fit_night
+from .outcome import AdaptResult, NightFit, NightMetrics
 from .output import check_folder, model_name, own_folder
 
 __all__ = ["LEVELS", "MOST_STAMPS", "Night", "read_night", "start_without_labels"]
