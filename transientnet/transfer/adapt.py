@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from .config import AdaptConfig, Progress
+from .config import AdaptConfig, Progress, silent
 from .outcome import AdaptResult
 
 __all__ = ["adapt"]
@@ -80,6 +81,18 @@ def adapt(
     if labels is None and (cutouts is not None or groups is not None):
         raise UsageError("cutouts and groups belong to labels; unlabelled candidates are given by themselves")
     try:
+        if labels is None:
+            from .night import start_without_labels
+
+            return start_without_labels(
+                unlabelled,
+                base,
+                Path(output),
+                pixel_scale=pixel_scale,
+                fwhm=fwhm,
+                config=config or AdaptConfig(),
+                report=progress or silent,
+            )
         from .run import run
     except ImportError as error:
         if (error.name or "").split(".")[0] not in ("torch", "onnx", "onnxscript", "scipy"):
