@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from label_requests import TOKEN, body
 
-from transientnet import load_model
 from transientnet.errors import EmptyInputError, LabelError, ReadError, UsageError
 from transientnet.label_page.candidates import Candidates
 from transientnet.label_page.curve import learning_curve
@@ -126,7 +125,7 @@ def test_the_random_share_does_not_depend_on_the_company(session: Session) -> No
     assert sorted(order) == list(range(30))
     random = [row for row in order if session.chosen[row] == RANDOM]
     start = Start(session.start.design[:20], session.start.offset[:20])
-    fewer = teaching_order(items[:20], start, session.judgement.probabilities[:20], 0.2)
+    fewer = teaching_order(items[:20], session.chosen[:20], start, session.judgement.probabilities[:20], 0.2)
     assert [row for row in random if row < 20] == [row for row in fewer if session.chosen[row] == RANDOM]
 
 
@@ -205,7 +204,7 @@ def test_class_keys_do_not_collide_with_commands() -> None:
 def test_nothing_readable_is_an_error(folder: Path) -> None:
     (folder / "empty.fits").write_bytes(b"")
     with pytest.raises(EmptyInputError, match="empty"):
-        Candidates([str(folder / "empty.fits")], folder, load_model("realbogus", threads=1), {})
+        Candidates([str(folder / "empty.fits")], folder, {})
 
 
 def test_unknown_answers_are_refused(session: Session) -> None:

@@ -20,7 +20,8 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from ..errors import OutputError, TransientnetError, UsageError
-from ..models.classifier import load_model
+from ..models.classifier import Classifier, load_model
+from .candidates import pack_stamps
 from .gate import HANDLERS, Gate, Json, body_of, labeller_of
 from .journal import NONE
 from .session import Session, class_keys
@@ -43,7 +44,9 @@ MAX_ANSWERS = 64
 MAX_STAMPS = 96
 
 
-def make_app(session: Session, training: Training, token: str, title: str) -> Starlette:
+def make_app(
+    session: Session, training: Training, token: str, title: str, classifier: Classifier | None = None
+) -> Starlette:
     """The ASGI application of one labelling run.
 
     Parameters
@@ -54,6 +57,8 @@ def make_app(session: Session, training: Training, token: str, title: str) -> St
         First part of every address.
     title : str
         What the page calls the run: the table's name.
+    classifier : Classifier, optional
+        Judges the candidates, and so orders the queue, while the first are labelled.
     """
     page = _Page(session, training, title)
     folder = resources.files(__package__) / "static"
@@ -67,9 +72,12 @@ def make_app(session: Session, training: Training, token: str, title: str) -> St
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        writer = asyncio.create_task(page.keep_table())
+        tasks = [asyncio.create_task(page.keep_table())]
+        if classifier is not None:
+            tasks.append(asyncio.create_task(page.judge(classifier)))
         yield
-        writer.cancel()
+        for task in tasks:
+            task.cancel()
         training.stop()
 
     routes = [
@@ -116,6 +124,10 @@ class _Page:
                 self._changed.set()
                 await asyncio.sleep(2)
 
+    async def judge(self, classifier: Classifier) -> None:
+        """Put the queue in the order that a model suggests, once it has seen all candidates."""
+        self._session.use(await asyncio.to_thread(self._session.candidates.judge, classifier))
+
     async def session(self, request: Request) -> Response:
         labeller = labeller_of(request.query_params.get("labeller"))
         run = self._session
@@ -137,7 +149,7 @@ class _Page:
         for row in rows:
             about = json.dumps({"row": row, **self._session.describe(row)}).encode()
             about += b" " * (len(about) % 2)
-            packed = self._session.candidates.stamps(row)
+            packed = pack_stamps(self._session.candidates.triplet(row))
             parts += [len(about).to_bytes(4, "little"), len(packed).to_bytes(4, "little"), about, packed]
         return Response(b"".join(parts), media_type="application/octet-stream")
 
@@ -205,10 +217,8 @@ class _Page:
         if model is None:
             return
         self._training.state = "ordering"
-        candidates = self._session.candidates
         try:
-            judgement = await asyncio.to_thread(lambda: candidates.judge(load_model(model)))
-            self._session.use(judgement)
+            await self.judge(load_model(model))
         except TransientnetError as error:
             self._training.fail(str(error))
         else:

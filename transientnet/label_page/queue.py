@@ -16,10 +16,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .candidates import Candidate, unusable
+from ..triplet import QualityFlag
+from .candidates import Candidate
 from .head import BIAS_PULL, SLOPE_PULL, Start
 
-__all__ = ["RANDOM", "UNCERTAIN", "UNUSABLE", "how_chosen", "most_teaching", "teaching_order"]
+__all__ = ["RANDOM", "UNCERTAIN", "UNUSABLE", "how_chosen", "most_teaching", "random_order", "teaching_order"]
 
 RANDOM, UNCERTAIN, UNUSABLE = "random", "uncertain", "unusable"
 
@@ -36,13 +37,23 @@ def _draw(candidate: Candidate) -> float:
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") / 2**64
 
 
-def how_chosen(items: Sequence[Candidate], share: float) -> list[str]:
+def how_chosen(
+    items: Sequence[Candidate], quality: npt.NDArray[np.uint16], share: float
+) -> npt.NDArray[np.str_]:
     """Why each candidate is in the queue: random, uncertain, or unusable (at the end)."""
-    return [UNUSABLE if unusable(item) else RANDOM if _draw(item) < share else UNCERTAIN for item in items]
+    drawn = np.array([_draw(item) for item in items]) < share
+    unusable = (quality & QualityFlag.UNUSABLE) != 0
+    return np.where(unusable, UNUSABLE, np.where(drawn, RANDOM, UNCERTAIN))
+
+
+def random_order(items: Sequence[Candidate]) -> list[int]:
+    """Rows in a random order, those of the random share first: before a model has seen them."""
+    return sorted(range(len(items)), key=lambda row: _draw(items[row]))
 
 
 def teaching_order(
     items: Sequence[Candidate],
+    chosen: npt.NDArray[np.str_],
     start: Start,
     probabilities: npt.NDArray[np.floating],
     share: float,
@@ -53,6 +64,8 @@ def teaching_order(
     Parameters
     ----------
     items : sequence of Candidate, length N
+    chosen : ndarray of str, shape (N,)
+        From `how_chosen`.
     start : Start
         Features of the candidates, as the head sees them.
     probabilities : ndarray, shape (N, K)
@@ -62,7 +75,6 @@ def teaching_order(
     labelled : sequence of int
         Rows with a label.
     """
-    chosen = np.array(how_chosen(items, share))
     random = sorted(np.flatnonzero(chosen == RANDOM).tolist(), key=lambda row: _draw(items[row]))
     done = set(labelled)
     rows = np.array([row for row in np.flatnonzero(chosen == UNCERTAIN) if row not in done], np.int64)

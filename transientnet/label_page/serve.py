@@ -88,12 +88,12 @@ def serve(
         )
         journal = open_things.enter_context(closing(Journal(table)))
         candidates = open_things.enter_context(
-            closing(Candidates(sources, table.parent, classifier, options or {}, progress))
+            closing(Candidates(sources, table.parent, options or {}, progress))
         )
         session = Session(candidates, journal, names, random_share)
         training = Training(table, model, table.with_name(f"{table.stem}-model"), train_options)
         token = secrets.token_urlsafe(24)
-        app = make_app(session, training, token, table.name)
+        app = make_app(session, training, token, table.name, classifier)
         for line in [*candidates.unreadable, *_warnings(candidates)]:
             say(line)
         say(_welcome(listener, token, len(candidates), table))

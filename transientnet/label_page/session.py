@@ -19,7 +19,7 @@ from .candidates import Candidates, Judgement
 from .curve import learning_curve
 from .head import FEWEST, folds_of, refit, start_of
 from .journal import KINDS, LABEL, NONE, SKIP, UNSURE, Answer, Journal
-from .queue import RANDOM, how_chosen, teaching_order
+from .queue import RANDOM, how_chosen, random_order, teaching_order
 
 __all__ = ["Session", "class_keys"]
 
@@ -66,19 +66,21 @@ class Session:
         self.journal = journal
         self.classes = tuple(classes)
         self.share = share
-        self.chosen = how_chosen(candidates.items, share)
         self._leases: dict[int, tuple[str, float]] = {}
         self.generation = 0
-        self.use(candidates.judgement)
+        self.use(candidates.unjudged())
 
     def use(self, judgement: Judgement) -> None:
         """Take another model's answers and features, and put the queue in the order that they suggest."""
+        items = self.candidates.items
         self.judgement = judgement
+        self.chosen = how_chosen(items, judgement.quality, self.share)
         self.start = start_of(judgement.features, judgement.probabilities, judgement.classes, self.classes)
-        probabilities = softmax(self.start.offset)
-        self.order = teaching_order(
-            self.candidates.items, self.start, probabilities, self.share, self._labels()[0].tolist()
-        )
+        self.order = random_order(items)
+        if judgement.model:
+            done = self._labels()[0].tolist()
+            first = softmax(self.start.offset)
+            self.order = teaching_order(items, self.chosen, self.start, first, self.share, done)
         self.curve: dict[str, Any] | None = None
         self.fitted_on = 0
         self.generation += 1
@@ -97,6 +99,8 @@ class Session:
     def due(self) -> bool:
         """Whether so many labels came since the last refit that another one is worth its second."""
         rows, y = self._labels()
+        if not self.judgement.model:
+            return False
         return len(rows) - self.fitted_on >= (EACH if len(rows) >= EACH else FEWEST) and len(set(y)) > 1
 
     def fitting(self) -> Callable[[], Callable[[], None]]:
@@ -109,14 +113,14 @@ class Session:
             queue in the new order, and to show the new learning curve.
         """
         (rows, y), start, generation = self._labels(), self.start, self.generation
-        items, share = self.candidates.items, self.share
+        items, share, chosen = self.candidates.items, self.share, self.chosen
         groups = np.array([items[row].group or items[row].key for row in rows])
 
         def work() -> Callable[[], None]:
             folds = folds_of(groups.tolist())
             head = refit(start, rows, y, folds)
             curve = learning_curve(start, rows, y, folds, groups, head.strength)
-            order = teaching_order(items, start, head.probabilities, share, rows.tolist())
+            order = teaching_order(items, chosen, start, head.probabilities, share, rows.tolist())
 
             def finish() -> None:
                 if self.generation == generation:
@@ -196,7 +200,7 @@ class Session:
                 raise UsageError(f"a note has at most {MAX_NOTE} characters")
             item = self.candidates.items[row]
             seen = self.journal.has_seen(labeller, item.key)
-            checked.append((item.key, Answer(kind, label, note, now, self.chosen[row], seen, item.row)))
+            checked.append((item.key, Answer(kind, label, note, now, str(self.chosen[row]), seen, item.row)))
         self.journal.record(labeller, checked)
 
     def undo(self, labeller: str) -> int | None:
@@ -209,7 +213,9 @@ class Session:
     def describe(self, row: int) -> dict[str, Any]:
         """Facts beside the stamps; nothing that a model said."""
         item = self.candidates.items[row]
-        flags = [name.lower().replace("_", " ") for name in QualityFlag.names(item.quality)]
+        flags = [
+            name.lower().replace("_", " ") for name in QualityFlag.names(int(self.judgement.quality[row]))
+        ]
         return {"id": item.id, "group": item.group, "flags": flags, **item.details}
 
     def answers_of(self, labeller: str) -> dict[int, list[str]]:
@@ -244,7 +250,10 @@ class Session:
             "mine": mine[LABEL] + mine[UNSURE],
             "counts": {name: counts[name] for name in self.classes},
             "unsure": sum(not label for label in labels.values()),
-            "random": [sum(self.chosen[row] == RANDOM for row in judged), self.chosen.count(RANDOM)],
+            "random": [
+                sum(bool(self.chosen[row] == RANDOM) for row in judged),
+                int((self.chosen == RANDOM).sum()),
+            ],
             "labellers": sorted(name for name, answers in self.journal.answers.items() if answers),
             "agreements": [asdict(agreement) for agreement in self.journal.agreements()],
             "disputed": self.disputed(),

@@ -360,7 +360,7 @@ function showTraining() {
   const { state, lines } = run.training;
   const texts = {
     unavailable: "Training needs an optional dependency: pip install 'transientnet[adapt,label]'.",
-    idle: `The queue is ordered by ${run.progress.model}.`,
+    idle: run.progress.model ? `The queue is ordered by ${run.progress.model}.` : "The model is looking at the candidates; until then they come at random.",
     running: "Training; labelling can go on.",
     ordering: "Trained; the new model puts the queue in order.",
     done: `Trained. The queue is ordered by ${run.progress.model}.`,
