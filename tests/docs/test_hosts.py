@@ -290,7 +290,9 @@ def skyportal() -> Iterator[SimpleNamespace]:
             good = (kind, what) == ("sources", "annotations") and (source, sent.origin) not in taken
             good &= self.headers["Authorization"] == "token secret"
             taken[source, sent.origin] = sent.data
-            answer = {"status": "success", "data": {"annotation_id": len(taken)}} if good else {"status": "error"}
+            answer = (
+                {"status": "success", "data": {"annotation_id": len(taken)}} if good else {"status": "error"}
+            )
             self.send_response(200 if good else 400)
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
@@ -334,7 +336,9 @@ def test_stdpipe() -> None:
     mask[180:240, 180:240] = True
     # A source, nothing, masked, off the chip.
     candidates = Table({"x": [120.0, 60.0, 210.0, -90.0], "y": [90.0, 200.0, 210.0, 90.0]})
-    page = run(*blocks("stdpipe"), candidates=candidates, image=image, template=template, diff=image - template)
+    page = run(
+        *blocks("stdpipe"), candidates=candidates, image=image, template=template, diff=image - template
+    )
     scored = page["add_real"](
         candidates, image, template, image - template, mask=mask, fwhm=3.9, pixel_scale=0.263
     )
@@ -390,4 +394,6 @@ def test_tom_toolkit(ztf: Path, tmp_path: Path) -> None:
         assert stored[row.id].data_type == "stamps"
         assert stored[row.id].source_name == row.model
         assert stored[row.id].value["label"] == (row.label or "unusable")
-        assert stored[row.id].value.get("p_real") == (pytest.approx(row.probabilities["real"]) if row.label else None)
+        assert stored[row.id].value.get("p_real") == (
+            pytest.approx(row.probabilities["real"]) if row.label else None
+        )

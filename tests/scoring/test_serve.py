@@ -193,12 +193,12 @@ def test_requests_of_foreign_pages_are_refused(url: str) -> None:
             assert httpx.get(f"{url}/{path}", headers=headers).status_code == 403
 
 
-def half_sent(url: str, data: bytes) -> socket.socket:
-    """A request whose body has arrived by half."""
+def half_sent(url: str, data: bytes, kept: int | None = None) -> socket.socket:
+    """A request of whose body the first `kept` bytes have been sent, by default half of them."""
     host, port = url.removeprefix("http://").split(":")
     half = socket.create_connection((host, int(port)), timeout=30)
     half.sendall(f"POST /score HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(data)}\r\n\r\n".encode())
-    half.sendall(data[: len(data) // 2])
+    half.sendall(data[: len(data) // 2 if kept is None else kept])
     return half
 
 
@@ -232,6 +232,20 @@ def test_beyond_what_may_wait_a_request_is_sent_away(alert: Path) -> None:
         gone.close()
         wait_until(url, "transientnet_held_requests", 0)
         assert metric(url, 'transientnet_requests_total{status="503"}') == 1
+
+
+def test_the_bodies_of_all_requests_have_a_bound(alert: Path) -> None:
+    large = b"x" * 2**20
+    with service("--max-body", "1") as (_, url):
+        halves = [half_sent(url, large, len(large) - 1) for _ in range(4)]
+        wait_until(url, "transientnet_held_bytes", 4 * (len(large) - 1))
+        refused = httpx.post(f"{url}/score", content=alert.read_bytes())
+        assert refused.status_code == 503
+        for half in halves:
+            half.sendall(b"x")
+            assert answer_of(half)[0] == 200
+        assert metric(url, "transientnet_held_bytes") == 0
+        assert httpx.post(f"{url}/score", content=alert.read_bytes()).status_code == 200
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
