@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["PARAMETERS", "openapi"]
+__all__ = ["openapi", "parameters"]
 
-PARAMETERS: dict[str, dict[str, Any]] = {
+_PARAMETERS: dict[str, dict[str, Any]] = {
     "name": {
         "description": "What rows name as their source, and their id where the file has none.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 200},
@@ -25,7 +25,6 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "number", "minimum": 0, "maximum": 1},
     },
 }
-"""Parameters of ``POST /score`` by name."""
 
 _NUMBER = {"type": ["number", "null"]}
 _REFUSALS = {
@@ -37,6 +36,11 @@ _REFUSALS = {
     "415": "A form: send the file itself as the body.",
     "503": "Too many requests wait, or the server is ending: come again after `Retry-After` seconds.",
 }
+
+
+def parameters(classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Parameters of ``POST /score`` by name, for a model of these classes."""
+    return {k: about for k, about in _PARAMETERS.items() if k != "threshold" or len(classes) == 2}
 
 
 def openapi(model: str, classes: Sequence[str], *, token: bool) -> dict[str, Any]:
@@ -79,7 +83,7 @@ def openapi(model: str, classes: Sequence[str], *, token: bool) -> dict[str, Any
                     "cannot be read or judged is a row with flags and without probabilities, not an error.",
                     "parameters": [
                         {"name": name, "in": "query", "required": False, **about}
-                        for name, about in PARAMETERS.items()
+                        for name, about in parameters(classes).items()
                     ],
                     "requestBody": {
                         "required": True,
