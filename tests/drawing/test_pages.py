@@ -226,6 +226,8 @@ PLACES = [
     if source.suffix in (".md", ".ipynb")
 ]
 
+COLOURS = {"light": "default", "dark": "slate"}
+
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place or "home")
 def test_the_documentation_is_for_everybody(browser: Any, site: str, place: str) -> None:
@@ -235,13 +237,10 @@ def test_the_documentation_is_for_everybody(browser: Any, site: str, place: str)
         page.set_viewport_size({"width": size[0], "height": size[1]})
         page.goto(site + place)
         page.wait_for_timeout(200)
-        assert (
-            page.evaluate("document.body.dataset.mdColorScheme")
-            == {"light": "default", "dark": "slate"}[scheme]
-        )
+        assert page.evaluate("document.body.dataset.mdColorScheme") == COLOURS[scheme]
         assert grave(page) == [], scheme
-    still = "[...document.querySelectorAll('pre > code')].filter(e => e.scrollWidth > e.clientWidth && e.tabIndex < 0)"
-    assert page.evaluate(f"{still}.length") == 0
+    cut = "e.scrollWidth > e.clientWidth && e.tabIndex < 0"
+    assert page.evaluate(f"[...document.querySelectorAll('pre > code')].filter(e => {cut}).length") == 0
     assert [r for r in page.requests if not r.startswith((site, "data:", "blob:"))] == []
     page.close()
 
