@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import importlib
+import inspect
 import io
 import os
 import re
@@ -14,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,6 +234,31 @@ def test_the_command_reference_is_what_the_commands_say(monkeypatch: pytest.Monk
     made = runpy.run_path(str(DOCS / "reference" / "make_cli.py"))["text"]()
     page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
     assert made == page, "run: python docs/reference/make_cli.py"
+
+
+def public_objects() -> Iterator[tuple[str, Any]]:
+    """Everything that the page of the Python interface shows."""
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    for module, name in re.findall(r"^::: ([\w.]+)\.(\w+)$", page, re.M):
+        found = getattr(importlib.import_module(module), name, None)
+        if found is None:
+            members = vars(importlib.import_module(f"{module}.{name}")).items()
+            yield from ((key, value) for key, value in members if inspect.isclass(value))
+            continue
+        yield name, found
+        if inspect.isclass(found):
+            methods = {key: getattr(value, "__func__", value) for key, value in vars(found).items()}
+            yield from ((f"{name}.{key}", method) for key, method in methods.items()
+                        if key[0] != "_" and inspect.isfunction(method))  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "found"), list(public_objects()), ids=lambda value: str(value)[:40])
+def test_every_parameter_of_the_public_interface_is_described(name: str, found: Any) -> None:
+    text = inspect.getdoc(found) or ""
+    assert text, name
+    for section in re.findall(r"(?:Parameters|Attributes)\n-+\n(.*?)(?=\n\n|\Z)", text, re.S):
+        blank = re.findall(r"^(\w[\w, ]* : .*)(?:\n(?!    )|\Z)", section, re.M)
+        assert not blank, f"{name}: {blank}"
 
 
 def test_every_quality_flag_is_explained() -> None:

@@ -52,10 +52,12 @@ def classify(
     fwhm : float or Quantity, or one per candidate, optional
         Seeing in pixels (an angle as a Quantity), likewise. Without either it is estimated from the stamps.
     batch_size : int
+        Candidates that go through the network at a time; on a CPU, more than 64 do not pay.
     workers : int, optional
         How many work at a time: processes for files, threads for what is in memory or in one file.
         1 uses one core. By default all cores, and processes only for so many files that they pay.
     device : {"auto", "cpu", "cuda"}
+        Where the network runs: ``auto`` takes a GPU if onnxruntime-gpu finds one, ``cuda`` insists on it.
     on_bad : {"flag", "raise"}
         What an unreadable candidate does: become a row with NaN probabilities and a quality flag,
         or raise `ReadError`.
