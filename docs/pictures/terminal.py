@@ -61,7 +61,11 @@ def output(command: str, folder: str) -> list[str]:
     # A bar wipes its line before the next one is written over it.
     text = re.sub(r"[^\n]*\x1b\[2K", "", shown.decode().replace("\r\n", "\n").replace("\r", ""))
     text = re.sub(r"[^\n]*\n\x1b\[\?25h(?:\x1b\[1A)+(?:\x1b\[2K)?", "", text)
-    return [wrapped for line in text.rstrip("\n").split("\n") for wrapped in folded(re.sub(r"\x1b\[\?\d+[hl]|\x1b\[\d*[AK]", "", line))]
+    return [
+        wrapped
+        for line in text.rstrip("\n").split("\n")
+        for wrapped in folded(re.sub(r"\x1b\[\?\d+[hl]|\x1b\[\d*[AK]", "", line))
+    ]
 
 
 def folded(line: str) -> list[str]:
@@ -88,7 +92,9 @@ def draw() -> str:
     rows, y, at = [], TOP + 14, 0.3
     for command, lines in steps:
         for k, piece in enumerate(folded(f"$ {command}")):
-            rows.append(f'<g style="animation-delay:{at:.2f}s"><text class="b" x="{LEFT}" y="{y}">{escape(piece)}</text></g>')
+            rows.append(
+                f'<g style="animation-delay:{at:.2f}s"><text class="b" x="{LEFT}" y="{y}">{escape(piece)}</text></g>'
+            )
             y += HEIGHT
             at += 0.5 * (k == 0)
         for line in lines:

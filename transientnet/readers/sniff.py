@@ -19,7 +19,17 @@ from ..files.tables import split_names
 from ..triplet import Triplet
 from .layouts import Layout
 
-__all__ = ["FORMATS", "Loaded", "NotAFileError", "open_file", "read_file", "sniff", "sniff_bytes", "unzipped"]
+__all__ = [
+    "FORMATS",
+    "Loaded",
+    "NotAFileError",
+    "open_file",
+    "read_file",
+    "refuse_other_nodes",
+    "sniff",
+    "sniff_bytes",
+    "unzipped",
+]
 
 
 class Format(NamedTuple):
@@ -105,7 +115,7 @@ def unzipped(path: str | Path) -> IO[bytes]:
     return gzip.open(path)  # type: ignore[return-value]
 
 
-def _refuse_other_nodes(path: str | Path) -> None:
+def refuse_other_nodes(path: str | Path) -> None:
     """Refuse folders, and pipes, sockets and devices, which may block for ever when they are opened."""
     mode = os.stat(path).st_mode
     if stat.S_ISREG(mode):
@@ -165,7 +175,7 @@ def sniff(path: str | Path) -> str | None:
     """
     try:
         if not isinstance(path, Loaded):
-            _refuse_other_nodes(path)
+            refuse_other_nodes(path)
         # Most files of a night are looked at once to find them: no more is read than is needed.
         with open_file(path, _HEAD) as file:
             head = _head(file)

@@ -16,13 +16,11 @@ from ..results.tally import Tally
 from ..settings import cores
 from ..triplet import Triplet
 from .batches import Batch, Part, batches, score, units
+from .boot import MANY_INPUTS
 from .engine import in_order
 from .workers import Workers
 
 __all__ = ["classify", "raise_bad", "score_inputs", "score_triplets"]
-
-#: From this many inputs on, the half second that worker processes need to start is worth it.
-_MANY_INPUTS = 1000
 
 
 def classify(
@@ -146,7 +144,7 @@ def score_inputs(
     Part
     """
     _check(batch_size, workers)
-    processes = (cores() if len(inputs) >= _MANY_INPUTS else 1) if workers is None else workers
+    processes = (cores() if len(inputs) >= MANY_INPUTS else 1) if workers is None else workers
     processes = min(processes, len(inputs))
     if processes > 1 and classifier.device == "cpu" and not keep:
         most = max(1, min(batch_size, -(-len(inputs) // (4 * processes))))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -34,22 +33,12 @@ from ..results.columns import plural
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag, Triplet
 from .batches import Batch, Mark, Part, Unit, batches, content_id, score
+from .boot import start
 from .engine import hold_memory
 
 __all__ = ["Workers", "main"]
 
 _HEADER = struct.Struct("<II")
-
-#: What a worker runs. Its stdout carries messages, so that whatever prints must be sent to stderr, and
-#: one thread is all it may use: linear algebra libraries read these variables when they are loaded.
-_BOOT = """
-import json, os, sys
-for name in ("OMP", "OPENBLAS", "MKL"):
-    os.environ[name + "_NUM_THREADS"] = "1"
-sys.path[:] = json.loads(sys.argv[1])
-from transientnet.scoring.workers import main
-main()
-"""
 
 
 class Workers:
@@ -226,13 +215,7 @@ class _Process:
     """One worker process, seen from here."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
-        self._popen = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # Ctrl-C at the terminal is for the parent to decide.
-            start_new_session=True,
-        )
+        self._popen = start()
         try:
             for _ in self.ask(setup):
                 pass
