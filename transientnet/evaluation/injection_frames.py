@@ -59,7 +59,7 @@ def frame_stamps(
     ReadError
         A frame cannot be read.
     """
-    frame = open_frame(science, "science", pixel_scale=pixel_scale)
+    frame = open_frame(science, "science")
     height, width = frame.shape
     if min(height, width) < size:
         raise UsageError(f"{frame.name} has {width} x {height} pixels: too few for stamps of {size}")
