@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import Quiet, say, tell
+from .console import Quiet, note, say
 
 __all__ = ["completeness"]
 
@@ -85,7 +85,7 @@ def completeness(
     for line in summary(result):
         typer.echo(line)
     written = write_folder(result, output)
-    tell(f"wrote {', '.join(str(path) for path in written)}; {time.monotonic() - started:.1f} s")
+    note(f"wrote {', '.join(str(path) for path in written)}; {time.monotonic() - started:.1f} s")
     recall = result.recall()
     if min_recall is not None and not recall.value >= min_recall:
         say(f"recall at signal-to-noise {DETECTED:g} or more is {recall}, below {min_recall:g}")

@@ -15,7 +15,7 @@ import typer
 
 from ..scoring.boot import MANY_INPUTS, prepare
 from ..settings import cores
-from .console import Bar, Quiet, say, tell
+from .console import Bar, Quiet, note, say
 
 if TYPE_CHECKING:
     from ..models.classifier import Classifier
@@ -155,7 +155,7 @@ def score(
         )
     if terminal is not None and output is None:
         terminal.finish()
-    tell(f"{tally.summary()}; {time.monotonic() - started:.1f} s")
+    note(f"{tally.summary()}; {time.monotonic() - started:.1f} s")
     if stop.asked:
         if output is not None:
             say(f"interrupted; --resume continues {output}")

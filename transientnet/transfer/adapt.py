@@ -59,7 +59,7 @@ def adapt(
     LabelError
         The table cannot be used as it is; nothing was trained.
     UsageError
-        Neither labels nor unlabelled candidates are given, the base model does not tell bogus from real,
+        Neither labels nor unlabelled candidates are given, the base model does not separate bogus from real,
         the folder holds other files, another adaptation writes to it, or an option makes no sense.
     EmptyInputError
         No unlabelled candidate can be used.

@@ -34,7 +34,7 @@ __all__ = ["DETECTED", "FEWEST", "MOST_LOST", "Source", "fit_night"]
 FloatArray = npt.NDArray[np.float64]
 
 FEWEST = 60
-"""Candidates that a night must have for two populations to be told apart."""
+"""Candidates that a night must have for two populations to be separated."""
 
 MOST_LOST = 0.10
 """Balanced accuracy on the base model's own survey that a new threshold may cost at most."""
@@ -133,7 +133,7 @@ def fit_night(
     *,
     seed: int = 0,
 ) -> NightFit:
-    """Choose the threshold for a night without labels, or find out that the night does not tell.
+    """Choose the threshold for a night without labels, or find that the night does not constrain it.
 
     Parameters
     ----------
@@ -174,15 +174,15 @@ def fit_night(
         shares.append(drawn.share)
     low, high = (float(v) for v in np.quantile(values, [0.025, 0.975]))
     share_low, share_high = (float(v) for v in np.quantile(shares, [0.025, 0.975]))
-    told = NightFit(share=mixture.share, share_low=share_low, share_high=share_high)
+    fit = NightFit(share=mixture.share, share_low=share_low, share_high=share_high)
     for name, share in (("real", mixture.share), ("bogus", 1 - mixture.share)):
         if share * len(z) < _OF_EITHER:
-            return replace(told, reason=f"the night shows hardly any {name}")
+            return replace(fit, reason=f"the night shows hardly any {name}")
     threshold = source.bounded(_blend(mixture.threshold, _by_share(bins)))
     if abs(threshold) < _WORTH:
-        return replace(told, reason="the night asks for no other threshold")
+        return replace(fit, reason="the night asks for no other threshold")
     return replace(
-        told,
+        fit,
         threshold=threshold,
         low=low,
         high=high,

@@ -89,7 +89,7 @@ def read_night(
     Raises
     ------
     UsageError
-        The base model does not tell real from bogus.
+        The base model does not separate real from bogus.
     EmptyInputError
         Nothing could be read.
     """
@@ -129,7 +129,7 @@ def start_without_labels(
 ) -> AdaptResult:
     """Write a model whose 0.5 is the threshold that a night without labels asks for.
 
-    The network stays as it is, only its calibration changes; where the night does not tell, that stays too.
+    The network stays as it is, only its calibration changes; without a clear answer not even that.
     """
     began = time.monotonic()
     check_folder(folder)
