@@ -113,11 +113,35 @@ def frames(folder: Path) -> None:
     (folder / "candidates.csv").write_text("science,reference,id\nscience.fits,reference.fits,a\n")
 
 
+def first_night(folder: Path) -> None:
+    """``first/``: frames of a telescope that no weight has seen, with simulated candidates."""
+    from astropy.io import fits
+
+    from training_reference.simulator import Telescope, simulate
+
+    side, tiles = 63, 9
+    telescope = Telescope(
+        pixel_scale=0.71, size=side, fwhm=3.4, reference_fwhm=3.1, seeing_scatter=0.05, beta=2.8, sky=900.0,
+        ellipticity=0.1, reference_noise=0.5, stars=0.003, registration=0.1, masks_saturation=False, fill=0.0,
+        unit=2.0, background=300.0,
+    )  # fmt: skip
+    stamps = simulate(tiles**2, 2027, telescope=telescope, bogus_fraction=0.6).triplets
+    (folder / "first").mkdir()
+    for channel, name in enumerate(("science", "reference", "difference")):
+        mosaic = stamps[:, channel].reshape(tiles, tiles, side, side).transpose(0, 2, 1, 3)
+        image = mosaic.reshape(tiles * side, tiles * side).astype(np.float32)
+        fits.PrimaryHDU(image).writeto(folder / "first" / f"{name}.fits")
+    middles = side // 2 + side * np.arange(tiles)
+    rows = [f"c{row}{column},{x},{y}" for row, y in enumerate(middles) for column, x in enumerate(middles)]
+    (folder / "first" / "detections.csv").write_text("\n".join(["id,x,y", *rows]) + "\n")
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     candidates(folder)
     frames(folder)
+    first_night(folder)
     # The README only checks the table of its adapt; a bundled model by another name is what it would make.
     model_folder(folder / "my-model", name="my-model")
     (folder / "docs").mkdir()

@@ -10,9 +10,9 @@ A night is a mixture of two populations in the logit of p(real), and two estimat
    gives that share (Saerens, Latinne & Decaestecker 2002, Neural Computation 14, 21), and its threshold.
 
 The first is wrong where injected sources are easier than the night's own, the second where the network meets
-bogus here that it never saw. Their mean is taken; where one asks for a higher threshold and the other for a
-lower one, a part of it. It becomes p(real) = 0.5. The map is monotone: the order of the candidates, and so
-the AUC, stays. Loads no torch.
+bogus here that it never saw. Their mean is taken; where they contradict each other, half of the way that
+injection asks for. It becomes p(real) = 0.5. The map is monotone: the order of the candidates, and so the
+AUC, stays. Loads no torch.
 """
 
 from __future__ import annotations
@@ -52,8 +52,6 @@ _REAL_SHIFT, _BOGUS_SHIFT, _BOGUS_WIDTH, _EVEN = 0.2, 1.5, 0.35, 2.0
 _WIDTH, _WINGS = 2.0, 0.1
 # Bogus that looks half real: its share (and, in logits of it, the prior's width), place and width.
 _HARD, _HARD_SHIFT, _HARD_AT, _HARD_WIDTH = 0.15, 1.0, 1.0, 1.2
-# The way that is gone where the two estimates contradict each other.
-_PART = 0.7
 # Candidates of either kind that the estimate of the share starts from.
 _PRIOR = 10.0
 _RESAMPLES = 24
@@ -193,8 +191,8 @@ def fit_night(
 
 
 def _blend(by_injection: float, by_share: float) -> float:
-    mean = float(np.clip(by_injection + by_share, -2 * _FARTHEST, 2 * _FARTHEST)) / 2
-    return mean if by_injection * by_share > 0 else _PART * mean
+    agreed = by_share if by_injection * by_share > 0 else 0.0
+    return float(np.clip((by_injection + agreed) / 2, -_FARTHEST, _FARTHEST))
 
 
 def _by_share(bins: FloatArray) -> float:
