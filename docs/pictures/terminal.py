@@ -21,18 +21,16 @@ ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = 66
 COMMANDS = (
     "transientnet score cutouts/",
-    "transientnet score cutouts/ -m 4class -o night.csv --gallery night.html",
+    "transientnet score cutouts/ -o night.csv --gallery night.html",
     "transientnet inspect cutouts/chip_edge.fits",
 )
 #: Seconds that a command is looked at before the next, and between two lines of what it prints.
 PAUSE, LINE = 1.6, 0.06
 WIDTH, HEIGHT, TOP, LEFT = 8.43, 19, 44, 16
-STYLES = {
-    "1": "b", "31": "c31", "32": "c32", "33": "c33", "34": "c34", "35": "c35", "36": "c36"
-}  # fmt: skip
+STYLES = {"1": "b", **{str(colour): f"c{colour}" for colour in range(31, 37)}}
 STYLE = """
 svg { font: 14px ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; }
-text { fill: #e6edf3; white-space: pre; } .dim { fill: #9fb0c3; } .b { font-weight: 700; }
+text { fill: #e6edf3; white-space: pre; } .b { font-weight: 700; }
 .c31 { fill: #ff9a8a; } .c32 { fill: #e6d74a; } .c33 { fill: #ffb45c; } .c34 { fill: #7cc0ff; }
 .c35 { fill: #f0a3d6; } .c36 { fill: #56d4b0; }
 g { opacity: 0; animation: show .01s linear forwards; }
@@ -59,13 +57,10 @@ def output(command: str, folder: str) -> list[str]:
     if process.wait():
         raise SystemExit(shown.decode())
     # A bar wipes its line before the next one is written over it.
-    text = re.sub(r"[^\n]*\x1b\[2K", "", shown.decode().replace("\r\n", "\n").replace("\r", ""))
-    text = re.sub(r"[^\n]*\n\x1b\[\?25h(?:\x1b\[1A)+(?:\x1b\[2K)?", "", text)
-    return [
-        wrapped
-        for line in text.rstrip("\n").split("\n")
-        for wrapped in folded(re.sub(r"\x1b\[\?\d+[hl]|\x1b\[\d*[AK]", "", line))
-    ]
+    text = shown.decode().replace("\r", "")
+    text = re.sub(r"[^\n]*\n\x1b\[\?25h\x1b\[1A\x1b\[2K", "", text)
+    text = re.sub(r"\x1b\[(?:\?\d+[hl]|\d*[AK])", "", re.sub(r"[^\n]*\x1b\[2K", "", text))
+    return [part for line in text.rstrip("\n").split("\n") for part in folded(line)]
 
 
 def folded(line: str) -> list[str]:
@@ -85,6 +80,13 @@ def spans(line: str) -> str:
     return "".join(parts)
 
 
+def row(at: float, y: int, kind: str, text: str) -> str:
+    return (
+        f'<g style="animation-delay:{at:.2f}s"><text class="{kind}" x="{LEFT}" y="{y}" xml:space="preserve">'
+        f"{text}</text></g>"
+    )
+
+
 def draw() -> str:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "docs" / "examples" / "cutouts", Path(folder) / "cutouts")
@@ -92,16 +94,11 @@ def draw() -> str:
     rows, y, at = [], TOP + 14, 0.3
     for command, lines in steps:
         for k, piece in enumerate(folded(f"$ {command}")):
-            rows.append(
-                f'<g style="animation-delay:{at:.2f}s"><text class="b" x="{LEFT}" y="{y}">{escape(piece)}</text></g>'
-            )
+            rows.append(row(at, y, "b", escape(piece)))
             y += HEIGHT
             at += 0.5 * (k == 0)
         for line in lines:
-            kind = "dim" if line.startswith("transientnet: ") else ""
-            rows.append(
-                f'<g style="animation-delay:{at:.2f}s"><text class="{kind}" x="{LEFT}" y="{y}" xml:space="preserve">{spans(line)}</text></g>'
-            )
+            rows.append(row(at, y, "", spans(line)))
             y += HEIGHT
             at += LINE
         y += HEIGHT // 2
@@ -111,7 +108,8 @@ def draw() -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y + 4}" role="img" '
         f'aria-label="A terminal: {escape("; ".join(COMMANDS))}"><style>{STYLE}</style>'
-        f'<rect width="{width}" height="{y + 4}" rx="9" fill="#12161c" stroke="#57606a"/>{dots}{"".join(rows)}</svg>\n'
+        f'<rect width="{width}" height="{y + 4}" rx="9" fill="#12161c" stroke="#57606a"/>{dots}'
+        f"{''.join(rows)}</svg>\n"
     )
 
 
