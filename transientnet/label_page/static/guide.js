@@ -2,11 +2,11 @@
 
 const CLASSES = {
   real: [
-    "A source that changed: the difference has the shape of a star at the candidate's place, bright or dark, wherever it stands.",
+    "A source that changed: the difference has the shape of a star at the candidate’s place, bright or dark, wherever it stands.",
     ["supernova_on_galaxy", "asteroid", "variable_star", "supernova_faint"],
   ],
   bogus: [
-    "No change in the sky: a residual of both signs beside a bright star, a spot sharper than any star, a bleeding column, a reflection, a chip's edge, noise.",
+    "No change in the sky: a residual of both signs beside a bright star, a spot sharper than any star, a bleeding column, a reflection, the edge of a chip, noise.",
     ["dipole", "cosmic_ray", "saturated_star"],
   ],
   hosted: [
