@@ -50,11 +50,11 @@ def session(candidates: Candidates, judgement: Judgement, tmp_path: Path) -> Ite
 def page(session: Session) -> Any:
     """The application, as a server would call it."""
     pytest.importorskip("starlette")
-    from transientnet.label_page.app import make_app
+    from transientnet.label_page.app import Options, make_app
     from transientnet.label_page.training import Training
 
     table = session.journal.table
-    return make_app(session, Training(table, "realbogus", table.parent / "model"), TOKEN, "my.csv")
+    return make_app(session, Training(table, "realbogus", table.parent / "model"), TOKEN, Options("my.csv"))
 
 
 @pytest.fixture

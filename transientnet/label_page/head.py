@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..models.calibration import softmax
 
-__all__ = ["FEWEST", "Head", "Start", "answer", "folds_of", "refit", "solve", "start_of"]
+__all__ = ["Head", "Start", "answer", "folds_of", "refit", "solve", "start_of"]
 
 FloatArray = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
@@ -29,9 +29,6 @@ BIAS_PULL, SLOPE_PULL = 0.1, 10.0
 
 SHARPNESS = 2.0
 """How much a head counts that foretells unseen labels better, per nat."""
-
-FEWEST = 10
-"""Labels without which nothing is fitted."""
 
 COMPONENTS = 64
 """Features beyond so many are reduced to their principal components: a refit takes a second at most."""

@@ -20,12 +20,24 @@ from ..triplet import QualityFlag
 from .candidates import Candidate
 from .head import BIAS_PULL, SLOPE_PULL, Start
 
-__all__ = ["RANDOM", "UNCERTAIN", "UNUSABLE", "how_chosen", "most_teaching", "random_order", "teaching_order"]
+__all__ = [
+    "RANDOM",
+    "UNCERTAIN",
+    "UNUSABLE",
+    "how_chosen",
+    "is_random",
+    "most_teaching",
+    "random_order",
+    "teaching_order",
+]
 
 RANDOM, UNCERTAIN, UNUSABLE = "random", "uncertain", "unusable"
 
 PICKED = 200
 """Candidates that are picked one by one; those behind follow by uncertainty, until the next refit."""
+
+FIRST = 25
+"""Labels of which half are drawn at random."""
 
 PULL = 3.0
 """The strength of the head's pull that the covariance assumes; see `head.STRENGTHS`."""
@@ -44,6 +56,17 @@ def how_chosen(
     drawn = np.array([_draw(item) for item in items]) < share
     unusable = (quality & QualityFlag.UNUSABLE) != 0
     return np.where(unusable, UNUSABLE, np.where(drawn, RANDOM, UNCERTAIN))
+
+
+def is_random(place: int, labelled: int, share: float) -> bool:
+    """Whether a place of the queue goes to the random share, so many labels having been given before.
+
+    The share holds for every beginning of the queue, not only for the whole; but half of the first labels are
+    random, since a model's threshold on a new telescope is what it knows worst.
+    """
+    if share and place + labelled < FIRST:
+        share = max(share, 0.5)
+    return int((place + 1) * share) > int(place * share)
 
 
 def random_order(items: Sequence[Candidate]) -> list[int]:
@@ -84,8 +107,7 @@ def teaching_order(
     random.reverse()
     teaching.reverse()
     while random and teaching:
-        # The share holds for every beginning of the queue, not only for the whole.
-        take_random = int((len(order) + 1) * share) > int(len(order) * share)
+        take_random = is_random(len(order), len(done), share)
         order.append((random if take_random else teaching).pop())
     return [*order, *random[::-1], *teaching[::-1], *np.flatnonzero(chosen == UNUSABLE).tolist()]
 
