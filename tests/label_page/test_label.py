@@ -116,7 +116,7 @@ def test_the_opinion_comes_after_the_answer(client: Any, session: Session) -> No
 
 def test_hidden_repeats_measure_self_agreement_and_change_no_label(session: Session) -> None:
     for k in range(25):
-        session.answer("ana", [(session._queue("ana").__next__(), "label", "real" if k % 2 else "bogus", "")])
+        session.answer("ana", [(next(session.queue("ana")), "label", "real" if k % 2 else "bogus", "")])
     labels = session.journal.labels()
     row = session.again("ana")
     assert row is not None

@@ -22,8 +22,9 @@ from starlette.routing import Mount, Route
 
 from ..errors import OutputError, TransientnetError, UsageError
 from ..models.classifier import Classifier, load_model
+from ..scoring.web import LOOPBACK
 from .candidates import pack_stamps
-from .gate import HANDLERS, LOCAL, Gate, Json, body_of, labeller_of
+from .gate import HANDLERS, Gate, Json, body_of, labeller_of
 from .journal import NONE
 from .session import Session, class_keys
 from .training import Training
@@ -71,7 +72,7 @@ class Options:
     keys: Mapping[str, str] = field(default_factory=dict)
     links: Sequence[tuple[str, str]] = ()
     goal: int = 200
-    hosts: Iterable[str] = LOCAL
+    hosts: Iterable[str] = LOOPBACK
 
 
 def make_app(
