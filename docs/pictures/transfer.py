@@ -2,7 +2,7 @@
 
 python docs/pictures/transfer.py
 
-Takes some minutes: it adapts `realbogus` to 160 simulated labels, and scores 400 other candidates.
+It refits the last layer of `realbogus` on 160 simulated labels, and scores 400 other candidates.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
         result = adapt(
             labels, cutouts=train.triplets, groups=np.arange(LABELS).astype(str),
             fwhm=float(np.median(train.fwhm)), output=f"{folder}/foreign",
-            config=AdaptConfig(skip_bad=True, threads=1),
+            config=AdaptConfig(method="probe", skip_bad=True, threads=2),
         )  # fmt: skip
         after = load_model(str(result.model)).predict(candidates).probabilities[:, 1]
     before = load_model("realbogus").predict(candidates).probabilities[:, 1]
@@ -64,7 +64,7 @@ def main() -> None:
     figure, panels = plt.subplots(2, 1, figsize=(7.4, 6), sharex=True, sharey=True, layout="constrained")
     for axes, scores, name in (
         (panels[0], before, "realbogus as it is"),
-        (panels[1], after, f"after {LABELS} labels"),
+        (panels[1], after, f"last layer refitted on {LABELS} labels"),
     ):
         for k, (label, wanted) in enumerate((("bogus", False), ("real", True))):
             mine = scores[usable & (test.real == wanted)]

@@ -231,18 +231,18 @@ COLOURS = {"light": "default", "dark": "slate"}
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place or "home")
 def test_the_documentation_is_for_everybody(browser: Any, site: str, place: str) -> None:
-    page = open_page(browser, PHONE)
+    cut = "e.scrollWidth > e.clientWidth && e.tabIndex < 0"
     for scheme, size in (("light", PHONE), ("dark", DESKTOP)):
+        # A page of its own: the theme remembers the first scheme that it met.
+        page = open_page(browser, size)
         page.emulate_media(color_scheme=scheme)
-        page.set_viewport_size({"width": size[0], "height": size[1]})
         page.goto(site + place)
         page.wait_for_timeout(200)
         assert page.evaluate("document.body.dataset.mdColorScheme") == COLOURS[scheme]
         assert grave(page) == [], scheme
-    cut = "e.scrollWidth > e.clientWidth && e.tabIndex < 0"
-    assert page.evaluate(f"[...document.querySelectorAll('pre > code')].filter(e => {cut}).length") == 0
-    assert [r for r in page.requests if not r.startswith((site, "data:", "blob:"))] == []
-    page.close()
+        assert page.evaluate(f"[...document.querySelectorAll('pre > code')].filter(e => {cut}).length") == 0
+        assert [r for r in page.requests if not r.startswith((site, "data:", "blob:"))] == []
+        page.close()
 
 
 def test_the_documentation_is_searched_and_shows_what_the_notebook_makes(site: str, browser: Any) -> None:
