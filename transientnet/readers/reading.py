@@ -144,10 +144,12 @@ def read(item: Input, reading: Reading) -> Iterator[Triplet]:
         yield from reading.read(item)
     except UsageError:
         raise
-    except (TransientnetError, OSError) as error:
-        # The file has gone, or changed its nature, since it was listed.
+    except (TransientnetError, OSError, MemoryError) as error:
+        # The file has gone, or changed its nature, since it was listed; or it is too large for this machine.
         first = paths_of(item)[0]
-        yield Triplet.unreadable(stem(Path(first)), first, str(error))
+        yield Triplet.unreadable(
+            stem(Path(first)), first, str(error) or "it asks for more memory than there is"
+        )
 
 
 def _values(name: str, value: Any, units: tuple[str, ...]) -> tuple[Any, str]:

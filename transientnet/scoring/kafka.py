@@ -18,11 +18,12 @@ from ..files.locks import exclusive
 from ..models.classifier import BATCH_SIZE, Classifier
 from ..readers.open import decode_packet
 from ..readers.reading import Reading
-from ..readers.surveys import load_layout
+from ..readers.surveys import Layout, load_layout
 from ..results.predictions import Predictions
 from ..results.writers import writer_for
 from ..triplet import Triplet
 from .advice import Tally
+from .batches import Batch, cut, score
 from .output import output_errors
 
 __all__ = ["appender", "consume", "producer_of"]
@@ -84,15 +85,15 @@ def consume(
         while not stop() and (most is None or done < most):
             room = batch_size if most is None else min(batch_size, most - done)
             messages = consumer.consume(room, timeout=_PATIENCE)
-            packets: list[Triplet] = []
             for message in messages:
                 if (error := message.error()) is not None:
                     raise ReadError(f"{', '.join(topics)}: {error.str()}")
-                name = f"{message.topic()}[{message.partition()}]@{message.offset()}"
-                packets.extend(decode_packet(message.value() or b"", name, layout))
             if messages:
-                triplets = list(reading.open(packets))
-                scores = classifier.predict(triplets, batch_size=batch_size)
+                triplets = reading.open(_packets(messages, layout))
+                parts = [score(classifier, Batch(some, ())) for some in cut(triplets, batch_size)]
+                scores = Predictions.concatenate(
+                    [part.predictions for part in parts], classifier.classes, classifier.record.id
+                )
                 write(scores)
                 consumer.commit(asynchronous=False)
                 done += len(messages)
@@ -102,6 +103,15 @@ def consume(
     finally:
         consumer.close()
     return tally
+
+
+def _packets(messages: list[Any], layout: Layout) -> Iterator[Triplet]:
+    for message in messages:
+        name = f"{message.topic()}[{message.partition()}]@{message.offset()}"
+        try:
+            yield from decode_packet(message.value() or b"", name, layout)
+        except MemoryError:
+            yield Triplet.unreadable(name, name, "it asks for more memory than there is")
 
 
 def producer_of(settings: Mapping[str, Any], topic: str) -> Callable[[Predictions], None]:
