@@ -111,7 +111,9 @@ def night(folder: Path, files: int = FILES, each: int = EACH) -> collections.Cou
 
 
 def rows(path: Path) -> collections.Counter[str]:
-    """Ids of a score table."""
+    """Ids of a score table, none where there is no table."""
+    if not path.exists():
+        return collections.Counter()
     if path.suffix == ".parquet":
         import pyarrow.parquet
 

@@ -5,8 +5,8 @@
 
 Seeds are the files of ``tests/corpus``. Each target (a family of formats) has its share of the time in a
 process of its own, instrumented by Atheris (libFuzzer). Half of the changes know the formats: record counts,
-widths, block sizes, lengths, cards, members (`fuzz_readers.mutate`); the others are libFuzzer's. A finding is
-an exception that is not a `TransientnetError`, a crash, a file that takes 20 s of the processor or more memory
+widths, block sizes, lengths, cards, members (`fuzz_readers.mutate`); the others are libFuzzer's. Findings are
+exceptions that are not a `TransientnetError`, crashes, files that take 20 s of the processor, and more memory
 than ``--memory``: the file is kept under ``--keep``, and the exit code is 1.
 """
 
