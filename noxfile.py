@@ -30,6 +30,14 @@ def oldest(session: nox.Session) -> None:
 
 
 @nox.session
+def tested(session: nox.Session) -> None:
+    """The whole suite with the newest dependencies, and their versions into ``constraints/tested.txt``."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)
+    session.run("python", "constraints/write_tested.py")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, docstrings, complexity."""
     session.install("ruff>=0.12")

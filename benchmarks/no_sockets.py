@@ -1,4 +1,4 @@
-"""Every command with hostile inputs under ``--offline``: neither a socket nor a file that they name is opened.
+"""Every command under ``--offline`` with hostile inputs: no socket, and no file that an input names.
 
     python benchmarks/no_sockets.py [--strace]
 
