@@ -316,8 +316,8 @@ def read(path: str, name: str) -> list[str]:
     """Read a file as the seed of that name is meant to be read; what came of it."""
     from transientnet import cut_triplets
     from transientnet.cutting.catalog import read_catalog
+    from transientnet.readers.layouts import load_layout
     from transientnet.readers.open import open_triplets
-    from transientnet.readers.surveys import load_layout
 
     if name.startswith("catalog."):
         read_catalog(path)

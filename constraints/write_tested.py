@@ -1,6 +1,6 @@
 """Write ``constraints/tested.txt``: the versions of this environment, with which the tests were run.
 
-    nox -s tested          # installs, tests, writes
+    pip install -e '.[test]' && pytest && python constraints/write_tested.py
     pip install -c constraints/tested.txt 'transientnet[all]'
 
 ``oldest.txt`` has the lower bounds of pyproject.toml; between the two lies what is promised to work.

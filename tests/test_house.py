@@ -14,7 +14,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "transientnet"
 #: Distribution name of what is imported under another one.
-DISTRIBUTIONS = {"confluent_kafka": "confluent-kafka", "huggingface_hub": "huggingface-hub"}
+DISTRIBUTIONS = {
+    "prometheus_client": "prometheus-client",
+    "confluent_kafka": "confluent-kafka",
+    "huggingface_hub": "huggingface-hub",
+}
 #: Declared although the package never names it: torch's exporter imports one, the other imports us.
 INDIRECT = {"onnxscript", "pyspark"}
 

@@ -247,3 +247,21 @@ def test_rule_10_a_stamp_gets_one_answer_by_every_way(model: Classifier, tmp_pat
     np.testing.assert_array_equal(classify(tmp_path / "c.fits").probabilities, probability)
     np.testing.assert_array_equal(classify(np.stack(whole.stamps), fwhm=2.4).probabilities, probability)
     np.testing.assert_array_equal(preprocess([whole], InputContract()).tensor, prepared.tensor)
+
+
+def test_what_python_prints_fits_on_a_line() -> None:
+    stamps = np.random.default_rng(0).normal(100, 5, (3, 63, 63)).astype(np.float32)
+    triplet = Triplet(*stamps, id="c1", pixel_scale=0.5, fwhm=3.0)
+    model = load_model("realbogus")
+    shown = [
+        triplet,
+        Triplet.unreadable("c2", "a.fits", "empty"),
+        model,
+        model.record,
+        model.explain(triplet),
+    ]
+    for text in map(repr, [*shown, model.predict([triplet])]):
+        assert len(text) < 120
+    assert "63x63" in repr(triplet)
+    assert "empty" in repr(shown[1])
+    assert "1 candidate:" in repr(model.predict([triplet]))

@@ -64,7 +64,7 @@ class QualityFlag(IntFlag):
         return [flag.name for flag in cls if flag.name and flag.value & value == flag.value]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Triplet:
     """Science, reference and difference stamps of one candidate.
 
@@ -85,7 +85,8 @@ class Triplet:
         Sky object that the candidate belongs to; splits never cut through a group.
     meta : mapping
         What else the source says: ``source`` (the file), ``survey``, ``error``, ``ra`` and ``dec`` in
-        degrees (ICRS), ``x`` and ``y`` in pixels of the frame, from 0…
+        degrees (ICRS), ``x`` and ``y`` in pixels of the frame, from 0, ``north`` and ``east`` in degrees
+        anticlockwise from up (first row at the bottom), ``files`` where each stamp has a file of its own…
     """
 
     science: npt.NDArray[Any]
@@ -130,10 +131,20 @@ class Triplet:
         """
         return _drawing("figures").plot_triplet(self, path, stretch=stretch)
 
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"<Triplet {self.id!r}: unreadable, {self.error}>"
+        stamps = zip(CHANNELS, self.stamps, strict=True)
+        facts = [f"{name} {'x'.join(map(str, stamp.shape))}" for name, stamp in stamps if stamp is not None]
+        facts += [] if self.pixel_scale is None else [f"{self.pixel_scale:.4g} arcsec/px"]
+        facts += [] if self.fwhm is None else [f"FWHM {self.fwhm:.3g} px"]
+        return f"<Triplet {self.id!r}: {', '.join(facts)}>"
+
     def _repr_html_(self) -> str:
         stamps, name = _drawing("stamps"), escape(self.id, quote=True)
         image = stamps.data_uri(stamps.strip(self))
-        return f'<img src="{image}" alt="stamps of {name}" width="386"><br>{name}'
+        facts = "".join(f" ({text})" for text in [stamps.caption(self)] if text)
+        return f'<img src="{image}" alt="stamps of {name}" width="386"><br>{name}{facts}'
 
 
 def _drawing(module: str) -> Any:

@@ -95,7 +95,7 @@ class TestCommand:
         assert "transientnet: off: x = 900.0, y = 40.0 is off the frame" in result.stderr
         assert "transientnet: nowhere: the catalogue gives no position" in result.stderr
         last = result.stderr.splitlines()[-1]
-        assert last.startswith("4 candidates in")
+        assert last.startswith("transientnet: 4 candidates in")
         assert last.endswith(f"2 cut into {out}; 1 flagged (pixels missing), 2 refused")
 
     def test_positions_reach_the_score_table(self, tmp_path: Path) -> None:

@@ -201,11 +201,11 @@ def test_ctrl_c_closes_the_file_and_says_how_to_go_on(night: Path, tmp_path: Pat
     assert ids == [str(i % 3000) for i in range(18_000)]
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
-def test_a_terminal_shows_rate_and_progress_and_a_pipe_does_not(night: Path) -> None:
+def on_terminal(*arguments: object) -> str:
+    """What a terminal is sent on stderr."""
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "transientnet", "score", str(night)],
+        [sys.executable, "-m", "transientnet", *map(str, arguments)],
         stdout=subprocess.DEVNULL, stderr=theirs,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120"},
     )  # fmt: skip
@@ -218,8 +218,40 @@ def test_a_terminal_shows_rate_and_progress_and_a_pipe_does_not(night: Path) -> 
         pass  # the other end was closed
     os.close(ours)
     assert process.wait(200) == 0
-    assert re.search(rb"scoring.*candidates, \d+/s", shown)
-    assert b"3,003 candidates read: " in shown
+    return shown.decode()
+
+
+TERMINALS = pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
+
+
+@TERMINALS
+def test_a_terminal_shows_rate_and_progress(night: Path) -> None:
+    shown = on_terminal("score", night)
+    assert re.search(r"scoring.*candidates, \d+/s", shown)
+    assert "3,003 candidates read: " in shown
+
+
+@TERMINALS
+def test_the_bar_counts_candidates_and_messages_stand_above_it(tmp_path: Path) -> None:
+    many = np.resize(stamps(30, 0), (3000, 3, 63, 63))
+    np.savez(tmp_path / "a.npz", triplets=many)
+    (tmp_path / "b.fits").write_bytes(b"SIMPLE  = cut short")
+    shown = on_terminal("score", tmp_path / "a.npz", tmp_path / "b.fits", "-o", tmp_path / "scores.csv")
+    counts = [int(n.replace(",", "")) for n in re.findall(r"([\d,]+) of 3,00\d candidates", shown)]
+    assert any(0 < n < 3000 for n in counts)
+    assert re.search(r", \d:\d\d left", shown)
+    # A message begins its line, also where a bar stood on it: that is cleared first.
+    for message in re.findall(r"[^\r\n]*transientnet: [^\r\n]*", shown):
+        assert "candidates," not in message.partition("transientnet:")[0], message
+
+
+@TERMINALS
+def test_quiet_says_only_what_went_wrong(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", stamps(1, 0)[0])
+    (tmp_path / "b.fits").write_bytes(b"SIMPLE  = cut short")
+    shown = on_terminal("score", "-q", tmp_path / "a.npy", tmp_path / "b.fits", "-o", tmp_path / "scores.csv")
+    assert len(shown.splitlines()) == 1
+    assert "b.fits" in shown
 
 
 def test_watching_a_folder_scores_what_arrives(tmp_path: Path) -> None:

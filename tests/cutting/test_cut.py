@@ -14,7 +14,7 @@ from frames import FRAME, HEIGHT, WIDTH, grid, hdu, stars
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transientnet import classify, cut_triplets
+from transientnet import classify, cut_triplets, open_triplets
 from transientnet.errors import UsageError
 
 
@@ -167,3 +167,24 @@ def test_real_frames(shared_data: Path) -> None:
     assert triplet.difference[31, 31] == difference.max()
     assert triplet.pixel_scale == pytest.approx(0.2623, abs=1e-3)
     assert triplet.fwhm == pytest.approx(3.852, abs=1e-3)
+
+
+@pytest.mark.parametrize("turn", [0, 37, 180, -100])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_north_and_east_are_where_the_sky_has_them(turn: float, mirrored: bool, tmp_path: Path) -> None:
+    from astropy.wcs import WCS
+
+    from transientnet.cutting.cutouts import write_fits
+
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [150.0, 20.0], [50, 50]
+    c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    wcs.wcs.cd = np.array([[c, -s], [s, c]]) @ np.diag([1 if mirrored else -1, 1]) / 3600
+    frame = fits.PrimaryHDU(np.random.default_rng(0).normal(100, 5, (100, 100)), wcs.to_header())
+    triplets = list(cut_triplets(frame, None, frame, {"x": [49.0], "y": [49.0]}, size=31))
+    written = list(write_fits(triplets, tmp_path, wcs=wcs))
+    here = wcs.wcs_world2pix([[150.0, 20.0], [150.0, 20.001], [150.001, 20.0]], 0)
+    for triplet in (*triplets, *open_triplets(written)):
+        for name, (x, y) in zip(("north", "east"), here[1:] - here[0], strict=True):
+            off = triplet.meta[name] - np.degrees(np.arctan2(-x, y))
+            assert abs((off + 180) % 360 - 180) < 0.1

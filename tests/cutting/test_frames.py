@@ -14,7 +14,7 @@ from astropy.nddata import CCDData
 from astropy.table import Table
 from frames import FRAME, grid, hdu
 
-from transientnet import cut_triplets
+from transientnet import cut_triplets, open_triplets
 from transientnet.cutting.catalog import read_catalog
 from transientnet.cutting.frames import open_frame
 from transientnet.errors import EmptyInputError, ReadError, UsageError
@@ -240,6 +240,23 @@ class TestFrames:
         (triplet,) = cut_triplets(damaged, damaged, None, np.array([[60.0, 45.0]]), size=3)
         assert triplet.error is None
         assert triplet.science[1, 1] == triplet.reference[1, 1] == FRAME[45, 60]
+
+    @pytest.mark.parametrize("dtype", ["i4", "u1", ">f4"])
+    @pytest.mark.parametrize("planes", [{}, {"MP_BAD": 1}, {"MP_UNMASKEDNAN": 2, "MP_NO_DATA": 0}])
+    def test_a_mask_marks_the_same_pixels_in_a_stamp_and_in_a_frame(
+        self, dtype: str, planes: dict[str, int], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "f.fits"
+        mask = fits.ImageHDU(np.zeros((5, 5), dtype), name="MASK")
+        mask.data[2] = 0, 1, 2, 4, 8
+        for name, bit in planes.items():
+            mask.header[f"HIERARCH {name}"] = bit
+        image = fits.ImageHDU(np.arange(25.0).reshape(5, 5), name="SCI")
+        fits.HDUList([fits.PrimaryHDU(), image, mask]).writeto(path)
+        (cut,) = cut_triplets(path, None, None, np.array([[2.0, 2.0]]), size=5)
+        (stamp,) = open_triplets(path)
+        np.testing.assert_array_equal(cut.science, stamp.science)
+        assert np.isnan(stamp.science[2, 1:]).any()
 
     @pytest.mark.parametrize("dtype", ["u1", "i2", ">u2", "i4", ">i8", "u8"])
     @pytest.mark.parametrize("bits", [None, 4])

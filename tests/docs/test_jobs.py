@@ -87,8 +87,25 @@ def test_the_recipe_asks_for_what_the_package_asks_for() -> None:
         name, bound = re.fullmatch(r"([\w-]+)(>=[\d.]+)", requirement).groups()  # type: ignore[union-attr]
         wanted.add(f"{conda.get(name, name)} {bound}")
     recipe = (ROOT / "recipe" / "meta.yaml").read_text(encoding="utf-8")
+    recipe = recipe.replace("{{ python_min }}", re.findall(r'set python_min = "(.+)"', recipe)[0])
     run = recipe.split("  run:\n")[1].split("test:\n")[0]
     assert set(re.findall(r"- (.+)", run)) == wanted
+
+
+def test_the_image_is_built_of_what_is_there() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (asked,) = re.findall(r'install .*"\.\[(.+)\]"', text)
+    assert set(asked.split(",")) <= set(extras)
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    copied = [name for line in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.M) for name in line.split()]
+    assert len(copied) == 5
+    for name in copied:
+        assert (ROOT / name).exists()
+        assert f"!{name}" in ignored
+    assert re.findall(r"^USER (.+)", text, re.M) == ["observer"]
 
 
 def test_links_of_the_contributors_pages_lead_somewhere() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +21,7 @@ from browsing import DESKTOP, PHONE, ROOT, chromium, environment, grave, open_pa
 from transientnet import Predictions, QualityFlag, Triplet
 from transientnet.drawing.gallery import GalleryWriter
 from transientnet.evaluation.evaluate import measure
+from transientnet.labels.table import read_labels
 
 SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 N = 3000
@@ -75,13 +79,100 @@ def test_the_contact_sheet_scrolls_and_obeys_the_keyboard(
     for key, name in (("ArrowRight", "c1"), ("End", f"c{N - 1}"), ("ArrowLeft", f"c{N - 2}"), ("Home", "c0")):
         page.keyboard.press(key)
         assert page.evaluate(at) == name
-    page.select_option("#flag", label="missing reference")
+    page.select_option("#flag", label="no reference")
     assert page.text_content("#count").startswith(f"{-(-N // 7)} of {N}")
     page.fill("#find", "c21")
     page.wait_for_function("() => document.querySelector('figure b').textContent === 'c21'")
     assert page.problems == []
     assert [r for r in page.requests if not r.startswith(("file:", "data:"))] == []
     page.close()
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery of candidates in files, with the fewest bogus neither first nor last in the night."""
+    folder = tmp_path_factory.mktemp("night")
+    images = stamps(6, size=63)
+    np.savez(folder / "night.npz", triplets=images, id=[f"c{k}" for k in range(6)])
+    where = {
+        "source": str(folder / "night.npz"),
+        "ra": 150.1234567,
+        "dec": -0.5,
+        "magnitude": 19.25,
+        "band": "r",
+    }
+    sky = {"north": 0.0, "east": 90.0, "is_positive": False, "pixel_scale_from": "user"}
+    triplets = [Triplet(*images[k], id=f"c{k}", pixel_scale=1.0, meta=where | sky) for k in range(6)]
+    triplets[5] = Triplet.unreadable("c5", "night.avro", "cut short")
+    p = np.array([[0.2, 0.8], [0.1, 0.9], [0.99, 0.01], [0.01, 0.99], [0.5, 0.5], [np.nan, np.nan]])
+    with GalleryWriter(folder / "night.html", ("real", "bogus")) as gallery:
+        gallery.add(triplets, p.astype(np.float32), np.array([0, 0, 1 << 8, 0, 0, 1], np.uint16))
+    return folder / "night.html"
+
+
+NAME = "() => document.querySelector('#view h2').textContent"
+
+
+@SIZES
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_gallery_is_looked_through_marked_and_saved(
+    browser: Any, night: Path, size: tuple[int, int], scheme: str, tmp_path: Path
+) -> None:
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, has_touch=size == PHONE
+    )
+    page = context.new_page()
+    page.goto(night.as_uri())
+    assert [b.inner_text() for b in page.locator("figure b").all()][:5] == ["c2", "c4", "c0", "c1", "c3"]
+    assert page.is_disabled("#export")
+    page.focus("figure:first-child")
+    page.keyboard.press("Enter")
+    shown = page.inner_text("#view")
+    for fact in ("150.12346 -0.50000", "10:00:29.63 −00:30:00.0 (ICRS)", "19.25 (r)", "some pixels missing",
+                 "fainter than the reference"):  # fmt: skip
+        assert fact in shown
+    page.wait_for_function("() => document.querySelector('#stamps canvas').width > 300")
+    greys = page.evaluate("""() => { const c = document.querySelector('#stamps canvas');
+        return new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size }""")
+    assert greys > 20
+    assert grave(page) == []
+    page.keyboard.press("1")
+    page.fill("#note", 'sure, "really"')
+    page.focus("#shut")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(NAME) == "c4"
+    page.keyboard.press("2")
+    if size == PHONE:
+        page.evaluate("""() => { for (const [type, x] of [['touchstart', 300], ['touchend', 100]]) {
+            const finger = [new Touch({identifier: 1, target: document.body, clientX: x})];
+            document.querySelector('#stamps').dispatchEvent(new TouchEvent(type,
+              {bubbles: true, touches: type === 'touchstart' ? finger : [], changedTouches: finger})) } }""")
+        assert page.evaluate(NAME) == "c0"
+    page.keyboard.press("Escape")
+    page.reload()
+    page.select_option("#marked", "*")
+    assert page.inner_text("#count").startswith("2 of 6")
+    assert grave(page) == []
+    with page.expect_download() as download:
+        page.click("#export")
+    download.value.save_as(tmp_path / "elsewhere.csv")
+    table = read_labels(tmp_path / "elsewhere.csv")
+    assert [t.id for t in table.triplets] == ["c2", "c4"]
+    assert list(table.labels) == ["real", "bogus"]
+    assert [t.pixel_scale for t in table.triplets] == [1.0, 1.0]
+    assert (table.triplets[0].science == np.load(night.parent / "night.npz")["triplets"][2, 0]).all()
+    context.close()
+
+
+def test_ten_thousand_candidates_fit_a_page(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).normal(size=(40, 3, 63, 63)).astype(np.float32)
+    with GalleryWriter(tmp_path / "night.html", ("bogus", "real")) as gallery:
+        gallery.add([Triplet(*i) for i in images], np.full((40, 2), 0.5, np.float32), np.zeros(40, np.uint16))
+    page = (tmp_path / "night.html").stat().st_size
+    with GalleryWriter(tmp_path / "empty.html", ("bogus", "real")):
+        pass
+    # Of stamps that are all noise, which no coding shortens.
+    assert 10_000 * (page - (tmp_path / "empty.html").stat().st_size) / 40 < 40e6
 
 
 @pytest.fixture(scope="module")
@@ -129,15 +220,37 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.server_close()
 
 
-@SIZES
-@pytest.mark.parametrize(
-    "place", ["", "tutorials/your-survey/", "tutorials/notebook/", "benchmarks/", "model-cards/realbogus/"]
-)
-def test_the_documentation_is_for_everybody(
-    browser: Any, site: str, place: str, size: tuple[int, int]
-) -> None:
-    page = open_page(browser, size, site + place)
-    page.wait_for_timeout(200)
-    assert grave(page) == []
+PLACES = [
+    f"{source.relative_to(ROOT / 'docs').with_suffix('')}/".removesuffix("index/")
+    for source in sorted((ROOT / "docs").rglob("*"))
+    if source.suffix in (".md", ".ipynb")
+]
+
+COLOURS = {"light": "default", "dark": "slate"}
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place or "home")
+def test_the_documentation_is_for_everybody(browser: Any, site: str, place: str) -> None:
+    page = open_page(browser, PHONE)
+    for scheme, size in (("light", PHONE), ("dark", DESKTOP)):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        page.goto(site + place)
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.body.dataset.mdColorScheme") == COLOURS[scheme]
+        assert grave(page) == [], scheme
+    cut = "e.scrollWidth > e.clientWidth && e.tabIndex < 0"
+    assert page.evaluate(f"[...document.querySelectorAll('pre > code')].filter(e => {cut}).length") == 0
     assert [r for r in page.requests if not r.startswith((site, "data:", "blob:"))] == []
     page.close()
+
+
+def test_the_documentation_is_searched_and_shows_what_the_notebook_makes(site: str, browser: Any) -> None:
+    page = open_page(browser, DESKTOP, f"{site}tutorials/notebook/")
+    assert page.locator(".jp-OutputArea-output img").count() >= 3
+    assert page.locator(".jp-OutputArea-output table").count() >= 2
+    assert "Traceback" not in page.inner_text("main")
+    page.close()
+    with urllib.request.urlopen(f"{site}search/search_index.json") as answer:
+        pages = json.load(answer)["docs"]
+    assert any(re.search(r"\bGPU\b", entry["title"]) for entry in pages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zlib
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from transientnet import Triplet, load_model
+from transientnet import QualityFlag, Triplet, load_model
 from transientnet.cli import app
-from transientnet.drawing.charts import Series, chart
+from transientnet.drawing.charts import Dots, Series, chart, dot_chart
 from transientnet.drawing.document import Report, table
-from transientnet.drawing.gallery import GalleryWriter
-from transientnet.drawing.stamps import MISSING, PALETTE, STRETCHES, encode_png, levels, strip
+from transientnet.drawing.gallery import FLAG_WORDS, GalleryWriter
+from transientnet.drawing.jpeg import jpeg_head, jpeg_pixels
+from transientnet.drawing.nights import figure_text
+from transientnet.drawing.stamps import MISSING, PALETTE, STRETCHES, caption, encode_png, levels, strip
 from transientnet.errors import LabelError, ReadError, UsageError
 from transientnet.evaluation.evaluate import measure
 
@@ -67,7 +70,6 @@ def test_png_is_what_other_programs_read() -> None:
     lines = np.frombuffer(zlib.decompress(data[start:-16]), np.uint8).reshape(3, 5)
     assert (lines[:, 1:] == image).all()
     image_module = pytest.importorskip("PIL.Image")
-    import io
 
     seen = np.asarray(image_module.open(io.BytesIO(data)).convert("RGB"))
     assert (seen == PALETTE[image]).all()
@@ -106,6 +108,24 @@ def test_a_lone_sentinel_is_missing_and_does_not_set_the_stretch() -> None:
     assert len(np.unique(shown)) > 20
 
 
+def test_figures_and_captions_say_scale_direction_and_sign(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    sky = {"north": 30.0, "east": 120.0, "is_positive": False}
+    triplet = Triplet(*stamps(1)[0], id="c", pixel_scale=0.5, meta=sky)
+    science, _, difference = triplet.plot().axes
+    assert {text.get_text() for text in science.texts} >= {"5″", "N", "E"}
+    place = {text.get_text(): text.get_position() for text in science.texts}
+    middle = 0.82 * 63, 0.18 * 63
+    for name, angle in (("N", 30), ("E", 120)):
+        x, y = np.subtract(place[name], middle)
+        assert np.degrees(np.arctan2(-x, y)) == pytest.approx(angle)
+    assert difference.get_title() == "difference (negative)"
+    assert "31.5″ across, negative" in triplet._repr_html_()
+    bare = Triplet(*stamps(1)[0], id="c")
+    assert not bare.plot().axes[0].texts
+    assert caption(bare) == ""
+
+
 def test_ticks_stand_beside_the_target_and_never_on_it() -> None:
     from transientnet.drawing.stamps import TICK
 
@@ -127,6 +147,32 @@ def test_chart_leaves_unknown_points_out() -> None:
     drawn = chart("t", "x", "y", [Series("s", [0, 0.5, 1], [0, float("nan"), 1])])
     assert "nan" not in drawn
     assert 'role="img"' in drawn
+
+
+def test_dots_and_intervals_stand_where_their_values_are() -> None:
+    rows = [Dots("a", [1.0, 3.0], 2.0), Dots("b", (), 3.0, 1.0, float("nan")), Dots("<c>", [], 2, 1, 3)]
+    drawn = dot_chart("t", "gain (%)", rows, zero=True)
+    assert "nan" not in drawn
+    assert "<c>" not in drawn
+    first, second = (float(x) for x in re.findall(r'<circle cx="([\d.]+)"', drawn))
+    mean = re.search(r'<line x1="([\d.]+)" y1="[\d.]+" x2="\1" [^>]*stroke-width="3"', drawn)
+    assert mean is not None
+    assert float(mean[1]) == pytest.approx((first + second) / 2, abs=0.2)
+    assert drawn.count('stroke-width="2.5"') == 1
+    assert 'class="diagonal"' in drawn
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [("auc", 0.97, "0.9700"), ("balanced_accuracy", 0.97, "97.0 %"), ("recall", 0.5, "50.0 %"),
+     ("to_look_at", 1234.4, "1,234"), ("false_negative_rate_at_0.01", 0.25, "25.0 %"),
+     ("recall", float("nan"), "unknown")],
+)  # fmt: skip
+def test_a_figure_has_one_unit(key: str, value: float, text: str) -> None:
+    shown, interval = figure_text(key, {"value": value, "low": value / 2, "high": value})
+    low, _ = figure_text(key, {"value": value / 2, "low": 0, "high": 0})
+    assert shown == text
+    assert interval == ("" if text == "unknown" else f"{low.removesuffix(' %')} to {text.removesuffix(' %')}")
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +199,10 @@ def test_evaluation_writes_a_page_that_opens_offline(labelled: Path, tmp_path: P
     first = next(iter(figures["models"].values()))
     assert first["n"] == 60
     assert first["n_groups"] == 15
+    histogram = first["curves"]["real"]["histogram"]
+    assert {name: sum(counts) for name, counts in histogram["counts"].items()} == first["counts"]
+    assert "Scores by class" in (tmp_path / "report.html").read_text()
+    assert "In a night of 60 candidates, looking at the first" in (tmp_path / "report.html").read_text()
     assert figures["comparisons"][0]["p"] == 1  # a model against itself
 
 
@@ -204,12 +254,40 @@ def test_gallery_holds_every_candidate_and_no_name_can_break_it(tmp_path: Path) 
         assert not path.exists()
         gallery.add(triplets[3:], scored.probabilities[3:], scored.quality[3:])
     text = path.read_text()
-    assert text.count("</script>") == 1
-    rows = json.loads(text[text.index("const R=") + 8 : text.index("];\nconst K=") + 1].replace(",\n]", "]"))
+    assert text.count("<script") == text.count("</script>") == 3
+    (part,) = re.findall(r'<script type="application/json" class="part">(.*?)</script>', text)
+    rows = json.loads(part)["rows"]
     assert [row[0] for row in rows] == [t.id for t in triplets]
     assert rows[4][2] == [None, None]
     assert rows[4][3] & 1
     assert _Page(text).outside == []
+
+
+def test_every_flag_has_words_in_the_gallery() -> None:
+    assert set(FLAG_WORDS) == {flag for flag in QualityFlag if flag.value.bit_count() == 1}
+    assert len(set(FLAG_WORDS.values())) == len(FLAG_WORDS)
+
+
+@pytest.mark.parametrize("coarseness", [1.0, 3.0])
+def test_grey_jpegs_are_what_other_programs_read(coarseness: float) -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    y, x = np.mgrid[:64, :192]
+    rng = np.random.default_rng(0)
+    for picture in (
+        np.full((64, 192), 128),
+        x + 30 * np.sin(y / 9),
+        255 * (np.hypot(y - 31, x - 90) < 12),
+        rng.normal(100, 40, (64, 192)),
+        255 * ((x + y) % 2),
+    ):
+        grey = np.clip(picture, 0, 255).astype(np.uint8)
+        data = jpeg_head(64, 192, coarseness) + jpeg_pixels(grey, coarseness)
+        seen = np.asarray(image_module.open(io.BytesIO(data))).astype(int)
+        assert seen.shape == grey.shape
+        # No pixel of a smooth picture is far off, and noise keeps its mean and most of its spread.
+        assert abs(seen.mean() - grey.mean()) < 6
+        assert np.abs(seen - grey).mean() < 10 * coarseness + 8
+        assert len(jpeg_head(64, 192, coarseness)) % 3 == 0
 
 
 def test_gallery_of_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def says(page: Any, model: str) -> None:
 def end(process: subprocess.Popen[str]) -> None:
     """As Ctrl-C does; the table is then written."""
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def order(page: Any) -> list[int]:

@@ -11,11 +11,19 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from typer.testing import CliRunner
 
-from transientnet import QualityFlag, Triplet
+from transientnet import QualityFlag, Triplet, classify, load_model
+from transientnet.cli import app
+from transientnet.errors import UsageError
 from transientnet.models.classifier import Classifier
+from transientnet.models.raw import raw_model
+from transientnet.models.raw_parity import as_triplets, hard_stamps, open_raw, verify_raw
 from transientnet.models.record import ModelRecord
 from transientnet.prepare.contract import InputContract
+from transientnet.prepare.preprocess import preprocess
+from transientnet.results.scores import read_scores
+from transientnet.scoring.run import score_run
 from transientnet.transfer.export import OPSET, export_onnx, load_network, rewrite_onnx
 from transientnet.transfer.network import NetworkConfig, StampNetwork
 
@@ -71,6 +79,25 @@ def test_a_file_with_side_outputs_names_kinds_and_flags_what_is_odd(
         assert ((quality & QualityFlag.OUT_OF_DISTRIBUTION) != 0).mean() == share
 
 
+def test_the_raw_model_flags_what_the_network_calls_odd(network: StampNetwork, tmp_path: Path) -> None:
+    """A threshold in the middle: half of the stamps are flagged, and they are the ones of Python."""
+    path = tmp_path / "small.onnx"
+    export_onnx(network, "small", record(0.0), path)
+    parts = list(hard_stamps(96, seed=4))
+    tensors = [preprocess(as_triplets(part), InputContract()) for part in parts]
+    odd = [Classifier(path, record(0.0)).run_all(t.tensor[t.usable])["oddity"] for t in tensors]
+    judged = replace(record(0.0), reference={"oddity": {"threshold": float(np.median(np.concatenate(odd)))}})
+    classifier = Classifier(path, judged)
+    made = raw_model(path, judged).SerializeToString()
+    assert verify_raw(made, classifier, parts).n == 96
+    quality = np.concatenate([open_raw(made, 1).run(["quality"], part._asdict())[0] for part in parts])
+    foreign = (quality & QualityFlag.OUT_OF_DISTRIBUTION) != 0
+    usable = (quality & QualityFlag.UNUSABLE) == 0
+    assert usable.sum() > 40
+    assert not (foreign & ~usable).any()
+    assert 0.3 < foreign[usable].mean() < 0.7
+
+
 def test_adapting_leaves_the_side_outputs_behind(network: StampNetwork, tmp_path: Path) -> None:
     """Their heads were taught on the features of the base."""
     base = tmp_path / "small.onnx"
@@ -83,3 +110,53 @@ def test_adapting_leaves_the_side_outputs_behind(network: StampNetwork, tmp_path
     assert set(classifier.run_all(np.zeros((2, 3, 63, 63), np.float32))) == {"logits", "features"}
     assert classifier.predict(stamps(2)).probabilities.shape == (2, 3)
     assert (tmp_path / "adapted.onnx").stat().st_size < base.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("ending", "workers"),
+    [("csv", 2), ("csv", 1), ("ecsv", 1), ("jsonl", 1), ("parquet", 1), ("fits", 1), ("vot", 1)],
+)
+def test_rejected_candidates_have_a_reason_where_it_is_asked_for(
+    network: StampNetwork, tmp_path: Path, ending: str, workers: int
+) -> None:
+    model, night = tmp_path / "small.onnx", tmp_path / "night.npy"
+    export_onnx(network, "small", record(None), model)
+    images = np.array([[t.science, t.reference, t.difference] for t in stamps(40)], np.float32)
+    images[::8] = 0.0
+    np.save(night, images)
+    # A threshold halfway: some rows are rejected, some are not.
+    classifier = load_model(model)
+    named = classifier.predict(images, kinds=True)
+    threshold = float(np.nanmedian(named.probabilities[:, 1]))
+    table = tmp_path / f"scores.{ending}"
+    score_run([str(night)], classifier, output=table, kinds=True, workers=workers, threshold=threshold)
+    rows = read_scores(table)
+    assert "kind" in rows.columns()
+    kinds, labels = rows["kind"], rows["label"]
+    assert set(kinds[labels == "bogus"]) <= set(KINDS)
+    assert set(kinds[labels != "bogus"]) == {""}
+    assert (labels == "").sum() == 5
+    # What the network says of the same stamps, one by one.
+    assert named.kinds is not None
+    np.testing.assert_array_equal(kinds[labels == "bogus"], named.kinds[labels == "bogus"])
+    plain = tmp_path / f"plain.{ending}"
+    score_run([str(night)], classifier, output=plain)
+    assert "kind" not in read_scores(plain).columns()
+
+
+def test_the_option_of_the_command_line(network: StampNetwork, tmp_path: Path) -> None:
+    model, night = tmp_path / "small.onnx", tmp_path / "night.npy"
+    export_onnx(network, "small", record(None), model)
+    np.save(night, [[t.science, t.reference, t.difference] for t in stamps(3)])
+    table = tmp_path / "scores.csv"
+    done = CliRunner().invoke(app, ["score", str(night), "-m", str(model), "-o", str(table), "--kinds"])
+    assert done.exit_code == 0, done.output
+    assert table.read_text().splitlines()[0].endswith(",kind")
+
+
+def test_a_model_without_kinds_or_without_bogus_says_so(network: StampNetwork, tmp_path: Path) -> None:
+    model = tmp_path / "hosts.onnx"
+    export_onnx(network, "small", replace(record(None), classes=("hosted", "orphan")), model)
+    for name in (model, "realbogus@0.1.0"):
+        with pytest.raises(UsageError, match="does not name kinds of bogus"):
+            classify(stamps(2), model=load_model(name), kinds=True)

@@ -53,8 +53,8 @@ def test_other_members_are_flagged_and_the_rest_is_scored(tmp_path: Path) -> Non
     assert len(predictions) == 4
     assert predictions.ids[0] == "README"
     errors = {triplet.id: triplet.error for triplet in open_triplets(tmp_path / "night.tar.gz")}
-    assert "in no format" in errors["README"]
-    assert "damaged or no NumPy file" in errors["a"]
+    assert "not in a supported format" in errors["README"]
+    assert "damaged or not a NumPy file" in errors["a"]
     assert errors["one"] is None
     assert np.isfinite(predictions.probabilities[3]).all()
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from transientnet import Triplet, open_triplets
 from transientnet.errors import ReadError, UsageError
 from transientnet.readers.arrays import read
-from transientnet.readers.surveys import Layout
+from transientnet.readers.layouts import Layout
 
 STACK = np.random.default_rng(0).normal(100, 5, (5, 3, 21, 19)).astype(np.float32)
 

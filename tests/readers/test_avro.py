@@ -17,7 +17,7 @@ from astropy.io import fits
 from transientnet import Triplet, open_triplets
 from transientnet.errors import UsageError
 from transientnet.readers.candidate import from_record
-from transientnet.readers.surveys import Layout
+from transientnet.readers.layouts import Layout
 
 
 def one(path: Path, **kwargs: Any) -> Triplet:

@@ -16,7 +16,7 @@ from astropy.io import fits
 
 from transientnet import Triplet, open_triplets
 from transientnet.errors import TransientnetWarning
-from transientnet.readers.surveys import Layout
+from transientnet.readers.layouts import Layout
 
 STAMPS = np.random.default_rng(3).normal(100, 5, (3, 21, 21)).astype(np.float32)
 
@@ -171,3 +171,12 @@ def test_a_layout_that_lists_a_stamp_which_a_file_lacks(tmp_path: Path) -> None:
         (triplet,) = open_triplets(path, layout=layout)
     assert triplet.error is None
     assert triplet.reference is None
+
+
+@pytest.mark.parametrize("tag", ["AT2024var", "AT2024rms", "ZTF18abc"])
+def test_a_lone_candidate_may_be_named_in_its_extensions(tag: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.fits", (f"SCI_{tag}", f"REF_{tag}", f"DIFF_{tag}"))
+    (triplet,) = open_triplets(path)
+    assert triplet.error is None
+    for stamp, expected in zip(triplet.stamps, STAMPS, strict=True):
+        np.testing.assert_array_equal(stamp, expected)

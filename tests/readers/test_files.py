@@ -13,7 +13,7 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
 from transientnet import Triplet, classify, open_triplets
-from transientnet.readers.surveys import Layout
+from transientnet.readers.layouts import Layout
 
 CHANNELS = ("science", "reference", "difference")
 STACK = np.random.default_rng(4).normal(100, 5, (3, 3, 21, 21)).astype(np.float32)

@@ -11,10 +11,10 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData
 
-from transientnet import Triplet, open_triplets
+from transientnet import Triplet, classify, open_triplets
 from transientnet.readers.image import facts
-from transientnet.readers.reading import Reading
-from transientnet.readers.surveys import Layout
+from transientnet.readers.layouts import Layout
+from transientnet.readers.open import Reading
 
 RNG = np.random.default_rng(8)
 STAMPS = RNG.normal(100, 5, (3, 51, 51)).astype(np.float32)
@@ -270,6 +270,18 @@ def test_the_user_s_pixel_scale_converts_arcseconds_of_the_header(
     assert triplet.fwhm == 2.0
     (triplet,) = open_triplets(path, layout=Layout(pixel_scale=0.6))
     assert triplet.fwhm == pytest.approx(3.75 if scale else 2.5)
+
+
+def test_arcseconds_of_a_header_outlive_its_wrong_scale(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.fits", cards(SEEING=2.5, PIXSCALE=0.0101))
+    assert one(path).fwhm is None
+    (triplet,) = open_triplets(path, pixel_scale=1.0)
+    assert (triplet.pixel_scale, triplet.fwhm, triplet.meta["fwhm_from"]) == (1.0, 2.5, "file")
+    header, given = classify(path, pixel_scale=1.0), classify(path, pixel_scale=1.0, fwhm=2.5)
+    np.testing.assert_array_equal(header.probabilities, given.probabilities)
+    # Nor does a scale of the user's that makes no sense of it.
+    (triplet,) = open_triplets(path, pixel_scale=0.01)
+    assert (triplet.pixel_scale, triplet.fwhm) == (0.01, None)
 
 
 def test_the_user_s_pixel_scale_leaves_pixels_of_the_header_alone(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from alerts import STAMPS, assert_stamps, fits_bytes, packet, ztf_alert, ztf_sch
 from transientnet import classify, open_triplets
 from transientnet.errors import EmptyInputError
 from transientnet.readers import json as room
+from transientnet.readers.layouts import load_layout
 from transientnet.readers.open import decode_packet
-from transientnet.readers.surveys import load_layout
 
 FIELDS = {"science": "cutoutScience", "reference": "cutoutTemplate", "difference": "cutoutDifference"}
 

@@ -16,14 +16,8 @@ from transientnet import Triplet, open_triplets
 from transientnet.errors import EmptyInputError, ReadError, UsageError
 from transientnet.files.paths import stem
 from transientnet.readers.grouping import group_files
-from transientnet.readers.surveys import (
-    Layout,
-    channel_of,
-    is_companion,
-    load_layout,
-    match_channels,
-    surveys,
-)
+from transientnet.readers.layouts import Layout, load_layout, match_channels, surveys
+from transientnet.readers.vocabulary import channel_of, is_companion
 
 STAMPS = {
     channel: np.random.default_rng(seed).normal(100, 5, (21, 21)).astype(np.float32)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from transientnet import open_triplets
 from transientnet.errors import ReadError
-from transientnet.readers.surveys import Layout
+from transientnet.readers.layouts import Layout
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

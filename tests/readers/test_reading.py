@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from astropy import units as u
 
 from transientnet import Triplet, classify, open_triplets
 from transientnet.errors import ReadError, UsageError
-from transientnet.readers.reading import Reading, find_inputs, read
+from transientnet.readers.open import Reading, find_inputs, read
 
 STAMPS = np.random.default_rng(0).normal(100, 5, (3, 3, 31, 31)).astype(np.float32)
 
@@ -72,6 +73,18 @@ def test_what_the_user_says_stands_in_the_meta() -> None:
     for fwhm in (2.5, [2.5] * 3, 2.5 * u.pix):
         triplet = next(Reading(None, 0.3, fwhm).open(STAMPS))
         assert (triplet.meta["fwhm_from"], triplet.meta["pixel_scale_from"]) == ("user", "user")
+
+
+def test_an_open_file_is_read_whole(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", STAMPS)
+    with open(tmp_path / "a.npy", "rb") as file:
+        triplets = list(open_triplets(file))
+    assert [triplet.source for triplet in triplets] == [str(tmp_path / "a.npy")] * 3
+    np.testing.assert_array_equal(triplets[1].science, STAMPS[1, 0])
+    (memory, *_) = open_triplets(io.BytesIO((tmp_path / "a.npy").read_bytes()))
+    np.testing.assert_array_equal(memory.science, STAMPS[0, 0])
+    with open(tmp_path / "a.npy", encoding="latin-1") as text, pytest.raises(UsageError, match="binary"):
+        list(open_triplets(text))
 
 
 def test_inputs_are_listed_once_and_read_by_one_route(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from transientnet import Predictions, QualityFlag, Triplet, classify, load_model, open_triplets
 from transientnet.errors import ReadError, TransientnetWarning
-from transientnet.readers.reading import Reading, find_inputs, read
+from transientnet.readers.open import Reading, find_inputs, read
 from transientnet.scoring.batches import batches, content_id, load, units
 from transientnet.scoring.classify import score_inputs
 from transientnet.scoring.engine import in_order

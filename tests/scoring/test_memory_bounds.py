@@ -15,7 +15,7 @@ from astropy.io import fits
 
 from transientnet import QualityFlag, Triplet, classify, open_triplets
 from transientnet.models.classifier import Classifier, load_model
-from transientnet.readers.reading import Reading
+from transientnet.readers.open import Reading
 from transientnet.scoring.batches import batches
 from transientnet.scoring.classify import score_triplets
 from transientnet.settings import memory_limit
@@ -148,7 +148,7 @@ def test_fortran_order_and_rows_on_disk(tmp_path: Path) -> None:
 CUT = """
 import os, sys
 from transientnet import load_model
-from transientnet.readers.reading import Reading, find_inputs
+from transientnet.readers.open import Reading, find_inputs
 from transientnet.scoring.classify import score_inputs
 path, size = sys.argv[1], int(sys.argv[2])
 rows, errors = 0, []

@@ -19,6 +19,8 @@ from training_reference.simulator import BOGUS, REAL, ZTF_LIKE, simulate
 from training_reference.tables import by_family, table
 from training_reference.train import foreign_folds, grouped_folds, train
 from transientnet import load_model
+from transientnet.models.raw import raw_model
+from transientnet.models.raw_parity import hard_stamps, verify_raw
 from transientnet.models.registry.manifest import Manifest
 
 COLUMNS = (
@@ -179,6 +181,8 @@ def test_a_run_makes_models_that_load_and_a_rerun_goes_on_from_its_files(
     given = classifier.run_all(np.zeros((2, 3, 63, 63), np.float32))
     assert given["kinds"].shape == (2, len(classifier.kinds))
     assert given["oddity"].shape == (2, 1)
+    raw = raw_model(classifier.path, classifier.record).SerializeToString()
+    assert verify_raw(raw, classifier, hard_stamps(96)).n == 96
     assert "magnitude" in by_family(results)
     assert "realbogus" in table(results)
     assert np.isfinite(classifier.predict(load(prepared).triplets[:5]).probabilities).all()

@@ -16,7 +16,20 @@ import typer
 
 from .. import __version__
 from ..errors import OutputError, TransientnetError
-from . import adapt, completeness, cut, doctor, evaluate, inspect, label, models, monitor, score, stream
+from . import (
+    adapt,
+    completeness,
+    cut,
+    doctor,
+    evaluate,
+    inspect,
+    label,
+    models,
+    monitor,
+    score,
+    serve,
+    stream,
+)
 from .console import say
 
 __all__ = ["app", "main"]
@@ -48,6 +61,7 @@ def _root(
 
 app.command("score")(score.score)
 app.command("stream")(stream.stream)
+app.command("serve")(serve.serve)
 app.command("adapt")(adapt.adapt)
 app.command("evaluate")(evaluate.evaluate)
 app.command("completeness")(completeness.completeness)

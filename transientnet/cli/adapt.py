@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .console import Bar, Quiet, note, say
+
 if TYPE_CHECKING:
-    from ..transfer.config import Progress
     from ..transfer.outcome import AdaptResult
 
 __all__ = ["adapt"]
@@ -16,13 +17,21 @@ __all__ = ["adapt"]
 
 def adapt(
     labels: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--labels",
             help="CSV, ECSV or Parquet: label, and path | science,reference,difference | id; "
             "optional group, weight, split, pixel_scale, fwhm.",
         ),
-    ],
+    ] = None,
+    unlabelled: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unlabelled",
+            help="A night's candidates without labels: file, glob or folder. Without --labels they choose "
+            "the threshold; the network stays as it is.",
+        ),
+    ] = None,
     cutouts: Annotated[
         Path | None,
         typer.Option(help="File or folder that the table's ids (or rows, or relative paths) refer to."),
@@ -64,8 +73,10 @@ def adapt(
     name: Annotated[str | None, typer.Option(help="The new model's name; default the folder's.")] = None,
     model_version: Annotated[str, typer.Option(help="The new model's version.")] = "1.0.0",
     licence: Annotated[str, typer.Option(help="Licence of the new model, for its card.")] = "",
+    quiet: Quiet = False,
 ) -> None:
-    """Adapt a model to your own labels: cross-validated, calibrated, with a report."""
+    """Adapt a model to your own labels, or to a night without any: calibrated, with a report."""
+    from ..errors import UsageError
     from ..transfer.adapt import adapt as run
     from ..transfer.config import AdaptConfig
 
@@ -93,12 +104,17 @@ def adapt(
         "base": base,
     }
     if dry_run:
+        if labels is None:
+            raise UsageError("--dry-run checks a table of --labels, and none is named")
         columns = {"label_column": label_column, "group_column": group_column}
         _check(labels, {**given, **columns, "new_classes": new_classes})
         return
-    with _Bar() as bar:
-        result = run(labels, output=str(output), config=config, progress=bar, **given)
+    with Bar("steps") as bar:
+        result = run(
+            labels, unlabelled=unlabelled or None, output=str(output), config=config, progress=bar, **given
+        )
     _summary(result)
+    note(f"wrote {output}; {_duration(result.figures.seconds)}")
     if result.interrupted:
         raise KeyboardInterrupt
 
@@ -114,17 +130,29 @@ def _check(labels: Path, given: dict[str, Any]) -> None:
 
 
 def _summary(result: AdaptResult) -> None:
+    from ..results.columns import plural
+    from ..transfer.outcome import NightMetrics
+
     figures = result.figures
+    if isinstance(figures, NightMetrics):
+        typer.echo(figures.outcome)
+        typer.echo(f"{result.record.id}: {result.model}")
+        for level, threshold in result.record.metrics["completeness"].items():
+            typer.echo(
+                f"  {100 * float(level):g} % of injected sources lie at p(real) ≥ {threshold['value']:.3f}"
+            )
+        return
     judged = figures.cross_validation
     for notice in figures.labels.notices:
-        typer.echo(f"transientnet: {notice}", err=True)
+        say(notice)
     typer.echo(figures.outcome)
     typer.echo(f"{result.record.id}: {result.model}")
     for who, measured in (("new", judged.new), ("base", judged.base)):
         if measured is not None:
             values = [measured["metrics"][name] for name in ("balanced_accuracy", "auc")]
             accuracy, auc = (f"{v['value']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for v in values)
-            rows = f"{measured['n']} stamps of {measured['n_groups']} objects, left out of training"
+            stamps, objects = plural(measured["n"], "stamp"), plural(measured["n_groups"], "object")
+            rows = f"{stamps} of {objects}, left out of training"
             typer.echo(f"  {who:4} balanced accuracy {accuracy}  AUC {auc}  ({rows})")
     if figures.learning_rise:
         typer.echo(f"  {figures.learning_rise}")
@@ -134,33 +162,5 @@ def _summary(result: AdaptResult) -> None:
         typer.echo(f"  doubted: {doubt}")
 
 
-class _Bar:
-    """Progress on stderr, with the time left; silent where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description:>10}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Progress:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from .console import Quiet, note, say
+
 __all__ = ["cut"]
 
 
@@ -43,6 +45,7 @@ def cut(
     fwhm: Annotated[
         float | None, typer.Option(help="Seeing in pixels, known better than by the header.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Cut triplets of stamps around the positions of a catalogue."""
     import numpy as np
@@ -51,7 +54,7 @@ def cut(
     from ..cutting.cutouts import write_fits, write_npz
     from ..cutting.frames import open_frame
     from ..errors import EmptyInputError, UsageError
-    from ..scoring.advice import plural
+    from ..results.columns import plural
     from ..triplet import Triplet
 
     folder = output.endswith(("/", os.sep)) or os.path.isdir(output)
@@ -63,7 +66,7 @@ def cut(
         )
     if folder and target.is_dir() and any(target.iterdir()):
         raise UsageError(f"--output {output} is not empty: stamps of two runs would be mixed in it")
-    frame = open_frame(science, "science", mask_bits=mask_bits, pixel_scale=pixel_scale)
+    frame = open_frame(science, "science", mask_bits=mask_bits)
     triplets = cut_triplets(
         frame,
         reference,
@@ -92,16 +95,15 @@ def cut(
                 yield triplet
             else:
                 refused += 1
-                typer.echo(f"transientnet: {triplet.id}: {triplet.error}", err=True)
+                say(f"{triplet.id}: {triplet.error}")
 
     if ending:
         written = write_npz(usable(), target)
     else:
         written = sum(1 for _ in write_fits(usable(), target, wcs=frame.wcs))
-    typer.echo(
+    note(
         f"{plural(written + refused, 'candidate')} in {catalog}: {written:,} cut into {output}; "
-        f"{flagged:,} flagged (pixels missing), {refused:,} refused",
-        err=True,
+        f"{flagged:,} flagged (pixels missing), {refused:,} refused"
     )
     if not written:
         raise EmptyInputError(f"no position in {catalog} lies on {science}: nothing was written")

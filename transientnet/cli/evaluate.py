@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from .console import Quiet, note, say
 
 __all__ = ["evaluate"]
 
@@ -45,12 +48,18 @@ def evaluate(
     min_auc: Annotated[
         float | None, typer.Option(help="Exit with 1 if a model's area under the ROC curve is below this.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print metrics.json instead of the tables.")
+    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure models on labelled candidates: one report.html that opens offline, and metrics.json."""
     from ..evaluation.evaluate import measure
     from ..evaluation.night import Night
+    from ..results.columns import plural
     from .columns import columns
 
+    started = time.monotonic()
     measured = measure(
         labels,
         model or ["realbogus"],
@@ -64,18 +73,22 @@ def evaluate(
     )
     failed = False
     for name, result in measured.items():
-        counts = ", ".join(f"{n} {label}" for label, n in result["counts"].items())
-        typer.echo(f"{name}: {counts}; {result['n_groups']} sky objects; {result['unusable']} not scored")
-        typer.echo(columns(["figure", "value", "95 % interval", "n"], list(_rows(result))) + "\n")
+        if not as_json:
+            counts = ", ".join(f"{n:,} {label}" for label, n in result["counts"].items())
+            objects = plural(result["n_groups"], "sky object")
+            typer.echo(f"{name}: {counts}; {objects}; {result['unusable']:,} not scored")
+            typer.echo(columns(["figure", "value", "95 % interval", "n"], list(_rows(result))) + "\n")
         if left := result["left_out"]:
             more = f"; and {len(left) - _LISTED} more" if len(left) > _LISTED else ""
             count = f"{len(left)} of {result['n'] + len(left)} left out"
-            typer.echo(f"transientnet: {name}: {count}: {'; '.join(left[:_LISTED])}{more}", err=True)
+            say(f"{name}: {count}: {'; '.join(left[:_LISTED])}{more}")
         auc = result["metrics"]["auc"]["value"]
         if min_auc is not None and not auc >= min_auc:
-            typer.echo(f"transientnet: {name}: AUC {auc:.4f} is below {min_auc:g}", err=True)
+            say(f"{name}: AUC {auc:.4f} is below {min_auc:g}")
             failed = True
-    typer.echo(f"transientnet: wrote {output / 'report.html'} and {output / 'metrics.json'}", err=True)
+    if as_json:
+        typer.echo((output / "metrics.json").read_text(encoding="utf-8"), nl=False)
+    note(f"wrote {output / 'report.html'} and {output / 'metrics.json'}; {time.monotonic() - started:.1f} s")
     if failed:
         raise typer.Exit(1)
 
@@ -86,7 +99,7 @@ def _rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     from ..drawing.sections import figure_name
 
     for key, figure in result["metrics"].items():
-        yield [figure_name(key), *figure_text(figure, 4), str(result["n"])]
+        yield [figure_name(key), *figure_text(key, figure), str(result["n"])]
     for name, curve in result["curves"].items():
-        for label, figure, digits in night_figures(name, curve["night"]):
-            yield [label, *figure_text(figure, digits), str(curve["n_positive"])]
+        for label, key, figure in night_figures(name, curve["night"]):
+            yield [label, *figure_text(key, figure), str(curve["n_positive"])]

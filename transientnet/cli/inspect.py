@@ -20,9 +20,9 @@ def inspect(
     files: Annotated[list[str], typer.Argument(help="FITS, Avro, Parquet, npy… files, globs or folders.")],
     layout: Annotated[str | None, typer.Option(help="Survey name, or a TOML file with field names.")] = None,
     pixel_scale: Annotated[
-        float | None, typer.Option(help="arcsec per pixel, if the files do not tell.")
+        float | None, typer.Option(help="arcsec per pixel, if the files have none.")
     ] = None,
-    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the files do not tell.")] = None,
+    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the files have none.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a candidate.")] = False,
 ) -> None:
     """Show survey, format, stamps, pixel scale and FWHM of every candidate, and what is missing."""
@@ -99,11 +99,12 @@ _ORIGINS = {
 
 
 def _print(source: str, rows: list[dict[str, Any]]) -> None:
+    from ..results.columns import plural
+
     first = next((row for row in rows if row["error"] is None), rows[0])
-    many = "candidate" if len(rows) == 1 else "candidates"
     typer.echo(
         f"{source}: {first['format'] or 'unknown format'}, {first['survey'] or 'survey not recognised'}, "
-        f"{len(rows)} {many}"
+        f"{plural(len(rows), 'candidate')}"
     )
     for row in rows:
         typer.echo(f"  {row['id']}: {'; '.join(_facts(row))}")

@@ -26,9 +26,9 @@ def label(
         str, typer.Option(help="Options of 'transientnet adapt' for the page's 'Train now', in quotes.")
     ] = "",
     pixel_scale: Annotated[
-        float | None, typer.Option(help="arcsec per pixel, if the files do not tell.")
+        float | None, typer.Option(help="arcsec per pixel, if the files have none.")
     ] = None,
-    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the files do not tell.")] = None,
+    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the files have none.")] = None,
     layout: Annotated[str | None, typer.Option(help="Survey name, or a TOML file with field names.")] = None,
 ) -> None:
     """Label candidates in the browser: a local page, one key per class."""

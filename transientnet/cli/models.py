@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..files.strict_json import dump_json
+from .columns import fields
+from .console import say
 
 if TYPE_CHECKING:
     from ..models.registry.resolve import Found
@@ -85,10 +88,9 @@ def pull(
         for record, file in pull(name if name in (names or []) else _as_address(name), offline=offline):
             typer.echo(f"{record.id}\t{file}")
     if every and not wanted:
-        typer.echo(
-            f"transientnet: TRANSIENTNET_REGISTRY is not set; the {len(list_models())} models listed by "
-            "`transientnet models list` need no pulling",
-            err=True,
+        say(
+            f"TRANSIENTNET_REGISTRY is not set; the {len(list_models())} models listed by "
+            "`transientnet models list` need no pulling"
         )
 
 
@@ -124,20 +126,44 @@ def _verify(found: Found, device: str) -> bool:
         file, vectors = verified_files(found)
         classifier = Classifier(file, record, device=device)
         if vectors is None:
-            typer.echo(f"{record.id}\tok\tsha256 and contract; it has no test vectors")
+            typer.echo(fields(record.id, "ok", "sha256 and contract; it has no test vectors"))
             return True
         deviation = run_test_vectors(classifier, vectors)
     except TransientnetError as error:
-        typer.echo(f"{record.id}\tFAILED\t{error}")
+        typer.echo(fields(record.id, "FAILED", str(error)))
         return False
     tolerance = float(record.test_vectors["tolerance"])
     good = deviation.worst <= tolerance
     typer.echo(
-        f"{record.id}\t{'ok' if good else 'FAILED'}\t{deviation.n} test vectors on {classifier.device}: "
-        f"tensor {deviation.tensor:.1e}, probabilities {deviation.probabilities:.1e}, "
-        f"features {deviation.features:.1e}, tolerance {tolerance:.0e}"
+        fields(
+            record.id,
+            "ok" if good else "FAILED",
+            f"{deviation.n} test vectors on {classifier.device}: tensor {deviation.tensor:.1e}, "
+            f"probabilities {deviation.probabilities:.1e}, features {deviation.features:.1e}, "
+            f"tolerance {tolerance:.0e}",
+        )
     )
     return good
+
+
+@app.command()
+def export(
+    name: Name,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the package.")],
+    to: Annotated[str, typer.Option("--to", help="meas_transinet: a package for Rubin's task.")],
+    offline: Offline = None,
+) -> None:
+    """Write a model as another program loads it, once it answers there as it does here."""
+    from ..errors import MissingDependencyError, UsageError
+
+    if to != "meas_transinet":
+        raise UsageError(f"--to {to}: the only target is meas_transinet")
+    try:
+        from ..transfer.meas_transinet import export_meas_transinet
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("adapt", "Exporting to meas_transiNet") from error
+    worst = export_meas_transinet(name, output, offline=offline)
+    say(f"{output}: p(real) differs from this package's by {worst:.1e} at most")
 
 
 @app.command()

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..files.strict_json import dump_json
+from .console import say
+
 __all__ = ["monitor"]
 
 
@@ -25,6 +28,7 @@ def monitor(
     limit: Annotated[
         float, typer.Option(help="Least population stability index of a shift that matters.")
     ] = 0.2,
+    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
 ) -> None:
     """Compare a night's scores, flags and stamps with what is expected; exit with 1 if any has shifted.
 
@@ -34,6 +38,7 @@ def monitor(
     from ..evaluation import drift as room
     from ..models.registry.resolve import resolve
     from ..readers.open import open_triplets
+    from ..results.columns import plural
     from .columns import columns
 
     night = room.read_scores(scores)
@@ -52,13 +57,15 @@ def monitor(
         [d.name, d.n, f"{d.psi:.3f}", "" if d.ks != d.ks else f"{d.ks:.3f}", f"{d.p:.2g}", verdict]
         for d, verdict in zip(drifts, verdicts, strict=True)
     ]
-    typer.echo(columns(header, rows))
+    if as_json:
+        found = [d._asdict() | {"shifted": v} for d, v in zip(drifts, verdicts, strict=True)]
+        typer.echo(dump_json(found))
+    else:
+        typer.echo(columns(header, rows))
     if "too few" in verdicts:
-        typer.echo(
-            f"transientnet: {len(night.quality)} candidates are too few to tell a shift of "
-            f"{100 * room.LARGE:g} % of them from chance",
-            err=True,
-        )
+        count = plural(len(night.quality), "candidate")
+        verb = "is" if len(night.quality) == 1 else "are"
+        say(f"{count} {verb} too few to tell a shift of {100 * room.LARGE:g} % of them from chance")
     if worst := [d.name for d, verdict in zip(drifts, verdicts, strict=True) if verdict == "yes"]:
-        typer.echo(f"transientnet: shifted: {', '.join(worst)}", err=True)
+        say(f"shifted: {', '.join(worst)}")
         raise typer.Exit(1)

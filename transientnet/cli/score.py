@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import say
+from ..scoring.boot import MANY_INPUTS, prepare
+from ..settings import cores
+from .console import Bar, Quiet, note, say
 
 if TYPE_CHECKING:
+    from ..models.classifier import Classifier
+    from ..readers.open import Reading
     from ..results.predictions import Predictions
     from ..scoring.batches import Part
 
@@ -45,6 +50,13 @@ def score(
         float | None,
         typer.Option(min=0, max=1, help="Name the last of two classes (real) from this probability on."),
     ] = None,
+    completeness: Annotated[
+        float | None,
+        typer.Option(
+            help="Name real what lies above the threshold that keeps this share of injected sources, say "
+            "0.95: the model's own if its record has one, else measured on these files."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that read and score; by default what pays here.")
     ] = None,
@@ -59,6 +71,9 @@ def score(
     sets: Annotated[
         float | None, typer.Option(help="Add the classes that hold the true one at this level, say 0.95.")
     ] = None,
+    kinds: Annotated[
+        bool, typer.Option("--kinds", help="Add which kind of bogus each rejected candidate is.")
+    ] = False,
     gallery: Annotated[
         Path | None, typer.Option(help="Also write one web page that shows every candidate.")
     ] = None,
@@ -77,11 +92,15 @@ def score(
     from_file: Annotated[
         Path | None, typer.Option(help="Text file with the path of an input per line; - is stdin.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Score candidates and write one row each: id, source, label, p_<class>…, quality, model."""
-    from ..errors import EmptyInputError, OutputError
+    if not (dask or gallery or explain):
+        # Much of a short run is the start of its processes: they load their modules while this one does.
+        prepare(_processes(files or [], workers))
+    from ..errors import EmptyInputError, OutputError, UsageError
     from ..models.classifier import load_model
-    from ..readers.reading import Reading
+    from ..readers.open import Reading
     from ..scoring.engine import hold_memory
     from ..scoring.interrupts import on_interrupt
     from ..scoring.run import score_run
@@ -94,6 +113,15 @@ def score(
         raise OutputError("standard output is closed: name a table with -o")
     classifier = load_model(model, offline=offline or None, threads=1)
     terminal = _Terminal(classifier.classes, classifier.record.id) if sys.stdout.isatty() else None
+    if completeness is not None:
+        if threshold is not None:
+            raise UsageError("--completeness chooses the threshold; leave out --threshold")
+        threshold = _threshold_for(
+            completeness,
+            classifier,
+            None if catalog is not None else sources,
+            Reading(layout, pixel_scale, fwhm),
+        )
     with ExitStack() as stack:
         stop = stack.enter_context(on_interrupt(once=True))
         triplets = None
@@ -111,6 +139,7 @@ def score(
             reading=Reading(layout, pixel_scale, fwhm),
             threshold=threshold,
             sets=sets,
+            kinds=kinds,
             workers=workers,
             resume=resume,
             watch=watch,
@@ -122,17 +151,58 @@ def score(
             triplets=triplets,
             stop=stop,
             say=say,
-            progress=stack.enter_context(_progress()),
+            progress=partial(stack.enter_context(Bar("candidates")), "scoring"),
         )
     if terminal is not None and output is None:
         terminal.finish()
-    say(f"{tally.summary()}; {time.monotonic() - started:.1f} s")
+    note(f"{tally.summary()}; {time.monotonic() - started:.1f} s")
     if stop.asked:
         if output is not None:
             say(f"interrupted; --resume continues {output}")
         raise typer.Exit(130)
     if tally.rows and tally.unreadable == tally.rows:
         raise EmptyInputError("none of the candidates could be read")
+
+
+def _threshold_for(
+    wanted: float, classifier: Classifier, sources: list[str] | None, reading: Reading
+) -> float:
+    """The threshold that keeps a share of injected sources: from the record, else from the files to score."""
+    from ..errors import UsageError
+    from ..evaluation.completeness import completeness
+
+    stored = classifier.record.metrics.get("completeness", {}).get(f"{wanted:g}")
+    if stored is not None:
+        say(
+            f"p(real) ≥ {stored['value']:.3f} keeps {100 * wanted:g} % of injected sources, by the record of "
+            f"{classifier.record.id}"
+        )
+        return float(stored["value"])
+    if not sources:
+        raise UsageError(
+            f"{classifier.record.id} has no threshold for a completeness of {wanted:g}, and sources can be "
+            "injected into files alone: leave out --catalog and --watch, or give a --threshold that "
+            "transientnet completeness finds"
+        )
+    measured = completeness(
+        sources, model=classifier, layout=reading.layout, pixel_scale=reading.pixel_scale, fwhm=reading.fwhm
+    )
+    limit = measured.threshold_for(wanted)
+    say(
+        f"p(real) ≥ {limit.value:.3f} ({limit.low:.3f}–{limit.high:.3f}) keeps {100 * wanted:g} % of "
+        f"{measured.recall().n} sources injected into {measured.stamps} stamps"
+    )
+    return limit.value
+
+
+def _processes(files: list[str], workers: int | None) -> int:
+    """Worker processes that folders are sure to need, by a look at how many files lie in them."""
+    least = MANY_INPUTS if workers is None else workers
+    count = cores() if workers is None else workers
+    folders = chain.from_iterable(os.scandir(name) for name in files if os.path.isdir(name))
+    with suppress(OSError):
+        return count if count > 1 and sum(1 for _ in islice(folders, least)) == least else 0
+    return 0
 
 
 def _sources(files: list[str], from_file: Path | None) -> list[str]:
@@ -171,35 +241,6 @@ def _check_sources(
         raise UsageError("--watch scores on this machine; leave out --dask")
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, int], None] | None]:
-    """A bar over the inputs with rate and time left, where stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    started = time.monotonic()
-    with Progress(
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task("scoring", total=None, rate="")
-
-        def advance(ended: int, inputs: int, rows: int) -> None:
-            rate = rows / max(1e-9, time.monotonic() - started)
-            done = f"{rows:,} candidates, {rate:.0f}/s"
-            bar.update(task, completed=ended, total=inputs or None, rate=done)
-
-        yield advance
-
-
 class _Terminal:
     """A table on the terminal, when the run has ended."""
 
@@ -222,20 +263,21 @@ class _Terminal:
 
     def finish(self) -> None:
         """Show the rows kept."""
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
-
         from ..results.columns import one_line
         from ..triplet import QualityFlag
+        from .columns import columns
 
-        table = Table("id", "label", *self._classes, "quality", title=self._model)
-        for predictions in self._parts:
-            for row in predictions:
-                cells = (f"{p:.3f}" for p in row.probabilities.values())
-                flags = " ".join(QualityFlag.names(row.quality)).lower()
-                name = escape(one_line([row.id])[0])
-                table.add_row(name, row.label or "[dim]unusable[/]", *cells, flags)
-        Console().print(table)
-        if self._rows > (shown := sum(map(len, self._parts))):
-            say(f"{self._rows - shown:,} more rows; -o scores.csv keeps them all")
+        rows = [
+            [
+                one_line([row.id])[0],
+                row.label or "unusable",
+                *(f"{p:.3f}" if p == p else "" for p in row.probabilities.values()),
+                ", ".join(QualityFlag.names(row.quality)).lower().replace("_", " "),
+            ]
+            for predictions in self._parts
+            for row in predictions
+        ]
+        header = ["id", "label", *(f"p({name})" for name in self._classes), "quality"]
+        typer.echo(f"{self._model}\n{columns(header, rows, self._classes)}")
+        if self._rows > len(rows):
+            say(f"{self._rows - len(rows):,} more rows; -o scores.csv keeps them all")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import say
+from .console import Quiet, note
 
 __all__ = ["stream"]
 
@@ -31,11 +31,12 @@ def stream(
     ] = None,
     most: Annotated[int | None, typer.Option(min=1, help="End after this many messages.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch no model over the network.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score alert packets from Kafka, at least once: offsets are committed after the scores are written."""
     from ..errors import UsageError
     from ..models.classifier import load_model
-    from ..readers.reading import Reading
+    from ..readers.open import Reading
     from ..scoring.interrupts import on_interrupt
     from ..scoring.kafka import appender, consume, producer_of
     from ..scoring.run import CsvStream
@@ -68,6 +69,6 @@ def stream(
             stop=lambda: stop.asked,
             most=most,
         )
-    say(tally.summary())
+    note(tally.summary())
     if stop.asked:
         raise typer.Exit(130)

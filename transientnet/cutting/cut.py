@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
-from ..readers.reading import Reading
+from ..readers.image import sky_axes
+from ..readers.open import Reading
 from ..triplet import Triplet
 from .catalog import read_catalog
 from .frames import Frame, open_frame
@@ -57,11 +58,12 @@ def cut_triplets(
         otherwise the only image, or the one with a usual name, is taken, and a mask extension beside it is
         honoured. Files may be tile-compressed (`.fz`) or gzipped.
     catalog : path, Table, mapping of columns, DataFrame, or ndarray of shape (N, 2)
-        Positions; see `transientnet.cutting.catalog.read_catalog`.
+        Positions: a CSV, ECSV, SExtractor, VOTable, FITS (LDAC too) or Parquet file, recognised by content;
+        an array holds x and y.
     size : int
         Side of the stamps in pixels of the science frame.
     x, y, ra, dec, id_column, group_column : str, optional
-        Columns of the catalogue, where their names are not the usual ones.
+        Columns of the catalogue, where their names are not the usual ones; pixels go before the sky.
     one_based : bool, optional
         Whether the catalogue counts the first pixel as 1. By default it counts from 0, except in
         SExtractor's ``*_IMAGE`` columns.
@@ -110,8 +112,7 @@ def cut_triplets(
     size = int(size)
     if science is None:
         raise UsageError("stamps are cut from a science frame, and none is given")
-    scale = reading.pixel_scale if isinstance(reading.pixel_scale, float) else None
-    base = open_frame(science, "science", mask_bits=mask_bits, pixel_scale=scale)
+    base = open_frame(science, "science", mask_bits=mask_bits)
     template = None if reference is None else open_frame(reference, "reference", mask_bits=mask_bits)
     residual = None if difference is None else open_frame(difference, "difference", mask_bits=mask_bits)
     if mask is not None:
@@ -130,6 +131,7 @@ def cut_triplets(
     height, width = base.shape
     known = np.isfinite(columns) & np.isfinite(rows)
     inside = (left < width) & (left + size > 0) & (top < height) & (top + size > 0)
+    axes = sky_axes(None if base.wcs is None or base.wcs.wcs.lngtyp != "RA" else base.wcs.pixel_scale_matrix)
     cut_science = _cutter(base, base, size)
     cut_reference = None if template is None else _cutter(template, base, size)
     cut_difference = None if residual is None else _cutter(residual, base, size)
@@ -141,7 +143,7 @@ def cut_triplets(
             reference_stamp = cut_reference and cut_reference(left[batch], top[batch])
             difference_stamp = cut_difference and cut_difference(left[batch], top[batch])
             for i, row in enumerate(range(len(positions))[batch]):
-                where: dict[str, Any] = {"source": base.name}
+                where: dict[str, Any] = {"source": base.name, **axes}
                 if known[row]:
                     where |= {"x": float(columns[row]), "y": float(rows[row])}
                 if np.isfinite(sky[row]).all():

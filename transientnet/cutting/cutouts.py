@@ -185,7 +185,7 @@ def _filled(content: bytes, filler: bytes) -> bytes:
 
 
 def _file_name(id: str, taken: set[str]) -> str:
-    """A name that stays in its folder, is no hidden file, and was not used yet on any file system."""
+    """A name that stays in its folder, is not hidden, and was not used yet on any file system."""
     plain = re.sub(r"[^A-Za-z0-9._+-]+", "_", id).strip("._-")[:120] or "candidate"
     name, number = plain, 1
     while name.lower() in taken:

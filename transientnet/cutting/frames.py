@@ -19,17 +19,14 @@ from ..errors import ReadError, UsageError
 from ..files.compressed import gunzip
 from ..files.fits_counts import check_counts
 from ..readers.hdus import check_size, check_tiles
-from ..readers.image import SCALES, facts
-from ..readers.surveys import companion_of, match_channels
+from ..readers.image import SCALES, bad_pixels, facts
+from ..readers.layouts import match_channels
+from ..readers.vocabulary import companion_of
 
 __all__ = ["Frame", "open_frame"]
 
 MAX_FRAME_BYTES = 4 * 2**30
 """Largest frame that is unpacked into memory; plain FITS images are memory-mapped and may be larger."""
-
-# The planes of a Rubin-style mask (MP_* keywords give the bits) that mean that a pixel was not
-# observed. Its other planes describe good pixels: detected, saturated, cosmic ray, interpolated.
-_UNOBSERVED_PLANES = ("MP_BAD", "MP_NO_DATA", "MP_UNMASKEDNAN")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,9 +71,7 @@ class Frame:
         return np.result_type(self.data.dtype.newbyteorder("="), np.float32)
 
 
-def open_frame(
-    source: Any, role: str, *, mask_bits: int | None = None, pixel_scale: float | None = None
-) -> Frame:
+def open_frame(source: Any, role: str, *, mask_bits: int | None = None) -> Frame:
     """Open one full frame.
 
     Parameters
@@ -88,8 +83,6 @@ def open_frame(
         extension names are looked for.
     mask_bits : int, optional
         See `cut_triplets`.
-    pixel_scale : float, optional
-        arcsec per pixel as known better than by the frame.
 
     Raises
     ------
@@ -101,26 +94,24 @@ def open_frame(
     if isinstance(source, Frame):
         return source
     if isinstance(source, str | os.PathLike):
-        return _open_file(os.fspath(source), role, mask_bits, pixel_scale)
+        return _open_file(os.fspath(source), role, mask_bits)
     name = f"the {role} frame"
     # NDData before HDUs: a CCDData has a header too.
     if hasattr(source, "mask") and hasattr(source, "wcs"):
         mask = None if source.mask is None else np.broadcast_to(source.mask, source.data.shape)
-        return _frame(source.data, name, mask, source.wcs, source.meta, pixel_scale)
+        return _frame(source.data, name, mask, source.wcs, source.meta)
     if hasattr(source, "header") and hasattr(source, "data"):
         if role == "mask":
-            return Frame(_bad(np.asarray(source.data), source.header, mask_bits), name)
-        return _frame(source.data, name, None, _wcs(source.header), source.header, pixel_scale)
+            return Frame(bad_pixels(np.asarray(source.data), source.header, mask_bits), name)
+        return _frame(source.data, name, None, _wcs(source.header), source.header)
     if role == "mask":
-        return Frame(_bad(np.asarray(source), None, mask_bits), name)
+        return Frame(bad_pixels(np.asarray(source), None, mask_bits), name)
     data = np.ma.getdata(np.ma.asanyarray(source))
     mask = np.ma.getmaskarray(source) if np.ma.isMaskedArray(source) else None
-    return _frame(data, name, mask, pixel_scale=pixel_scale)
+    return _frame(data, name, mask)
 
 
-def _open_file(
-    name: str, role: str, mask_bits: int | None, pixel_scale: float | None, *, memmap: bool = True
-) -> Frame:
+def _open_file(name: str, role: str, mask_bits: int | None, *, memmap: bool = True) -> Frame:
     from astropy.io import fits
 
     match = re.fullmatch(r"(.+)\[(\w+)\]", name)
@@ -136,7 +127,7 @@ def _open_file(
                 mask_hdu = None if role == "mask" else _mask_of(hdus, hdu)
                 if memmap and any(_is_scaled(h) for h in (hdu, mask_hdu) if h is not None):
                     # astropy does not map what it must rescale.
-                    return _open_file(name, role, mask_bits, pixel_scale, memmap=False)
+                    return _open_file(name, role, mask_bits, memmap=False)
                 for index, one in enumerate(hdus):
                     if one is hdu or one is mask_hdu:
                         _check_size(one, path)
@@ -145,10 +136,10 @@ def _open_file(
                                 check_tiles(stored[index], MAX_FRAME_BYTES)
                 data = _pixels(hdu)
                 if role == "mask":
-                    return Frame(_bad(data, hdu.header, mask_bits), name)
-                mask = None if mask_hdu is None else _bad(_pixels(mask_hdu), mask_hdu.header, mask_bits)
+                    return Frame(bad_pixels(data, hdu.header, mask_bits), name)
+                mask = None if mask_hdu is None else bad_pixels(_pixels(mask_hdu), mask_hdu.header, mask_bits)
                 header = _inherited(hdu, hdus[0])
-                return _frame(data, name, mask, _wcs(hdu.header, hdus), header, pixel_scale)
+                return _frame(data, name, mask, _wcs(hdu.header, hdus), header)
     except (ReadError, UsageError):
         raise
     except FileNotFoundError as error:
@@ -224,17 +215,6 @@ def _pixels(hdu: Any) -> npt.NDArray[Any]:
     return np.asarray(hdu.data).reshape(hdu.header["NAXIS2"], hdu.header["NAXIS1"])
 
 
-def _bad(planes: npt.NDArray[Any], header: Any = None, mask_bits: int | None = None) -> npt.NDArray[np.bool_]:
-    """True where a mask says that the pixel was not observed."""
-    if planes.dtype.kind not in "iu":
-        return np.asarray(~np.isfinite(planes) | (planes != 0))
-    if mask_bits is None:
-        named = [header[key] for key in _UNOBSERVED_PLANES if header is not None and key in header]
-        mask_bits = sum(1 << int(bit) for bit in named if 0 <= int(bit) < 64) if named else -1
-    bits = mask_bits & ((1 << 8 * planes.dtype.itemsize) - 1)
-    return np.asarray((planes & np.array(bits, f"u{planes.dtype.itemsize}").astype(planes.dtype)) != 0)
-
-
 def _inherited(hdu: Any, primary: Any) -> Any:
     """The header of an image, with what a primary HDU without pixels says of all of them."""
     if hdu is primary or primary.header.get("NAXIS"):
@@ -250,7 +230,6 @@ def _frame(
     mask: npt.NDArray[np.bool_] | None = None,
     wcs: Any = None,
     header: Mapping[str, Any] | None = None,
-    pixel_scale: float | None = None,
 ) -> Frame:
     """A checked frame, with what its WCS and header say."""
     data = np.asanyarray(data)
@@ -260,7 +239,7 @@ def _frame(
             "a frame is a 2-D image of real numbers"
         )
     wcs, scale = _celestial(wcs)
-    known = facts({} if header is None else header, pixel_scale=pixel_scale or scale)
+    known = facts({} if header is None else header, pixel_scale=scale)
     return Frame(data, name, mask, wcs, known.pixel_scale, known.fwhm, known.fwhm_arcsec)
 
 

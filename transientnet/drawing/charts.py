@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["COLOURS", "Series", "chart"]
+__all__ = ["COLOURS", "Dots", "Series", "chart", "dot_chart"]
 
 COLOURS = ("#0072b2", "#d55e00", "#00795a", "#a1457c", "#8a6100", "#444444")
 """Told apart with any colour vision (after Okabe & Ito 2008, darkened for contrast on white)."""
@@ -26,6 +26,78 @@ class Series(NamedTuple):
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     points: bool = False
+
+
+class Dots(NamedTuple):
+    """A row of a `dot_chart`: single measurements, and their mean or difference with its interval."""
+
+    name: str
+    dots: Sequence[float]
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
+def dot_chart(title: str, label: str, rows: Sequence[Dots], *, zero: bool = False, note: str = "") -> str:
+    """Rows of dots and intervals over one axis.
+
+    Parameters
+    ----------
+    title : str
+    label : str
+        What the axis shows, with its unit.
+    rows : sequence of Dots
+        From the top; NaN is left out.
+    zero : bool
+        Draw a line at zero, for differences.
+    note : str
+    """
+    values = [v for row in rows for v in (*row.dots, row.value, row.low, row.high) if v == v]
+    low, high = min([*values, 0.0] if zero else values), max([*values, 0.0] if zero else values)
+    margin = 0.06 * (high - low) or 0.5
+    x0, x1 = low - margin, high + margin
+    left, step = 24 + 8 * max(len(row.name) for row in rows), 36
+    floor = _TOP + step * len(rows)
+
+    def at(x: float) -> float:
+        return round(left + (x - x0) / (x1 - x0) * (_WIDTH - _RIGHT - left), 1)
+
+    parts = []
+    for x in _ticks(x0, x1):
+        parts += [
+            f'<line x1="{at(x)}" y1="{_TOP}" x2="{at(x)}" y2="{floor}" class="grid"/>',
+            f'<text x="{at(x)}" y="{floor + 18}" text-anchor="middle">{x:.4g}</text>',
+        ]
+    if zero:
+        parts.append(f'<line x1="{at(0)}" y1="{_TOP}" x2="{at(0)}" y2="{floor}" class="diagonal"/>')
+    for k, row in enumerate(rows):
+        colour, y = COLOURS[k % len(COLOURS)], _TOP + step * (k + 0.5)
+        parts.append(f'<text x="{left - 10}" y="{y + 5}" text-anchor="end">{escape(row.name)}</text>')
+        parts += [
+            f'<circle cx="{at(x)}" cy="{y}" r="4" fill="{colour}" opacity="0.45"/>'
+            for x in row.dots
+            if x == x
+        ]
+        if row.low == row.low and row.high == row.high:
+            parts.append(
+                f'<line x1="{at(row.low)}" y1="{y}" x2="{at(row.high)}" y2="{y}" stroke="{colour}" '
+                'stroke-width="2.5"/>'
+            )
+        if row.value == row.value:
+            parts.append(
+                f'<line x1="{at(row.value)}" y1="{y - 9}" x2="{at(row.value)}" y2="{y + 9}" '
+                f'stroke="{colour}" stroke-width="3"/>'
+            )
+    parts.append(
+        f'<text x="{(left + _WIDTH - _RIGHT) / 2}" y="{floor + 40}" text-anchor="middle" class="axis">'
+        f"{escape(label)}</text>"
+    )
+    spoken = escape(f"{title}: {label} of {', '.join(row.name for row in rows)}", quote=True)
+    return (
+        f'<figure class="chart"><svg viewBox="0 0 {_WIDTH} {floor + 48}" role="img" aria-label="{spoken}">'
+        f"{''.join(parts)}</svg><figcaption><strong>{escape(title)}</strong> {escape(note)}</figcaption>"
+        "</figure>"
+    )
 
 
 def chart(

@@ -55,7 +55,7 @@ figure { margin: 0; }
 .wall img { width: 100%; aspect-ratio: 193 / 63; image-rendering: pixelated; display: block;
   background: #ebebeb; }
 .wall figcaption { font-size: .85rem; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { th, td { white-space: normal; overflow-wrap: anywhere; padding: .3rem .4rem; } }
+@media (max-width: 40rem) { th, td { white-space: normal; padding: .3rem .4rem; } }
 @media print { nav { display: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,13 @@ import numpy.typing as npt
 
 from ..errors import MissingDependencyError
 from ..triplet import CHANNELS, Triplet
-from .stamps import PALETTE, levels
+from .charts import COLOURS
+from .stamps import PALETTE, levels, sign_of
 
-__all__ = ["CLASS_COLOURS", "plot_explanation", "plot_predictions", "plot_triplet"]
+__all__ = ["plot_explanation", "plot_predictions", "plot_triplet"]
 
-CLASS_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Wong (2011, Nature Methods 8, 441): told apart by readers with any colour vision."""
-_LINES = ("-", "--", "-.", ":")
+# Dashes separate lines where colours do not: in print, and one over the other.
+_LINES = ("-", "--", ":", "-.", (0, (1, 4)), (0, (12, 4)))
 _TICK_COLOUR = "#f0e442"
 
 
@@ -53,8 +54,10 @@ def _show(axes: Any, image: npt.NDArray[np.uint8] | None, title: str) -> None:
     axes.imshow(image, origin="lower", interpolation="nearest")
 
 
-def _mark(axes: Any, shape: tuple[int, ...], pixel_scale: float | None) -> None:
-    """Ticks beside the target, and a bar of a round number of arcseconds."""
+def _mark(
+    axes: Any, shape: tuple[int, ...], pixel_scale: float | None, meta: Mapping[str, Any] | None = None
+) -> None:
+    """Ticks beside the target, a bar of a round number of arcseconds, arrows to the north and east."""
     height, width = shape[:2]
     y, x, reach = (height - 1) / 2, (width - 1) / 2, min(height, width)
     line = {"color": _TICK_COLOUR, "linewidth": 1.6}
@@ -65,6 +68,19 @@ def _mark(axes: Any, shape: tuple[int, ...], pixel_scale: float | None) -> None:
         start, low = 0.05 * width, 0.06 * height
         axes.plot([start, start + length / pixel_scale], [low, low], **line)
         axes.text(start, low + 0.03 * height, f"{length:g}″", color=_TICK_COLOUR, fontsize=9)
+    if meta and {"north", "east"} <= meta.keys():
+        _compass(axes, width, height, meta)
+
+
+def _compass(axes: Any, width: int, height: int, meta: Mapping[str, Any]) -> None:
+    x, y, reach = 0.82 * width, 0.18 * height, 0.11 * min(width, height)
+    for name in ("north", "east"):
+        angle = math.radians(meta[name])
+        tip = x - reach * math.sin(angle), y + reach * math.cos(angle)
+        arrow = {"arrowstyle": "->", "color": _TICK_COLOUR, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", tip, (x, y), arrowprops=arrow)
+        place = x - 1.5 * reach * math.sin(angle), y + 1.5 * reach * math.cos(angle)
+        axes.text(*place, name[0].upper(), color=_TICK_COLOUR, fontsize=8, ha="center", va="center")
 
 
 def _round_number(value: float) -> float:
@@ -95,7 +111,9 @@ def plot_triplet(
     Returns
     -------
     matplotlib.figure.Figure
-        With ticks beside the target, a scale bar where the pixel scale is known, and missing pixels in blue.
+        With ticks beside the target, a scale bar where the pixel scale is known, arrows to the north and
+        east where the WCS is, the sign of the subtraction where the survey gives it, and missing pixels in
+        blue.
 
     Raises
     ------
@@ -105,9 +123,11 @@ def plot_triplet(
     figure = _figure(7.5, 2.9)
     for axes, stamp, name in zip(figure.subplots(1, 3), triplet.stamps, CHANNELS, strict=True):
         image = None if stamp is None else PALETTE[levels(stamp, stretch)]
-        _show(axes, image, name)
+        _show(
+            axes, image, f"{name} ({sign})" if name == "difference" and (sign := sign_of(triplet)) else name
+        )
         if image is not None and image.size:
-            _mark(axes, image.shape, triplet.pixel_scale)
+            _mark(axes, image.shape, triplet.pixel_scale, triplet.meta if name == "science" else None)
     figure.suptitle(triplet.id)
     return _finish(figure, path)
 
@@ -169,7 +189,7 @@ def plot_predictions(
     for k in range(1 if len(classes) == 2 else 0, len(classes)):
         values = probabilities[usable, k]
         bins = np.linspace(0, 1, 41).tolist()
-        style = {"color": CLASS_COLOURS[k % len(CLASS_COLOURS)], "linestyle": _LINES[k % len(_LINES)]}
+        style = {"color": COLOURS[k % len(COLOURS)], "linestyle": _LINES[k % len(_LINES)]}
         axes.hist(values, bins=bins, histtype="step", linewidth=1.8, label=classes[k], **style)
     axes.set(xlabel="probability", ylabel="candidates", yscale="log" if usable.sum() > 100 else "linear")
     axes.set_title(f"{title}: {usable.sum()} scored, {(~usable).sum()} not")

@@ -1,118 +1,55 @@
-"""The night's candidates as a contact sheet: one file, sortable and filterable, thousands of rows."""
+"""The night's candidates as a contact sheet: one page to sort, look at, mark and note, thousands of rows."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
 from ..triplet import QualityFlag, Triplet
-from .stamps import data_uri, strip
+from .jpeg import jpeg_head, jpeg_pixels
+from .stamps import FIELD, MISSING, PALETTE, encode_png, panels
 
-__all__ = ["GalleryWriter"]
+__all__ = ["FLAG_WORDS", "GalleryWriter"]
 
-STRIP_SIDE = 63
-"""Pixels of each stamp in the sheet."""
+SIDE, TILE = 63, 64
+"""Pixels of each stamp in the sheet, and of its place in a picture: a multiple of JPEG's blocks."""
 
-# The page keeps its candidates as data and draws only the rows in sight, so that ten thousand scroll
-# as easily as ten.
-_STYLE = """
-:root{color-scheme:light}*{box-sizing:border-box}
-body{margin:0;font:15px/1.4 system-ui,sans-serif;color:#1b1f24;background:#fff}
-header{position:sticky;top:0;background:#fff;border-bottom:1px solid #d0d7de;padding:.5rem .8rem;z-index:1}
-h1{font-size:1.1rem;margin:0 0 .4rem}
-form{display:flex;flex-wrap:wrap;gap:.4rem .9rem;align-items:center}
-label{white-space:nowrap}select,input{font:inherit;padding:.2rem;max-width:9rem}
-#count{margin:.3rem 0 0;color:#3d444d}
-#sheet{position:relative;margin:0 .8rem}
-figure{position:absolute;margin:0;padding:4px 6px;overflow:hidden}
-figure:focus{outline:3px solid #0b4f8a;outline-offset:-2px}
-img{width:100%;height:auto;aspect-ratio:193/63;image-rendering:pixelated;display:block}
-figcaption{font-size:13px;line-height:18px;padding-top:2px}
-figcaption b,figcaption span{display:block;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
-.flag{color:#8a3b00}
-@media (max-width:40rem){header{position:static}}
-"""
+_COARSENESS = (1.0, 1.8, 3.0)
+#: Bytes of a picture beyond which it is coded more coarsely: ten thousand stay under 40 MB.
+_BUDGET = 2700
+_PART = 100
+"""Candidates of which the page holds the facts in one piece."""
 
-_SCRIPT = """
-const C=K.classes,$=i=>document.getElementById(i),sheet=$('sheet');
-const P=r=>r[2],best=r=>P(r)[0]===null?-1:P(r).indexOf(Math.max(...P(r)));
-let view=[],columns=1,width=0,H=0,at=0;
-function option(s,v,t){const o=document.createElement('option');o.value=v;o.textContent=t;s.append(o)}
-C.forEach((c,i)=>{option($('sort'),i,'P('+c+')');option($('label'),i,c)});
-K.flags.forEach(([n,b])=>{if(R.some(r=>r[3]&b))option($('flag'),b,n.toLowerCase().replaceAll('_',' '))});
-option($('label'),-1,'not scored');
-option($('sort'),'id','name');option($('sort'),'order','order of the night');
-$('sort').value=C.length-1;
-function choose(){
- const s=$('sort').value,l=$('label').value,f=$('flag').value,q=$('find').value.toLowerCase(),
-  lo=+$('low').value||0,k=isNaN(+s)?C.length-1:+s,up=$('up').checked?1:-1;
- view=R.filter(r=>(l===''||best(r)===+l)&&(f===''||(f==='0'?!r[3]:r[3]&+f))&&
-  (!q||(r[0]+' '+r[1]).toLowerCase().includes(q))&&(lo<=0||P(r)[k]>=lo));
- if(s==='id')view.sort((a,b)=>-up*a[0].localeCompare(b[0],undefined,{numeric:true}));
- else if(s!=='order')view.sort((a,b)=>(P(a)[0]===null)-(P(b)[0]===null)||up*(P(a)[k]-P(b)[k]));
- $('count').textContent=view.length+' of '+R.length+
-  ' candidates: science, reference, difference. Arrow keys move.';
- at=0;scrollTo(0,0);layout()}
-const shown=new Map();
-function layout(){const w=sheet.clientWidth;
- columns=Math.max(1,Math.floor(w/+$('size').value));width=w/columns;
- H=Math.ceil((width-12)*63/193)+72;
- sheet.style.height=Math.ceil(view.length/columns)*H+'px';
- for(const e of shown.values())e.remove();shown.clear();draw()}
-function draw(){const top=scrollY-sheet.offsetTop,a=Math.max(0,Math.floor(top/H)-3)*columns,
-  z=Math.min(view.length,(Math.ceil((top+innerHeight)/H)+3)*columns);
- for(const[i,e]of shown)if(i<a||i>=z){e.remove();shown.delete(i)}
- let last=null;
- for(let i=a;i<z;i++){let e=shown.get(i);
-  if(!e){e=card(view[i],i);shown.set(i,e);if(last)last.after(e);else sheet.prepend(e)}last=e}}
-function go(i){at=Math.max(0,Math.min(i,view.length-1));
- const y=sheet.offsetTop+Math.floor(at/columns)*H,head=document.querySelector('header').offsetHeight;
- if(y-head<scrollY)scrollTo(0,y-head);else if(y+H>scrollY+innerHeight)scrollTo(0,y+H-innerHeight);
- draw();for(const[k,e]of shown)e.tabIndex=k===at?0:-1;shown.get(at)?.focus({preventScroll:true})}
-sheet.addEventListener('keydown',e=>{const page=columns*Math.max(1,Math.floor(innerHeight/H)-1),
-  by={ArrowLeft:-1,ArrowRight:1,ArrowUp:-columns,ArrowDown:columns,PageUp:-page,PageDown:page,
-   Home:-view.length,End:view.length}[e.key];
- if(by&&!e.ctrlKey&&!e.metaKey&&!e.altKey){e.preventDefault();go(at+by)}});
-sheet.addEventListener('focusin',e=>{for(const[k,f]of shown)if(f===e.target)at=k});
-function card(r,i){const e=document.createElement('figure'),m=document.createElement('img'),
-  t=document.createElement('figcaption'),n=document.createElement('b'),p=document.createElement('span');
- e.style.cssText='left:'+(i%columns)*width+'px;top:'+Math.floor(i/columns)*H+'px;width:'+width+'px';
- e.tabIndex=i===at?0:-1;e.setAttribute('role','listitem');
- e.setAttribute('aria-setsize',view.length);e.setAttribute('aria-posinset',i+1);
- m.src=r[4];m.alt='science, reference and difference stamps of '+r[0];m.width=193;m.height=63;
- n.textContent=r[0];n.title=r[1]?r[0]+' in '+r[1]:r[0];
- p.textContent=P(r)[0]===null?'not scored':
-  C.map((c,k)=>[c,P(r)[k]]).slice(C.length===2?1:0).sort((a,b)=>b[1]-a[1])
-   .map(([c,v])=>c+' '+v.toFixed(3)).join(' · ');
- p.title=p.textContent;
- t.append(n,p);
- if(r[3]){const f=document.createElement('span');f.className='flag';
-  f.textContent=K.flags.filter(([,b])=>r[3]&b).map(([x])=>x.toLowerCase().replaceAll('_',' ')).join(', ');
-  f.title=f.textContent;t.append(f)}
- e.append(m,t);return e}
-addEventListener('scroll',()=>requestAnimationFrame(draw),{passive:true});
-addEventListener('resize',layout);$('size').addEventListener('input',layout);$('tools').addEventListener('input',e=>e.target===$('size')||choose());
-$('tools').addEventListener('submit',e=>e.preventDefault());choose();
-"""
-
-_TOOLS = """<form id="tools" aria-label="Sort and filter">
-<label>Sort by <select id="sort"></select></label>
-<label><input type="checkbox" id="up"> lowest first</label>
-<label>Judged <select id="label"><option value="">any</option></select></label>
-<label>Flag <select id="flag"><option value="">any</option><option value="0">none</option></select></label>
-<label>P at least <input id="low" type="number" min="0" max="1" step="0.01" value="0"></label>
-<label>Name <input id="find" type="search"></label>
-<label>Size <select id="size"><option value="200">small</option><option value="290" selected>medium</option>
-<option value="440">large</option></select></label></form>"""
+FLAG_WORDS: Mapping[QualityFlag, str] = {
+    QualityFlag.UNREADABLE: "could not be read",
+    QualityFlag.BLANK: "blank",
+    QualityFlag.TOO_SMALL: "stamp too small",
+    QualityFlag.OFF_CHIP: "target not observed",
+    QualityFlag.MISSING_REQUIRED: "lacks a stamp that the model needs",
+    QualityFlag.FAILED: "scoring failed",
+    QualityFlag.MISSING_REFERENCE: "no reference",
+    QualityFlag.MISSING_DIFFERENCE: "no difference",
+    QualityFlag.MASKED: "some pixels missing",
+    QualityFlag.PADDED: "field not covered",
+    QualityFlag.RESAMPLED: "resampled",
+    QualityFlag.FWHM_ESTIMATED: "seeing estimated",
+    QualityFlag.FWHM_ASSUMED: "seeing unknown",
+    QualityFlag.OUT_OF_DISTRIBUTION: "unlike the training data",
+}
+"""What each flag means, in a few words."""
 
 
 class GalleryWriter:
@@ -132,13 +69,15 @@ class GalleryWriter:
             raise UsageError(f"a gallery is a web page: {str(path)!r} must end in .html")
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._stream: IO[str] = open(self._temporary, "w", encoding="utf-8")  # noqa: SIM115
+        self._night = hashlib.sha256(usedforsecurity=False)
+        self._rows: list[list[Any]] = []
+        self._pictures: list[str] = []
+        self._sources: dict[str, int] = {}
         self._stream.write(
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{_STYLE}</style></head>'
-            f"<body><header><h1>{escape(title)}</h1>{_TOOLS}"
-            '<p id="count" role="status"></p></header><main>'
-            '<div id="sheet" role="list" aria-label="Candidates"></div></main>\n<script>const R=[\n'
+            f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{_static("gallery.css")}'
+            f"</style></head><body><header><h1>{escape(title)}</h1>{_static('gallery.html')}"
         )
 
     def add(
@@ -159,16 +98,37 @@ class GalleryWriter:
         """
         for triplet, row, bits in zip(triplets, probabilities.tolist(), quality.tolist(), strict=True):
             p = [None if value != value else round(value, 4) for value in row]
-            record = [triplet.id, triplet.source, p, bits, data_uri(strip(triplet, STRIP_SIDE))]
-            self._stream.write(_script_safe(record) + ",\n")
+            source = self._sources.setdefault(_script_safe(_files(triplet)), len(self._sources))
+            self._rows.append([triplet.id, source, p, bits, _facts(triplet)])
+            self._pictures.append(_picture(triplet))
+            self._night.update(f"{triplet.id}\n".encode("utf-8", "surrogatepass"))
+            if len(self._rows) == _PART:
+                self._flush()
 
     def close(self) -> None:
         """Finish the page and put it in its place."""
-        flags = [[flag.name, flag.value] for flag in QualityFlag if flag.value and flag.name]
-        facts = _script_safe({"classes": self.classes, "flags": flags})
-        self._stream.write(f"];\nconst K={facts};{_SCRIPT}</script></body></html>\n")
+        self._flush()
+        facts = {
+            "classes": self.classes,
+            "flags": [[int(flag), text] for flag, text in FLAG_WORDS.items()],
+            "heads": [_base64(jpeg_head(TILE, 3 * TILE, level)) for level in _COARSENESS],
+            "name": self.path.stem,
+            "night": self._night.hexdigest()[:16],
+        }
+        script = f'"use strict";\nconst K = {_script_safe(facts)};\n{_static("gallery.js")}'
+        self._stream.write(f"<script>{script}</script></body></html>\n")
         self._stream.close()
         os.replace(self._temporary, self.path)
+
+    def _flush(self) -> None:
+        if self._rows:
+            part = f'{{"sources":[{",".join(self._sources)}],"rows":{_script_safe(self._rows)}}}'
+            pictures = "\n".join(self._pictures)
+            self._stream.write(
+                f'<script type="application/json" class="part">{part}</script>'
+                f'<script type="text/plain">\n{pictures}\n</script>\n'
+            )
+        self._rows, self._pictures, self._sources = [], [], {}
 
     def __enter__(self) -> Self:
         return self
@@ -183,6 +143,65 @@ class GalleryWriter:
             self._temporary.unlink(missing_ok=True)
 
 
+def _static(name: str) -> str:
+    return (resources.files(__package__) / "static" / name).read_text(encoding="utf-8")
+
+
 def _script_safe(value: object) -> str:
     """JSON that cannot end the script it stands in, whatever a candidate is called."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _files(triplet: Triplet) -> dict[str, str]:
+    """Columns of a label table that name the candidate's file, or its three; absolute, for any folder."""
+    own = {"path": triplet.source} if triplet.source else {}
+    files: Mapping[str, str] = triplet.meta.get("files") or own
+    return {name: os.path.abspath(path) if os.path.exists(path) else path for name, path in files.items()}
+
+
+def _facts(triplet: Triplet) -> dict[str, Any]:
+    """What else is known of a candidate; without an entry where it is not."""
+    meta = triplet.meta
+    digits = {"ra": 6, "dec": 6, "magnitude": 3, "snr": 2, "north": 1, "east": 1}
+    found: dict[str, Any] = {
+        name: round(float(value), digits[name])
+        for name in digits
+        if isinstance(value := meta.get(name), (int, float)) and math.isfinite(value)
+    }
+    found |= {name: str(meta[name]) for name in ("band", "survey", "error") if meta.get(name) is not None}
+    if triplet.group:
+        found["group"] = triplet.group
+    if meta.get("is_positive") is not None:
+        found["positive"] = bool(meta["is_positive"])
+    if triplet.pixel_scale and triplet.science.size:
+        found["across"] = round(triplet.pixel_scale * max(triplet.science.shape), 4)
+    if absent := [k for k, stamp in enumerate(triplet.stamps) if stamp is None or not stamp.size]:
+        found["absent"] = absent
+    # The user's own sampling has to be given to `adapt` again.
+    given = {n: getattr(triplet, n) for n in ("pixel_scale", "fwhm") if meta.get(f"{n}_from") == "user"}
+    return {**found, "given": given} if given else found
+
+
+def _picture(triplet: Triplet) -> str:
+    """Coarseness, grey pixels, and where there are any missing ones, as the page takes them apart."""
+    shown = [
+        np.full((SIDE, SIDE), FIELD, np.uint8) if panel is None else panel[::-1]
+        for panel in panels(triplet, SIDE)
+    ]
+    tile = np.concatenate([np.pad(panel, ((0, 1), (0, 1)), mode="edge") for panel in shown], axis=1)
+    missing, grey = tile == MISSING, PALETTE[tile][:, :, 0]
+    if (tile == FIELD).all():
+        return ""
+    if missing.any():
+        # Under the paint lies what is cheap to code.
+        grey = np.where(missing, np.uint8(np.median(grey[~missing])) if not missing.all() else 128, grey)
+    level, pixels = 0, jpeg_pixels(grey, _COARSENESS[0])
+    while len(pixels) > _BUDGET and level + 1 < len(_COARSENESS):
+        level += 1
+        pixels = jpeg_pixels(grey, _COARSENESS[level])
+    mask = f" {_base64(encode_png(np.where(missing, MISSING, FIELD), FIELD))}" if missing.any() else ""
+    return f"{level} {_base64(pixels)}{mask}"

@@ -1,10 +1,11 @@
-"""The sections that tell how good one model is, or several side by side."""
+"""The sections on how good one model is, or several side by side."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy.typing as npt
 from ..triplet import Triplet
 from .charts import Series, chart
 from .document import heat_table, paragraph, picture_wall, table, verdict
-from .nights import night_table
-from .stamps import data_uri, strip
+from .nights import figure_text, night_sentence, night_table
+from .stamps import caption, data_uri, strip
 
 __all__ = ["Mistake", "evaluation_sections", "figure_name", "mistakes"]
 
@@ -75,7 +76,8 @@ def mistakes(
                 Mistake(
                     _kind(name, c, classes),
                     data_uri(strip(triplets[row])),
-                    f"{triplets[row].id or f'row {row + 1}'}: labelled {name}, judged {said} at {p:.3f}",
+                    f"{triplets[row].id or f'row {row + 1}'}: labelled {name}, judged {said} at {p:.3f}"
+                    + (f"; {facts}" if (facts := caption(triplets[row])) else ""),
                     p,
                 )
             )
@@ -102,6 +104,11 @@ def _interval(figure: Mapping[str, Any], digits: int = 4) -> str:
     if not np.isfinite([value, low, high]).all():
         return f"{value:.{digits}f}" if np.isfinite(value) else "unknown"
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _with_interval(key: str, figure: Mapping[str, Any]) -> str:
+    value, interval = figure_text(key, figure)
+    return f"{value} ({interval})" if interval else value
 
 
 def evaluation_sections(
@@ -143,7 +150,7 @@ def evaluation_sections(
             continue
         parts = [
             paragraph(
-                "Science, reference, difference; north is not implied. The surest mistakes first.", True
+                "Science, reference, difference, as the detector saw them. The surest mistakes first.", True
             )
         ]
         for kind in dict.fromkeys(mistake.kind for mistake in shown):
@@ -167,6 +174,8 @@ def _verdict(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             found = f"{100 * tight['recall']:.1f} % ({100 * tight['low']:.1f} to {100 * tight['high']:.1f})"
             rate = f"{100 * tight['false_positive_rate']:g} %"
             sentences.append(f"At {rate} false positives it finds {found} of the {name}.")
+            if "night" in curves and (looked := night_sentence(name, curves["night"])):
+                sentences.append(looked)
     return sentences
 
 
@@ -176,7 +185,10 @@ def _figures(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows: list[list[object]] = [
         [
             figure_name(key),
-            *(_interval(r["metrics"][key]) if key in r["metrics"] else "" for r in results.values()),
+            *(
+                _with_interval(key, r["metrics"][key]) if key in r["metrics"] else ""
+                for r in results.values()
+            ),
         ]
         for key in keys
     ]
@@ -205,30 +217,39 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
     charts = [
         chart(
             "Receiver operating characteristic",
-            "False positive rate",
-            "Recall",
+            "False positive rate (%)",
+            "Recall (%)",
             [
                 Series(
                     f"{m}, area {_interval(c['auc'], 3)}",
-                    *(c["roc"][k] for k in ("fpr", "tpr", "low", "high")),
+                    _percent(c["roc"]["fpr"]),
+                    _percent(c["roc"]["tpr"]),
+                    _percent(c["roc"]["low"]),
+                    _percent(c["roc"]["high"]),
                 )
                 for m, c in having.items()
             ],
-            x_range=(_LOWEST_RATE, 1.0),
+            x_range=(100 * _LOWEST_RATE, 100.0),
+            y_range=(0.0, 100.0),
             x_log=True,
             note=note,
         ),
         chart(
             "Precision and recall",
-            "Recall",
-            "Precision",
+            "Recall (%)",
+            "Precision (%)",
             [
                 Series(
                     f"{m}, average {_interval(c['average_precision'], 3)}",
-                    *(c["pr"][k] for k in ("recall", "precision", "low", "high")),
+                    _percent(c["pr"]["recall"]),
+                    _percent(c["pr"]["precision"]),
+                    _percent(c["pr"]["low"]),
+                    _percent(c["pr"]["high"]),
                 )
                 for m, c in having.items()
             ],
+            x_range=(0.0, 100.0),
+            y_range=(0.0, 100.0),
             note="Precision depends on the share of each class; a night's is not this set's.",
         ),
         chart(
@@ -240,6 +261,7 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
             note="Bins of equal number; a calibrated model lies on the diagonal.",
         ),
     ]
+    charts += [_histogram(m, name, c["histogram"]) for m, c in having.items() if "histogram" in c]
     bright = {m: rows for m, c in having.items() if (rows := c["thresholds"][-1]["recall_by_brightness"])}
     if bright:
         rate = counts["thresholds"][-1]["false_positive_rate"]
@@ -250,17 +272,22 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
             chart(
                 f"Recall against {brightness or 'brightness'}",
                 "Magnitude (mag)" if brightness == "magnitude" else (brightness or "brightness").capitalize(),
-                f"Recall at {100 * rate:g} % false positives",
+                f"Recall at {100 * rate:g} % false positives (%)",
                 [
                     _dots(
                         m,
-                        [row | {"middle": _middle(row["from"], row["to"], logarithmic)} for row in rows],
+                        [
+                            {k: 100 * row[k] for k in ("recall", "low", "high")}
+                            | {"middle": _middle(row["from"], row["to"], logarithmic)}
+                            for row in rows
+                        ],
                         "middle",
                         "recall",
                     )
                     for m, rows in bright.items()
                 ],
                 x_range=(min(every), max(every)),
+                y_range=(0.0, 100.0),
                 x_log=logarithmic,
                 note=f"Bins of {fewest} or more candidates.",
             )
@@ -284,6 +311,29 @@ def _one_class(name: str, having: Mapping[str, Mapping[str, Any]], brightness: s
         ),
         *night_table(name, having),
     ]
+
+
+def _percent(values: Sequence[float]) -> list[float]:
+    return [100 * value for value in values]
+
+
+def _histogram(model: str, name: str, histogram: Mapping[str, Any]) -> str:
+    """Scores of each class, as shares of it: classes of any size are seen side by side."""
+    edges = histogram["edges"]
+    steps = [edge for pair in pairwise(edges) for edge in pair]
+    series = []
+    for label, counts in histogram["counts"].items():
+        shares = [100 * count / sum(counts) for count in counts]
+        heights = [share for share in shares for _ in range(2)]
+        series.append(Series(f"{label} ({sum(counts):,})", [0.0, *steps, 1.0], [0.0, *heights, 0.0]))
+    return chart(
+        f"Scores by class, {model}",
+        f"Probability of {name}",
+        "Share of the class (%)",
+        series,
+        y_range=(0.0, max(max(line.y) for line in series)),
+        note="Labelled classes; the less they overlap, the better.",
+    )
 
 
 def _middle(low: float, high: float, logarithmic: bool) -> float:

@@ -24,9 +24,12 @@ __all__ = [
     "PALETTE",
     "STRETCHES",
     "Levels",
+    "caption",
     "data_uri",
     "encode_png",
     "levels",
+    "panels",
+    "sign_of",
     "strip",
 ]
 
@@ -35,7 +38,7 @@ STRETCHES = ("asinh", "zscale", "linear")
 Levels = npt.NDArray[np.uint8]
 
 MISSING, FIELD, CROSS, TICK, GAP = range(5)
-"""Levels that are no grey: missing pixels, an empty field, the cross of an absent stamp, ticks, gaps."""
+"""Levels that are not grey: missing pixels, an empty field, the cross of an absent stamp, ticks, gaps."""
 _GREYS = 64
 """Grey levels: noise compresses to half the size, and no eye sees the difference."""
 
@@ -44,7 +47,7 @@ PALETTE: npt.NDArray[np.uint8] = np.array(
     + [(level, level, level) for level in np.linspace(0, 255, _GREYS).round().astype(int).tolist()],
     np.uint8,
 )
-"""RGB of the levels: those that are no grey, then black to white."""
+"""RGB of the levels: those that are not grey, then black to white."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GAP_WIDTH = 2
@@ -85,17 +88,41 @@ def levels(stamp: npt.NDArray[Any], stretch: str = "asinh") -> Levels:
     return shown
 
 
+def panels(triplet: Triplet, side: int = 63, stretch: str = "asinh") -> list[Levels | None]:
+    """The three stamps as `levels`, `side` pixels high and wide, first row first; None if absent."""
+    return [None if stamp is None else _fitted(levels(stamp, stretch), side) for stamp in triplet.stamps]
+
+
 def strip(triplet: Triplet, side: int = 63, stretch: str = "asinh") -> Levels:
     """Science, reference and difference side by side as `levels`, each `side` pixels high, with ticks."""
     parts: list[Levels] = []
-    for stamp in triplet.stamps:
-        shown = _absent(side) if stamp is None else _ticked(_fitted(levels(stamp, stretch), side))
-        parts += [shown[::-1], np.full((side, _GAP_WIDTH), GAP, np.uint8)]
+    for shown in panels(triplet, side, stretch):
+        picture = _absent(side) if shown is None else _ticked(shown)
+        parts += [picture[::-1], np.full((side, _GAP_WIDTH), GAP, np.uint8)]
     return np.concatenate(parts[:-1], axis=1)
 
 
-def encode_png(image: Levels) -> bytes:
-    """An (H, W) array of `levels` as a PNG file with a palette; row 0 is at the top."""
+def sign_of(triplet: Triplet) -> str:
+    """Sign of the subtraction, in a word; empty where the survey does not give it."""
+    positive = triplet.meta.get("is_positive")
+    return "" if positive is None else "positive" if positive else "negative"
+
+
+def caption(triplet: Triplet) -> str:
+    """Side of the science stamp on the sky and sign of the subtraction, as far as they are known."""
+    across = (triplet.pixel_scale or 0.0) * max(triplet.science.shape)
+    return ", ".join(filter(None, (f"{across:.3g}″ across" if across else "", sign_of(triplet))))
+
+
+def encode_png(image: Levels, transparent: int | None = None) -> bytes:
+    """An (H, W) array of `levels` as a PNG file with a palette; row 0 is at the top.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W)
+    transparent : int, optional
+        A level to see through.
+    """
     height, width = image.shape
     # One filter byte, 0 for none, leads every line.
     lines = np.zeros((height, width + 1), np.uint8)
@@ -109,6 +136,7 @@ def encode_png(image: Levels) -> bytes:
             _SIGNATURE,
             chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
             chunk(b"PLTE", PALETTE.tobytes()),
+            b"" if transparent is None else chunk(b"tRNS", b"\xff" * transparent + b"\0"),
             chunk(b"IDAT", zlib.compress(lines.tobytes(), 6)),
             chunk(b"IEND", b""),
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..prepare.missing import SENTINEL
+from ..prepare.missing import SENTINEL, mad_noise
 from ..triplet import Triplet
 
 __all__ = ["brightness"]
@@ -63,7 +63,7 @@ def _seen(triplet: Triplet) -> float:
     if not len(box) or len(known) <= len(box):
         return math.nan
     background = float(np.median(known))
-    noise = 1.4826 * float(np.median(np.abs(known - background)))
+    noise = mad_noise(known, background)
     if not noise > 0:
         return math.nan
     return abs(float((box - background).sum())) / (noise * math.sqrt(len(box)))

@@ -21,9 +21,12 @@ import numpy.typing as npt
 
 from ..errors import EmptyInputError, UsageError
 from ..models.classifier import Classifier, load_model
+from ..readers.layouts import Layout
 from ..readers.open import open_triplets
 from ..triplet import Triplet
-from .injection import OFFSETS, PLACES, Injection, Injector, Night
+from .injection import Injection, Injector
+from .injection_field import Night
+from .injection_places import OFFSETS, PLACES
 from .statistics import clopper_pearson
 
 __all__ = ["SNR_EDGES", "Completeness", "Limit", "Recall", "completeness"]
@@ -176,7 +179,7 @@ class Completeness:
         Raises
         ------
         UsageError
-            `wanted` is no share, or fewer than twenty sources could be injected.
+            `wanted` is not a share, or fewer than twenty sources could be injected.
         """
         if not 0 < wanted < 1:
             raise UsageError(f"a completeness is a share between 0 and 1, not {wanted}")
@@ -244,7 +247,7 @@ def completeness(
     source: Any,
     *,
     model: str | Classifier = "realbogus",
-    layout: str | None = None,
+    layout: str | Path | Layout | None = None,
     pixel_scale: float | None = None,
     fwhm: float | None = None,
     injections: int = 1000,
@@ -262,7 +265,7 @@ def completeness(
         Candidates of any night, real or not, as `classify` takes them; the first 4,000 are used.
     model : str or Classifier
         One with a class ``real``, or a class ``bogus`` beside others.
-    layout : str, optional
+    layout : str, path or Layout, optional
     pixel_scale, fwhm : float, optional
         arcsec per pixel, and seeing in px, where the stamps do not say; the seeing is measured on their
         stars where it can be.
@@ -301,7 +304,7 @@ def completeness(
             f"{injections}, {snr}, {trail}"
         )
     classifier = model if isinstance(model, Classifier) else load_model(model)
-    real = _real_column(classifier)
+    real = real_column(classifier)
     offered = list(
         islice(open_triplets(source, layout=layout, pixel_scale=pixel_scale, fwhm=fwhm), _MOST_STAMPS)
     )
@@ -344,16 +347,22 @@ def completeness(
     return result
 
 
-def _real_column(classifier: Classifier) -> Callable[[npt.NDArray[Any]], FloatArray]:
-    """How to get p(real) from a model's probabilities (N, K)."""
+def real_column(classifier: Classifier) -> Callable[[npt.NDArray[Any]], FloatArray]:
+    """How to get p(real) from a model's probabilities (N, K).
+
+    Raises
+    ------
+    UsageError
+        The model knows neither ``real`` nor ``bogus``.
+    """
     classes = classifier.classes
     if "real" in classes:
         return lambda p: np.asarray(p[:, classes.index("real")], np.float64)
     if "bogus" in classes:
         return lambda p: 1.0 - np.asarray(p[:, classes.index("bogus")], np.float64)
     raise UsageError(
-        f"{classifier.record.id} tells {', '.join(classes)} apart, not real from bogus: "
-        "completeness needs a model with a class real or bogus"
+        f"{classifier.record.id} distinguishes {', '.join(classes)}, not real from bogus: "
+        "name a model with a class real or bogus"
     )
 
 

@@ -87,10 +87,11 @@ def _page(result: Completeness) -> Report:
     curves = [
         chart(
             "Recall against brightness.",
-            "signal-to-noise",
-            "recall",
+            "Signal-to-noise",
+            "Recall (%)",
             [_series("injected sources", [(math.sqrt(a * b), r) for a, b, r in bins])],
             x_range=(bins[0][0], bins[-1][1]),
+            y_range=(0.0, 100.0),
             x_log=True,
         )
     ]
@@ -98,10 +99,11 @@ def _page(result: Completeness) -> Report:
         curves.append(
             chart(
                 "Recall against magnitude.",
-                "magnitude",
-                "recall",
+                "Magnitude (mag)",
+                "Recall (%)",
                 [_series("injected sources", [((a + b) / 2, r) for a, b, r in magnitudes])],
                 x_range=(magnitudes[0][0], magnitudes[-1][1]),
+                y_range=(0.0, 100.0),
                 note=f"Zero point {result.zero_point:.2f}.",
             )
         )
@@ -148,8 +150,8 @@ def _series(name: str, points: list[tuple[float, Recall]]) -> Series:
     return Series(
         name,
         [x for x, _ in points],
-        [r.value for _, r in points],
-        [r.low for _, r in points],
-        [r.high for _, r in points],
+        [100 * r.value for _, r in points],
+        [100 * r.low for _, r in points],
+        [100 * r.high for _, r in points],
         points=True,
     )

@@ -39,6 +39,9 @@ FALSE_POSITIVE_RATES = (0.01, 0.05)
 
 BRIGHTNESS_BINS = 6
 
+HISTOGRAM_BINS = 20
+"""Bins of the scores of each class."""
+
 
 def _counts(
     scores: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike | None
@@ -291,7 +294,8 @@ def evaluate(
         Plain JSON types: ``n``, ``n_groups``, ``counts``, ``unusable``, ``metrics`` (each
         ``value``, ``low``, ``high``), ``confusion``, and per positive class ``curves``: ROC and
         precision–recall on a grid with bands, ``auc``, ``average_precision``, ``thresholds``,
-        ``reliability``, ``recall_by_brightness``.
+        ``reliability``, ``recall_by_brightness``, and ``histogram``: the ``edges`` of bins of the score,
+        and the candidates of each class in them.
     """
     p, y = np.asarray(probabilities, np.float64), np.asarray(labels, int)
     usable = np.isfinite(p).all(axis=1)
@@ -335,10 +339,17 @@ def evaluate(
         "confusion": confusion_matrix(y, predicted, k, w).tolist(),
         "curves": {
             classes[c]: _one_class(p[:, c], y == c, g, w, b, resamples=resamples, seed=seed)
+            | {"histogram": _histogram(p[:, c], y, classes)}
             for c in positives
             if 0 < (y == c).sum() < len(y)
         },
     }
+
+
+def _histogram(scores: FloatArray, y: npt.NDArray[np.intp], classes: Sequence[str]) -> dict[str, Any]:
+    edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
+    counts = {name: np.histogram(scores[y == c], edges)[0].tolist() for c, name in enumerate(classes)}
+    return {"edges": edges.tolist(), "counts": {name: n for name, n in counts.items() if sum(n)}}
 
 
 def _one_class(

@@ -127,7 +127,7 @@ def t_test(first: npt.ArrayLike, second: npt.ArrayLike, kind: str = "welch") -> 
     Returns
     -------
     Comparison
-        p is NaN for samples too small to tell, and 0 or 1 where neither sample varies.
+        p is NaN for samples too small to test, and 0 or 1 where neither sample varies.
     """
     from scipy import stats
 

@@ -158,7 +158,7 @@ def _fits(stream: IO[bytes]) -> Columns:
             None,
         )
         if hdu is None:
-            raise ReadError("it holds no table extension, and a table in FITS is one")
+            raise ReadError("the FITS file has no table extension")
         width, rows = int(hdu.header["NAXIS1"]), int(hdu.header["NAXIS2"])
         if rows and (width < 1 or rows * width > size):
             raise ReadError(f"damaged FITS: {rows} rows of {width} bytes in a file of {size}")

@@ -1,33 +1,30 @@
 """The page's server: static files of the package, and a small JSON interface.
 
-It listens on the loopback interface only. Every address begins with a secret token; a request without
-it, from a page of another origin, or for another host name (DNS rebinding) is refused. What a client
-sends is never part of a file's name: candidates are numbers, static files are the names below.
+What a client sends is never part of a file's name: candidates are numbers, static files are the names below.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import TransientnetError, UsageError
-from ..models.classifier import load_model
+from ..errors import OutputError, TransientnetError, UsageError
+from ..models.classifier import Classifier, load_model
+from .candidates import pack_stamps
+from .gate import HANDLERS, Gate, Json, body_of, labeller_of
 from .journal import NONE
-from .session import MAX_NAME, Session, class_keys
+from .session import Session, class_keys
 from .training import Training
 
 __all__ = ["make_app"]
@@ -36,67 +33,20 @@ STATIC = {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
+    "curve.js": "text/javascript; charset=utf-8",
     "grid.js": "text/javascript; charset=utf-8",
     "outbox.js": "text/javascript; charset=utf-8",
     "server.js": "text/javascript; charset=utf-8",
     "stamps.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-MAX_BODY = 262_144
 MAX_ANSWERS = 64
 MAX_STAMPS = 96
 
-_HEADERS = {
-    b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    b"cross-origin-opener-policy": b"same-origin",
-    b"cross-origin-resource-policy": b"same-origin",
-    b"referrer-policy": b"no-referrer",
-    b"x-content-type-options": b"nosniff",
-    b"cache-control": b"no-store",
-}
 
-
-class _Gate:
-    """Refuses what does not come from the page itself, before anything else looks at it."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app, self._token = app, token.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_hardened(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS.items()]
-            await send(message)
-
-        reason = self._objection(scope)
-        if reason is None:
-            await self._app(scope, receive, send_hardened)
-        else:
-            await JSONResponse({"error": reason}, status_code=403)(scope, receive, send_hardened)
-
-    def _objection(self, scope: Scope) -> str | None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get("host", "")
-        if urlsplit(f"//{host}").hostname not in HOSTS:
-            return "this server answers to localhost only"
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            return "requests from other pages are refused"
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return "requests from other pages are refused"
-        given = scope["path"].split("/")[1].encode()
-        if not secrets.compare_digest(given, self._token):
-            return "open the address that 'transientnet label' printed: it carries the key to this page"
-        return None
-
-
-def make_app(session: Session, training: Training, token: str, title: str) -> Starlette:
+def make_app(
+    session: Session, training: Training, token: str, title: str, classifier: Classifier | None = None
+) -> Starlette:
     """The ASGI application of one labelling run.
 
     Parameters
@@ -107,6 +57,8 @@ def make_app(session: Session, training: Training, token: str, title: str) -> St
         First part of every address.
     title : str
         What the page calls the run: the table's name.
+    classifier : Classifier, optional
+        Judges the candidates, and so orders the queue, while the first are labelled.
     """
     page = _Page(session, training, title)
     folder = resources.files(__package__) / "static"
@@ -115,14 +67,17 @@ def make_app(session: Session, training: Training, token: str, title: str) -> St
     async def static(request: Request) -> Response:
         found = files.get(request.path_params.get("name", "index.html"))
         if found is None:
-            return JSONResponse({"error": "no such page"}, status_code=404)
+            return Json({"error": "no such page"}, status_code=404)
         return Response(found[0], headers={"content-type": found[1]})
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        writer = asyncio.create_task(page.keep_table())
+        tasks = [asyncio.create_task(page.keep_table())]
+        if classifier is not None:
+            tasks.append(asyncio.create_task(page.judge(classifier)))
         yield
-        writer.cancel()
+        for task in tasks:
+            task.cancel()
         training.stop()
 
     routes = [
@@ -139,14 +94,10 @@ def make_app(session: Session, training: Training, token: str, title: str) -> St
     ]
     return Starlette(
         routes=[Mount(f"/{token}", routes=routes)],
-        middleware=[Middleware(_Gate, token=token), Middleware(GZipMiddleware, minimum_size=1024)],
-        exception_handlers={TransientnetError: _refuse},
+        middleware=[Middleware(Gate, token=token), Middleware(GZipMiddleware, minimum_size=1024)],
+        exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
-
-
-async def _refuse(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, status_code=400)
 
 
 class _Page:
@@ -156,6 +107,8 @@ class _Page:
         #: labeller and visit of the page -> number of the last answer that is on disk
         self._heard: dict[tuple[str, str], int] = {}
         self._task: asyncio.Task[None] | None = None
+        self._refit: asyncio.Task[None] | None = None
+        self._trouble = ""
 
     async def keep_table(self) -> None:
         """Write the table soon after each change; the journal has every answer already."""
@@ -163,12 +116,22 @@ class _Page:
             await self._changed.wait()
             await asyncio.sleep(0.5)
             self._changed.clear()
-            self._session.journal.write_table()
+            try:
+                self._session.journal.write_table()
+                self._trouble = ""
+            except OutputError as error:
+                self._trouble = f"{error}. Answers go on to the journal; the table follows when it can."
+                self._changed.set()
+                await asyncio.sleep(2)
+
+    async def judge(self, classifier: Classifier) -> None:
+        """Put the queue in the order that a model suggests, once it has seen all candidates."""
+        self._session.use(await asyncio.to_thread(self._session.candidates.judge, classifier))
 
     async def session(self, request: Request) -> Response:
-        labeller = _labeller(request.query_params.get("labeller"))
+        labeller = labeller_of(request.query_params.get("labeller"))
         run = self._session
-        return JSONResponse(
+        return Json(
             {
                 "title": self._title,
                 "classes": run.classes,
@@ -186,46 +149,52 @@ class _Page:
         for row in rows:
             about = json.dumps({"row": row, **self._session.describe(row)}).encode()
             about += b" " * (len(about) % 2)
-            packed = self._session.candidates.stamps(row)
+            packed = pack_stamps(self._session.candidates.triplet(row))
             parts += [len(about).to_bytes(4, "little"), len(packed).to_bytes(4, "little"), about, packed]
         return Response(b"".join(parts), media_type="application/octet-stream")
 
     async def progress(self, request: Request) -> Response:
-        return JSONResponse(self._state(_labeller(request.query_params.get("labeller"))))
+        return Json(self._state(labeller_of(request.query_params.get("labeller"))))
 
     async def answers(self, request: Request) -> Response:
         """Keep answers in their order; a request that is sent again after a broken connection counts once."""
-        body = await _body(request)
+        body = await body_of(request)
         labeller, visit, answers = (
-            _labeller(body.get("labeller")),
+            labeller_of(body.get("labeller")),
             str(body.get("visit")),
             body.get("answers"),
         )
         if not isinstance(answers, list) or not 0 < len(answers) <= MAX_ANSWERS:
             raise UsageError(f"answers must be a list of 1 to {MAX_ANSWERS}")
+        last, new = self._heard.get((labeller, visit), 0), []
         for answer in answers:
-            if not isinstance(answer, dict) or not isinstance(answer.get("number"), int):
+            if not isinstance(answer, dict) or type(answer.get("number")) is not int:
                 raise UsageError("an answer is an object with a number, a row, a kind, a label and a note")
-            if answer["number"] <= self._heard.get((labeller, visit), 0):
-                continue
-            kind, label, note = (str(answer.get(name, "")) for name in ("kind", "label", "note"))
-            self._session.answer(labeller, self._row(answer.get("row")), kind or NONE, label, note)
-            self._heard[labeller, visit] = answer["number"]
+            if answer["number"] > last:
+                last = answer["number"]
+                kind, label, note = (str(answer.get(name, "")) for name in ("kind", "label", "note"))
+                new.append((self._row(answer.get("row")), kind or NONE, label, note))
+        if new:
+            self._session.answer(labeller, new)
+            self._heard[labeller, visit] = last
             self._changed.set()
-        return JSONResponse(self._state(labeller))
+            if self._session.due() and (self._refit is None or self._refit.done()):
+                self._refit = asyncio.create_task(self._fit())
+        return Json(self._state(labeller))
+
+    async def _fit(self) -> None:
+        (await asyncio.to_thread(self._session.fitting()))()
 
     async def undo(self, request: Request) -> Response:
-        labeller = _labeller((await _body(request)).get("labeller"))
+        labeller = labeller_of((await body_of(request)).get("labeller"))
         row = self._session.undo(labeller)
         self._changed.set()
         answer = None if row is None else self._session.answers_of(labeller).get(row)
-        return JSONResponse({"row": row, "answer": answer, **self._state(labeller)})
+        return Json({"row": row, "answer": answer, **self._state(labeller)})
 
     async def opinion(self, request: Request) -> Response:
-        body = await _body(request)
-        return JSONResponse(
-            self._session.opinion(_labeller(body.get("labeller")), self._row(body.get("row")))
-        )
+        body = await body_of(request)
+        return Json(self._session.opinion(labeller_of(body.get("labeller")), self._row(body.get("row"))))
 
     async def table(self, _: Request) -> Response:
         self._session.journal.write_table()
@@ -234,24 +203,22 @@ class _Page:
         return Response(self._session.journal.table.read_bytes(), media_type="text/csv", headers=headers)
 
     async def train(self, request: Request) -> Response:
-        labeller = _labeller((await _body(request)).get("labeller"))
+        labeller = labeller_of((await body_of(request)).get("labeller"))
         if self._training.state == "unavailable":
             raise UsageError("training needs an optional dependency: pip install 'transientnet[adapt,label]'")
         if not self._training.busy:
             self._session.journal.write_table()
             self._training.state = "running"
             self._task = asyncio.create_task(self._train())
-        return JSONResponse(self._state(labeller))
+        return Json(self._state(labeller))
 
     async def _train(self) -> None:
         model = await self._training.run()
         if model is None:
             return
         self._training.state = "ordering"
-        candidates = self._session.candidates
         try:
-            judgement = await asyncio.to_thread(lambda: candidates.judge(load_model(model)))
-            self._session.use(judgement)
+            await self.judge(load_model(model))
         except TransientnetError as error:
             self._training.fail(str(error))
         else:
@@ -262,37 +229,12 @@ class _Page:
             "next": self._session.upcoming(labeller),
             "progress": self._session.progress(labeller),
             "training": self._training.status(),
+            "trouble": self._trouble,
         }
 
     def _row(self, value: Any) -> int:
-        try:
-            row = int(value)
-        except (TypeError, ValueError):
-            row = -1
-        if not 0 <= row < len(self._session.candidates):
-            raise UsageError(f"no candidate number {value!r}")
-        return row
-
-
-def _labeller(value: Any) -> str:
-    name = " ".join(str(value or "").split())
-    if not name or len(name) > MAX_NAME or not name.isprintable() or any(c in name for c in ";:+"):
-        raise UsageError(f"a labeller's name has 1 to {MAX_NAME} characters, without ; : or +")
-    return name
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise UsageError("the body must be application/json")
-    data = b""
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY:
-            raise UsageError("the request is too long")
-    try:
-        body = json.loads(data)
-    except ValueError as error:
-        raise UsageError(f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise UsageError("the body must be a JSON object")
-    return body
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+            value = int(value)
+        if type(value) is not int or not 0 <= value < len(self._session.candidates):
+            raise UsageError(f"no candidate number {str(value)[:40]!r}")
+        return value

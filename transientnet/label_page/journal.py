@@ -10,13 +10,17 @@ import csv
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ..errors import LabelError, ReadError
+from ..errors import LabelError, OutputError, ReadError
+from ..files.atomic import replacing
+from ..files.locks import exclusive
+from ..results.columns import one_line
 from ..triplet import CHANNELS
 
 __all__ = ["KINDS", "Agreement", "Answer", "Journal", "cohen_kappa"]
@@ -108,26 +112,39 @@ class Journal:
         self._past: dict[str, list[tuple[str, Answer]]] = defaultdict(list)
         self._seen: set[tuple[str, str]] = set()
         table.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")  # noqa: SIM115 (closed by close())
-        try:
-            _lock(self._file, self.path)
-            self._replay()
-        except BaseException:
-            self._file.close()
-            raise
+        in_use = LabelError(
+            f"{self.path} is in use by another 'transientnet label': open its page, or name another "
+            "output file"
+        )
+        with ExitStack() as opened:
+            opened.enter_context(exclusive(self.path, in_use))
+            # Unbuffered: what the disk refused must not come out with the next answer.
+            self._file = opened.enter_context(open(self.path, "a+b", buffering=0))
+            self._end = self._replay()
+            self._held = opened.pop_all()
 
     def close(self) -> None:
         """Write the table a last time and release the journal."""
-        if self.answers:
-            self.write_table()
-        self._file.close()
+        with self._held:
+            if self.answers:
+                self.write_table()
 
     # --- what labellers do ---------------------------------------------------------------------------
 
-    def record(self, labeller: str, key: str, answer: Answer) -> None:
-        """Keep an answer; on disk when this returns."""
-        self._append({"event": "answer", "labeller": labeller, "key": key, **asdict(answer)})
-        self._set(labeller, key, answer)
+    def record(self, labeller: str, answers: Sequence[tuple[str, Answer]]) -> None:
+        """Keep answers by candidate's key; all are on disk when this returns, none where it raises.
+
+        Raises
+        ------
+        OutputError
+            The disk takes no more.
+        """
+        events = [
+            {"event": "answer", "labeller": labeller, "key": key, **asdict(answer)} for key, answer in answers
+        ]
+        self._append(*events)
+        for key, answer in answers:
+            self._set(labeller, key, answer)
 
     def undo(self, labeller: str) -> str | None:
         """Take back the labeller's last answer; gives the candidate's key, None if there is none left."""
@@ -168,25 +185,29 @@ class Journal:
         return {key: label for key, label, _ in self._judged()}
 
     def write_table(self) -> None:
-        """Write the label table anew; it appears whole or not at all."""
+        """Write the label table anew; it appears whole or not at all.
+
+        Raises
+        ------
+        OutputError
+            The disk takes no more; the old table stays.
+        """
         rows = list(self._judged())
         used = {name for _, _, given in rows for name in given[-1][1].row["files"]} or {"path"}
         places = [name for name in ("path", *CHANNELS) if name in used]
-        temporary = self.table.with_name(f".{self.table.name}.{os.getpid()}.part")
         try:
-            with open(temporary, "w", newline="", encoding="utf-8") as stream:
+            with (
+                replacing(self.table) as temporary,
+                open(temporary, "w", newline="", encoding="utf-8") as stream,
+            ):
                 writer = csv.writer(stream, lineterminator="\n")
                 writer.writerow([*places, *_COLUMNS])
                 for _, label, given in rows:
                     row = given[-1][1].row
-                    files = row["files"]
-                    paths = [files.get(name, "") for name in places]
-                    writer.writerow([*paths, *_cells(row, label, given)])
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, self.table)
-        finally:
-            temporary.unlink(missing_ok=True)
+                    paths = [row["files"].get(name, "") for name in places]
+                    writer.writerow(one_line([*paths, *_cells(row, label, given)]))
+        except OSError as error:
+            raise OutputError(f"{self.table} cannot be written: {error.strerror or error}") from error
 
     def _judged(self) -> Iterator[tuple[str, str, list[tuple[str, Answer]]]]:
         """Key, common label, and all labellers' answers, oldest first; in order of first answers."""
@@ -203,25 +224,37 @@ class Journal:
 
     # --- the file ------------------------------------------------------------------------------------
 
-    def _append(self, event: dict[str, Any]) -> None:
-        self._file.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+    def _append(self, *events: dict[str, Any]) -> None:
+        # ASCII: the name of a file that is not UTF-8 holds halves of surrogate pairs.
+        data = b"".join(json.dumps(event).encode("ascii") + b"\n" for event in events)
+        try:
+            self._file.truncate(self._end)
+            written = 0
+            while written < len(data):
+                written += self._file.write(data[written:])
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            # A torn line would join the next answer, and a whole one would be counted twice.
+            with suppress(OSError):
+                self._file.truncate(self._end)
+            raise OutputError(f"{self.path} cannot be written: {error.strerror or error}") from error
+        self._end += len(data)
 
-    def _replay(self) -> None:
+    def _replay(self) -> int:
+        """Take in what the journal holds; gives the number of bytes that are sound."""
         self._file.seek(0)
         good = 0
-        for number, line in enumerate(self._file, 1):
+        for number, line in enumerate(self._file.readall().splitlines(keepends=True), 1):
             if not line.endswith(b"\n"):
                 break  # torn by a crash; nobody was told that it was saved
             try:
                 self._apply(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
                 raise ReadError(
                     f"{self.path}: line {number} is damaged ({error}); mend or remove it"
                 ) from error
             good += len(line)
-        self._file.truncate(good)
+        return good
 
     def _apply(self, event: dict[str, Any]) -> None:
         kind, labeller = event.pop("event"), event.pop("labeller")
@@ -264,17 +297,3 @@ def _cells(row: Mapping[str, Any], label: str, given: list[tuple[str, Answer]]) 
         last.chosen,
         "yes" if any(answer.model_seen for _, answer in given) else "no",
     ]
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Refuse a second server on one journal; the system lets go when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise LabelError(
-            f"{path} is in use by another 'transientnet label': open its page, or name another output file"
-        ) from error

@@ -1,28 +1,34 @@
 """In which order candidates are asked about: what teaches most, with a random share between.
 
-Uncertain candidates come first (Lewis & Gale 1994), in steps of similar uncertainty; within a step
-those come first that lie farthest from all before in the model's feature space (k-centre greedy,
-Sener & Savarese 2018), so that a hundred like artefacts are not asked about in a row. A random share,
-drawn by the hash of each candidate's name, is the same in every run and on every machine: its labels
-are a uniform sample of the night, which the others are not.
+That candidate comes next whose label would make the head's answers about all candidates most certain: the one
+that lowers their total variance most (V-optimal design; Cohn, Ghahramani & Jordan 1996), greedily, with the
+features' covariance as labelled so far. So an uncertain candidate that stands for many comes before one that
+stands for itself, and a hundred like artefacts are not asked about in a row. ``benchmarks/label_queue.py``
+measures it. A random share, drawn by the hash of each candidate's name, is the same in every run and on every
+machine: its labels are a uniform sample of the night, which the others are not.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from .candidates import Candidate, Judgement, unusable
+from ..triplet import QualityFlag
+from .candidates import Candidate
+from .head import BIAS_PULL, SLOPE_PULL, Start
 
-__all__ = ["RANDOM", "UNCERTAIN", "UNUSABLE", "how_chosen", "teaching_order"]
+__all__ = ["RANDOM", "UNCERTAIN", "UNUSABLE", "how_chosen", "most_teaching", "random_order", "teaching_order"]
 
 RANDOM, UNCERTAIN, UNUSABLE = "random", "uncertain", "unusable"
 
-_STEPS = 8
-_STEP_SIZES = (16, 512)
+PICKED = 200
+"""Candidates that are picked one by one; those behind follow by uncertainty, until the next refit."""
+
+PULL = 3.0
+"""The strength of the head's pull that the covariance assumes; see `head.STRENGTHS`."""
 
 
 def _draw(candidate: Candidate) -> float:
@@ -31,67 +37,94 @@ def _draw(candidate: Candidate) -> float:
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") / 2**64
 
 
-def how_chosen(items: Sequence[Candidate], share: float) -> list[str]:
+def how_chosen(
+    items: Sequence[Candidate], quality: npt.NDArray[np.uint16], share: float
+) -> npt.NDArray[np.str_]:
     """Why each candidate is in the queue: random, uncertain, or unusable (at the end)."""
-    return [UNUSABLE if unusable(item) else RANDOM if _draw(item) < share else UNCERTAIN for item in items]
+    drawn = np.array([_draw(item) for item in items]) < share
+    unusable = (quality & QualityFlag.UNUSABLE) != 0
+    return np.where(unusable, UNUSABLE, np.where(drawn, RANDOM, UNCERTAIN))
+
+
+def random_order(items: Sequence[Candidate]) -> list[int]:
+    """Rows in a random order, those of the random share first: before a model has seen them."""
+    return sorted(range(len(items)), key=lambda row: _draw(items[row]))
 
 
 def teaching_order(
-    items: Sequence[Candidate], judgement: Judgement, share: float, labelled: Iterable[int] = ()
+    items: Sequence[Candidate],
+    chosen: npt.NDArray[np.str_],
+    start: Start,
+    probabilities: npt.NDArray[np.floating],
+    share: float,
+    labelled: Sequence[int] = (),
 ) -> list[int]:
     """Rows in the order in which to ask.
 
     Parameters
     ----------
     items : sequence of Candidate, length N
-    judgement : Judgement
+    chosen : ndarray of str, shape (N,)
+        From `how_chosen`.
+    start : Start
+        Features of the candidates, as the head sees them.
+    probabilities : ndarray, shape (N, K)
+        What is thought of the candidates now.
     share : float
         Part of the queue that is drawn at random, 0 to 1.
-    labelled : iterable of int
-        Rows with a label: what is unlike them comes first.
+    labelled : sequence of int
+        Rows with a label.
     """
-    chosen = np.array(how_chosen(items, share))
     random = sorted(np.flatnonzero(chosen == RANDOM).tolist(), key=lambda row: _draw(items[row]))
-    uncertain = _by_teaching(np.flatnonzero(chosen == UNCERTAIN), judgement, list(labelled))
+    done = set(labelled)
+    rows = np.array([row for row in np.flatnonzero(chosen == UNCERTAIN) if row not in done], np.int64)
+    teaching = [*most_teaching(start, probabilities, rows, list(labelled)), *sorted(done)]
+    teaching = [row for row in teaching if chosen[row] == UNCERTAIN]
     order: list[int] = []
-    while random and uncertain:
+    random.reverse()
+    teaching.reverse()
+    while random and teaching:
         # The share holds for every beginning of the queue, not only for the whole.
         take_random = int((len(order) + 1) * share) > int(len(order) * share)
-        order.append((random if take_random else uncertain).pop(0))
-    return [*order, *random, *uncertain, *np.flatnonzero(chosen == UNUSABLE).tolist()]
+        order.append((random if take_random else teaching).pop())
+    return [*order, *random[::-1], *teaching[::-1], *np.flatnonzero(chosen == UNUSABLE).tolist()]
 
 
-def _by_teaching(rows: npt.NDArray[np.int64], judgement: Judgement, labelled: list[int]) -> list[int]:
-    if len(rows) == 0:
-        return []
-    p = np.clip(np.nan_to_num(judgement.probabilities[rows], nan=1.0), 1e-9, 1.0)
-    entropy = -(p * np.log(p)).sum(axis=1)
-    rows = rows[np.argsort(-entropy, kind="stable")]
-    features = judgement.features - judgement.features.mean(axis=0)
-    features = features / np.maximum(features.std(axis=0), 1e-6)
-    known = features[labelled]
-    size = int(np.clip(len(rows) // _STEPS, *_STEP_SIZES))
+def most_teaching(
+    start: Start,
+    probabilities: npt.NDArray[np.floating],
+    rows: npt.NDArray[np.int64],
+    labelled: Sequence[int],
+    count: int = PICKED,
+) -> list[int]:
+    """`rows` in the order of what their labels teach; the first `count` are picked one after the other."""
+    p = np.clip(np.nan_to_num(np.asarray(probabilities, np.float64), nan=0.0), 0.0, 1.0)
+    # Variance of an answer: that of Bernoulli's trial for two classes.
+    spread = (p * (1 - p)).sum(1) / 2
+    x = np.concatenate([start.design, start.offset[:, 1:] - start.offset[:, :1]], 1)
+    pull = np.full(x.shape[1], PULL)
+    pull[start.design.shape[1] - 1], pull[start.design.shape[1] :] = BIAS_PULL, SLOPE_PULL
+    seen = x[list(labelled)]
+    covariance = np.linalg.inv(np.diag(pull) + (seen * spread[list(labelled), None]).T @ seen)
+    # How the head's uncertainty shows in the answers about all candidates: the root of its metric.
+    shown = x[[*rows, *labelled]] * spread[[*rows, *labelled], None]
+    values, vectors = np.linalg.eigh(shown.T @ shown / max(1, len(shown)))
+    root = vectors * np.sqrt(np.maximum(values, 0))
+    asked, weight = x[rows], spread[rows]
+    against = asked @ covariance
+    own, effect = (against * asked).sum(1), against @ root
+    free = np.ones(len(rows), bool)
     order: list[int] = []
-    for start in range(0, len(rows), size):
-        step = rows[start : start + size]
-        order += step[_farthest_first(features[step], known)].tolist()
-    return order
-
-
-def _farthest_first(points: npt.NDArray[np.float32], known: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Order of the points so that each is as far as can be from those before and from `known`."""
-    distance = np.full(len(points), np.inf, np.float32)
-    for start in range(0, len(known), 512):
-        distance = np.minimum(distance, _squared(points, known[start : start + 512]).min(axis=1))
-    order = np.empty(len(points), np.int64)
-    for place in range(len(points)):
-        order[place] = best = int(np.argmax(distance))
-        distance = np.minimum(distance, _squared(points, points[best : best + 1])[:, 0])
-        distance[order[: place + 1]] = -1.0
-    return order
-
-
-def _squared(points: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    squares = (points**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * points @ others.T
-    clipped: npt.NDArray[np.float32] = np.maximum(squares, 0.0)
-    return clipped
+    for _ in range(min(count, len(rows))):
+        gain = weight * (effect**2).sum(1) / (1 + weight * own)
+        best = int(np.argmax(np.where(free, gain, -1.0)))
+        order.append(best)
+        free[best] = False
+        direction, scale = against[best].copy(), weight[best] / (1 + weight[best] * own[best])
+        along = asked @ direction
+        against -= scale * np.outer(along, direction)
+        own -= scale * along**2
+        effect -= scale * np.outer(along, direction @ root)
+    rest = np.flatnonzero(free)
+    order += rest[np.argsort(-weight[rest], kind="stable")].tolist()
+    return [int(row) for row in rows[order]]

@@ -71,6 +71,7 @@ def serve(
     try:
         import uvicorn
 
+        from ..scoring.web import listen
         from .app import make_app
     except ImportError as error:
         raise MissingDependencyError.for_extra("label", "The labelling page") from error
@@ -82,15 +83,17 @@ def serve(
     classifier = load_model(model)
     names = _class_names(classes, classifier)
     with ExitStack() as open_things:
-        listener = open_things.enter_context(_listen(port))
+        listener = open_things.enter_context(
+            listen("127.0.0.1", *((USUAL_PORT, 0) if port is None else (port,)))
+        )
         journal = open_things.enter_context(closing(Journal(table)))
         candidates = open_things.enter_context(
-            closing(Candidates(sources, table.parent, classifier, options or {}, progress))
+            closing(Candidates(sources, table.parent, options or {}, progress))
         )
         session = Session(candidates, journal, names, random_share)
         training = Training(table, model, table.with_name(f"{table.stem}-model"), train_options)
         token = secrets.token_urlsafe(24)
-        app = make_app(session, training, token, table.name)
+        app = make_app(session, training, token, table.name, classifier)
         for line in [*candidates.unreadable, *_warnings(candidates)]:
             say(line)
         say(_welcome(listener, token, len(candidates), table))
@@ -110,28 +113,11 @@ def _class_names(classes: Sequence[str] | None, classifier: Classifier) -> list[
     return names
 
 
-def _listen(port: int | None) -> socket.socket:
-    """A listening socket on the loopback interface."""
-    for number in (USUAL_PORT, 0) if port is None else (port,):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", number))
-            listener.listen()
-            return listener
-        except (OSError, OverflowError) as error:
-            listener.close()
-            problem = error
-    raise UsageError(f"port {port} cannot be used ({problem}): name another with --port")
-
-
 def _warnings(candidates: Candidates) -> list[str]:
     twice = candidates.ambiguous()
     if not twice:
         return []
-    return [
-        f"{len(twice)} ids occur several times in one file (first: {twice[0]}): labels cannot tell them apart"
-    ]
+    return [f"{len(twice)} ids occur more than once in one file (first: {twice[0]}): labels cannot name them"]
 
 
 def _welcome(listener: socket.socket, token: str, count: int, table: Path) -> str:

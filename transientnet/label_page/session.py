@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import UsageError
+from ..models.calibration import softmax
 from ..triplet import QualityFlag
 from .candidates import Candidates, Judgement
+from .curve import learning_curve
+from .head import FEWEST, folds_of, refit, start_of
 from .journal import KINDS, LABEL, NONE, SKIP, UNSURE, Answer, Journal
-from .queue import RANDOM, how_chosen, teaching_order
+from .queue import RANDOM, how_chosen, random_order, teaching_order
 
 __all__ = ["Session", "class_keys"]
 
 AHEAD = 40
-"""Candidates that the page is told of in advance, so that it can fetch their stamps."""
+"""Candidates announced to the page in advance, so that it can fetch their stamps."""
 
 LEASE = 300.0
 """Seconds for which a candidate that one labeller looks at is not given to another."""
@@ -26,7 +32,10 @@ LEASE = 300.0
 COMMAND_KEYS = frozenset("cgmnsuxz")
 """Letters that the page itself uses; a class gets another letter of its name."""
 
-MAX_NAME, MAX_NOTE = 40, 2000
+EACH = 25
+"""Labels after which the head is fitted anew."""
+
+MAX_NOTE = 2000
 
 
 def class_keys(classes: Sequence[str]) -> list[str]:
@@ -57,25 +66,77 @@ class Session:
         self.journal = journal
         self.classes = tuple(classes)
         self.share = share
-        self.chosen = how_chosen(candidates.items, share)
         self._leases: dict[int, tuple[str, float]] = {}
         self.generation = 0
-        self.use(candidates.judgement)
+        self.use(candidates.unjudged())
 
     def use(self, judgement: Judgement) -> None:
-        """Put the queue in the order that `judgement` suggests."""
-        index = self.candidates.index
-        labelled = [index[key] for key, label in self.journal.labels().items() if label and key in index]
+        """Take another model's answers and features, and put the queue in the order that they suggest."""
+        items = self.candidates.items
         self.judgement = judgement
-        self.order = teaching_order(self.candidates.items, judgement, self.share, labelled)
+        self.chosen = how_chosen(items, judgement.quality, self.share)
+        self.start = start_of(judgement.features, judgement.probabilities, judgement.classes, self.classes)
+        self.order = random_order(items)
+        if judgement.model:
+            done = self._labels()[0].tolist()
+            first = softmax(self.start.offset)
+            self.order = teaching_order(items, self.chosen, self.start, first, self.share, done)
+        self.curve: dict[str, Any] | None = None
+        self.fitted_on = 0
         self.generation += 1
+
+    def _labels(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows that have a label, in the order of their answers, and their classes."""
+        index, classes = self.candidates.index, self.classes
+        pairs = [
+            (index[key], classes.index(label))
+            for key, label in self.journal.labels().items()
+            if label in classes and key in index
+        ]
+        found = np.array(pairs, np.int64).reshape(-1, 2)
+        return found[:, 0], found[:, 1]
+
+    def due(self) -> bool:
+        """Whether so many labels came since the last refit that another one is worth its second."""
+        rows, y = self._labels()
+        if not self.judgement.model:
+            return False
+        return len(rows) - self.fitted_on >= (EACH if len(rows) >= EACH else FEWEST) and len(set(y)) > 1
+
+    def fitting(self) -> Callable[[], Callable[[], None]]:
+        """A refit of the head on the labels so far.
+
+        Returns
+        -------
+        callable
+            The work, for another thread. It gives what is left to do in the session's own thread: to put the
+            queue in the new order, and to show the new learning curve.
+        """
+        (rows, y), start, generation = self._labels(), self.start, self.generation
+        items, share, chosen = self.candidates.items, self.share, self.chosen
+        groups = np.array([items[row].group or items[row].key for row in rows])
+
+        def work() -> Callable[[], None]:
+            folds = folds_of(groups.tolist())
+            head = refit(start, rows, y, folds)
+            curve = learning_curve(start, rows, y, folds, groups, head.strength)
+            order = teaching_order(items, chosen, start, head.probabilities, share, rows.tolist())
+
+            def finish() -> None:
+                if self.generation == generation:
+                    self.order, self.curve, self.fitted_on = order, curve, len(rows)
+                    self.generation += 1
+
+            return finish
+
+        return work
 
     # --- questions -----------------------------------------------------------------------------------
 
     def upcoming(self, labeller: str) -> list[int]:
         """The next rows for a labeller; the first is theirs for a while."""
         rows: list[int] = []
-        for row in self._queue(labeller):
+        for row in self.queue(labeller):
             rows.append(row)
             if len(rows) == AHEAD:
                 break
@@ -85,7 +146,8 @@ class Session:
             self._leases.setdefault(rows[0], (labeller, now + LEASE))
         return rows
 
-    def _queue(self, labeller: str) -> Iterator[int]:
+    def queue(self, labeller: str) -> Iterator[int]:
+        """Rows that are open to a labeller, in order; those skipped come last."""
         mine = self.journal.answers[labeller]
         others = [answers for name, answers in self.journal.answers.items() if name != labeller]
         now = time.monotonic()
@@ -119,23 +181,27 @@ class Session:
 
     # --- answers -------------------------------------------------------------------------------------
 
-    def answer(self, labeller: str, row: int, kind: str, label: str, note: str) -> None:
-        """Keep an answer; on disk when this returns.
+    def answer(self, labeller: str, answers: Sequence[tuple[int, str, str, str]]) -> None:
+        """Keep answers (row, kind, label, note); all are on disk when this returns, none where it raises.
 
         Raises
         ------
         UsageError
-            There is no such kind or class, or the note is too long.
+            There is no such kind or class, or a note is too long.
+        OutputError
+            The disk takes no more.
         """
-        if kind not in KINDS or (label not in self.classes if kind == LABEL else label):
-            raise UsageError(f"no answer {kind} {label!r}: the classes are {', '.join(self.classes)}")
-        if len(note) > MAX_NOTE:
-            raise UsageError(f"a note has at most {MAX_NOTE} characters")
-        item = self.candidates.items[row]
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        seen = self.journal.has_seen(labeller, item.key)
-        answer = Answer(kind, label, note, now, self.chosen[row], seen, item.row)
-        self.journal.record(labeller, item.key, answer)
+        checked = []
+        for row, kind, label, note in answers:
+            if kind not in KINDS or (label not in self.classes if kind == LABEL else label):
+                raise UsageError(f"no answer {kind} {label!r}: the classes are {', '.join(self.classes)}")
+            if len(note) > MAX_NOTE:
+                raise UsageError(f"a note has at most {MAX_NOTE} characters")
+            item = self.candidates.items[row]
+            seen = self.journal.has_seen(labeller, item.key)
+            checked.append((item.key, Answer(kind, label, note, now, str(self.chosen[row]), seen, item.row)))
+        self.journal.record(labeller, checked)
 
     def undo(self, labeller: str) -> int | None:
         """Take back a labeller's last answer; gives its row, None if it is not among today's candidates."""
@@ -147,7 +213,9 @@ class Session:
     def describe(self, row: int) -> dict[str, Any]:
         """Facts beside the stamps; nothing that a model said."""
         item = self.candidates.items[row]
-        flags = [name.lower().replace("_", " ") for name in QualityFlag.names(item.quality)]
+        flags = [
+            name.lower().replace("_", " ") for name in QualityFlag.names(int(self.judgement.quality[row]))
+        ]
         return {"id": item.id, "group": item.group, "flags": flags, **item.details}
 
     def answers_of(self, labeller: str) -> dict[int, list[str]]:
@@ -182,10 +250,15 @@ class Session:
             "mine": mine[LABEL] + mine[UNSURE],
             "counts": {name: counts[name] for name in self.classes},
             "unsure": sum(not label for label in labels.values()),
-            "random": [sum(self.chosen[row] == RANDOM for row in judged), self.chosen.count(RANDOM)],
+            "random": [
+                sum(bool(self.chosen[row] == RANDOM) for row in judged),
+                int((self.chosen == RANDOM).sum()),
+            ],
             "labellers": sorted(name for name, answers in self.journal.answers.items() if answers),
             "agreements": [asdict(agreement) for agreement in self.journal.agreements()],
             "disputed": self.disputed(),
             "model": self.judgement.model,
             "generation": self.generation,
+            "fitted_on": self.fitted_on,
+            "curve": self.curve,
         }

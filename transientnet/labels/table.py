@@ -238,7 +238,8 @@ def _load(labels: Any, cutouts: Any, chosen: Mapping[str, str]) -> tuple[Table, 
 
 def _known(names: Iterable[str], chosen: Mapping[str, str]) -> dict[str, str]:
     """Which of a table's `names` are read, by the column of `COLUMNS` that they are; `chosen` ones first."""
-    from ..readers.surveys import match_role, normalise
+    from ..readers.layouts import match_role
+    from ..readers.vocabulary import normalise
 
     names = list(names)
     found = {name.strip().lower(): name for name in names if name.strip().lower() in COLUMNS}
@@ -400,8 +401,8 @@ def _from_path(path: str, ids: list[str], folder: Path) -> list[Triplet]:
 def _from_files(cells: Mapping[str, str], name: str, folder: Path) -> Triplet:
     from ..files.paths import stem
     from ..readers.files import read_stamps
+    from ..readers.layouts import load_layout
     from ..readers.sources import StampFiles
-    from ..readers.surveys import load_layout
 
     paths = {channel: str(folder / cell) for channel, cell in cells.items() if cell}
     source = paths.get("science", "")
@@ -411,7 +412,9 @@ def _from_files(cells: Mapping[str, str], name: str, folder: Path) -> Triplet:
             raise LabelError("the science cell is empty")
         found = list(read_stamps(StampFiles(name, paths), load_layout(None)))
         if len(found) != 1:
-            raise LabelError(f"{source}: holds {len(found)} candidates; a row of the table is one")
+            raise LabelError(
+                f"{source}: holds {len(found)} candidates, but a row of the table is one candidate"
+            )
         return found[0]
     except (TransientnetError, OSError) as error:
         return Triplet.unreadable(name, source, str(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..errors import ContractError, ModelIntegrityError, UsageError
 from ..prepare.contract import InputContract
 from ..prepare.preprocess import preprocess
 from ..readers.open import open_triplets
-from ..results.predictions import Predictions
+from ..results.predictions import BOGUS, Predictions
 from ..settings import cores
 from ..triplet import QualityFlag, Triplet
 from .calibration import apply, prediction_sets
@@ -88,6 +88,7 @@ class Classifier:
     record : ModelRecord
         What its manifest and its metadata say of it.
     device : {"auto", "cpu", "cuda"}
+        Where the network runs: ``auto`` takes a GPU if onnxruntime-gpu finds one, ``cuda`` insists on it.
     threads : int, optional
         Threads of onnxruntime; by default the cores that this process may use.
 
@@ -130,9 +131,8 @@ class Classifier:
                 f"{', '.join(takes) or 'nothing'} and gives {', '.join(gives) or 'nothing'}"
             )
         self._given = [name for name in ("logits", "features", "kinds", "oddity") if name in gives]
-        self._scored = (
-            ["logits", "oddity"] if "oddity" in gives and "oddity" in record.reference else ["logits"]
-        )
+        sides = {"oddity": "oddity" in record.reference, "kinds": bool(self.kinds)}
+        self._scored = ["logits", *(name for name in self._given if sides.get(name))]
         for name, kind in [*takes.items(), *((name, gives[name]) for name in self._given)]:
             if kind != "tensor(float)":
                 raise ContractError(f"{path}: {name!r} must be a tensor(float), not a {kind}")
@@ -213,7 +213,7 @@ class Classifier:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Names of the kinds of bogus that the network tells apart; empty where it tells none."""
+        """Names of the kinds of bogus that the network distinguishes; empty if it has none."""
         return tuple(self.record.network.get("kinds", ())) if "kinds" in self._given else ()
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -227,6 +227,7 @@ class Classifier:
         batch_size: int = BATCH_SIZE,
         threshold: float | None = None,
         sets: float | None = None,
+        kinds: bool = False,
     ) -> Predictions:
         """Score candidates in order.
 
@@ -236,30 +237,50 @@ class Classifier:
             Arrays have shape (3, H, W) or (N, 3, H, W): science, reference, difference; the channels may
             also be last.
         batch_size : int
-        threshold, sets : float, optional
+            Candidates that go through the network at a time; on a CPU, more than 64 do not pay.
+        threshold, sets, kinds : optional
             As in `decide`.
         """
         if not isinstance(triplets, (list, tuple)) or not all(isinstance(t, Triplet) for t in triplets):
             triplets = open_triplets(triplets)
-        parts = list(self.stream(triplets, batch_size=batch_size))
-        return self.decide(Predictions.concatenate(parts, self.classes, self.record.id), threshold, sets)
+        return self.joined(list(self.stream(triplets, batch_size=batch_size)), threshold, sets, kinds)
 
-    def decide(self, predictions: Predictions, threshold: float | None, sets: float | None) -> Predictions:
-        """The same rows with labels by a threshold, and with prediction sets.
+    def joined(
+        self,
+        parts: Sequence[Predictions],
+        threshold: float | None = None,
+        sets: float | None = None,
+        kinds: bool = False,
+    ) -> Predictions:
+        """Batches as one table, in order; `threshold`, `sets` and `kinds` as in `decide`."""
+        rows = Predictions.concatenate(parts, self.record.classes, self.record.id)
+        return self.decide(rows, threshold, sets, kinds)
+
+    def decide(
+        self, predictions: Predictions, threshold: float | None, sets: float | None, kinds: bool = False
+    ) -> Predictions:
+        """The same rows with labels by a threshold, with prediction sets, and with or without kinds.
 
         Parameters
         ----------
         predictions : Predictions
+            As `predict` gives them.
         threshold : float or None
             Name the last of two classes (real) from this probability on.
         sets : float or None
             Add the classes that hold the true one at this level, say 0.95.
+        kinds : bool
+            Keep which kind of bogus each rejected row is.
 
         Raises
         ------
         UsageError
-            There are more than two classes to decide between, or no sets at that level.
+            There are more than two classes to decide between, no sets at that level, or the model names no
+            kinds of bogus.
         """
+        if kinds and (not self.kinds or BOGUS not in self.classes):
+            raise UsageError(f"{self.record.id} does not name kinds of bogus: choose a model with a class "
+                             f"{BOGUS!r} of version 0.2.0 or later")  # fmt: skip
         if threshold is not None:
             if len(self.classes) != 2:
                 raise UsageError(
@@ -270,7 +291,10 @@ class Classifier:
         members = (
             None if sets is None else prediction_sets(predictions.probabilities, self.record.conformal, sets)
         )
-        return replace(predictions, threshold=threshold, sets=members)
+        named = None
+        if kinds:
+            named = np.full(len(predictions), "") if predictions.kinds is None else predictions.kinds
+        return replace(predictions, threshold=threshold, sets=members, kinds=named)
 
     def stream(self, triplets: Iterable[Triplet], *, batch_size: int = BATCH_SIZE) -> Iterator[Predictions]:
         """Score an iterable batch by batch, in order, with constant memory.
@@ -278,6 +302,7 @@ class Classifier:
         Parameters
         ----------
         triplets : iterable of Triplet
+            Candidates, read as they are needed: there may be more than memory holds.
         batch_size : int
             Candidates per yield, but for the last.
 
@@ -294,7 +319,7 @@ class Classifier:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
         iterator = iter(triplets)
         while batch := list(islice(iterator, batch_size)):
-            yield self._score(batch)
+            yield self.score(batch)
 
     def explain(self, triplet: Triplet, label: str | None = None) -> Explanation:
         """Which parts of the stamps the probability of a class rests on.
@@ -302,6 +327,7 @@ class Classifier:
         Parameters
         ----------
         triplet : Triplet
+            The candidate to explain.
         label : str, optional
             Class to explain; by default the most probable one.
 
@@ -318,22 +344,27 @@ class Classifier:
         """
         return explain(self.record, lambda tensor: self.probabilities(self.run(tensor)[0]), triplet, label)
 
-    def _score(self, batch: list[Triplet]) -> Predictions:
+    def score(self, batch: Sequence[Triplet]) -> Predictions:
+        """Score triplets as one batch, in order."""
         tensor, quality, usable = preprocess(batch, self.contract)
         probabilities = np.full((len(batch), len(self.classes)), np.nan, np.float32)
         errors: dict[int, str] = {}
+        kinds = np.zeros(len(batch), np.intp) if self.kinds else None
         if usable.any():
             seen, rows = (tensor if usable.all() else tensor[usable]), np.flatnonzero(usable)
-            probabilities[rows], flags = self._judge(seen, quality[rows])
+            probabilities[rows], flags, named = self._judge(seen, quality[rows])
+            if kinds is not None and named is not None:
+                kinds[rows] = 1 + named.argmax(axis=1)
             quality[rows] |= flags
             for row in rows[flags == QualityFlag.FAILED].tolist():
                 errors[row] = f"{self.record.id} gave no finite number"
-        return Predictions.of(batch, self.classes, probabilities, quality, self.record.id, errors)
+        names = None if kinds is None else np.array(["", *self.kinds])[kinds]
+        return Predictions.of(batch, self.classes, probabilities, quality, self.record.id, errors, names)
 
     def _judge(
         self, tensor: npt.NDArray[np.float32], quality: npt.NDArray[np.uint16]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
-        """Probabilities of prepared, usable stamps, and the flags that only the network's answer sets."""
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16], npt.NDArray[np.float32] | None]:
+        """Of prepared, usable stamps: probabilities, the flags that the answer sets, logits of the kinds."""
         answers = self._run(self._scored, tensor)
         logits, oddity = answers["logits"], answers.get("oddity")
         flags = np.zeros(len(tensor), np.uint16)
@@ -356,7 +387,7 @@ class Classifier:
             raise ContractError(f"{self.path}: the calibration is not one of {len(self.classes)} classes")
         probabilities[failed] = np.nan
         flags[foreign & ~failed] = QualityFlag.OUT_OF_DISTRIBUTION
-        return probabilities, flags
+        return probabilities, flags, answers.get("kinds")
 
 
 def _open_session(path: Path, device: str, threads: int | None) -> Any:

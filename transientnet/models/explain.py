@@ -24,7 +24,7 @@ STEP = 3
 _BATCH = 64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Explanation:
     """How the probability of one class rests on the parts of the stamps.
 
@@ -54,6 +54,9 @@ class Explanation:
     tensor: npt.NDArray[np.float32]
     model: str
 
+    def __repr__(self) -> str:
+        return f"<Explanation of {self.triplet.id!r}: {self.label} {self.probability:.3f} by {self.model}>"
+
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """The three stamps beside the occlusion map, as a matplotlib figure; saved where `path` is given."""
         from ..drawing.figures import plot_explanation
@@ -69,27 +72,9 @@ def explain(
     triplet: Triplet,
     label: str | None = None,
 ) -> Explanation:
-    """Occlusion map (Zeiler & Fergus 2014), from the network's answers alone.
+    """What `Classifier.explain` gives: the occlusion map (Zeiler & Fergus 2014), from the answers alone.
 
-    Parameters
-    ----------
-    record : ModelRecord
-    probabilities : callable
-        From prepared stamps (N, 3, S, S) to calibrated probabilities (N, K).
-    triplet : Triplet
-    label : str, optional
-        Class to explain; by default the most probable one.
-
-    Returns
-    -------
-    Explanation
-
-    Raises
-    ------
-    UsageError
-        If the model has no class of that name.
-    ReadError
-        If the triplet cannot be scored.
+    `probabilities` makes calibrated probabilities (N, K) of prepared stamps (N, 3, S, S).
     """
     if label is not None and label not in record.classes:
         raise UsageError(f"{record.id} has no class {label!r}; it has {', '.join(record.classes)}")

@@ -1,8 +1,8 @@
 """Is this candidate an input that the model can judge? The network's own word, or statistics of its stamps.
 
-Networks that were taught to tell sound stamps of any telescope from broken ones (planes in the wrong order,
-shuffled pixels, gradients, pure noise) have an output ``oddity``, and the flag is set where it exceeds the
-threshold in the record. It is quiet on a telescope that the model never saw and judges well. For networks
+Networks that were trained to separate sound stamps of any telescope from broken ones (planes in the wrong
+order, shuffled pixels, gradients, pure noise) have an output ``oddity``, and the flag is set where it exceeds
+the threshold in the record. It is quiet on a telescope that the model never saw and judges well. For networks
 without that output plain statistics of the normalised stamps (peaks, noise, smoothness, how the stamps
 resemble each other) are compared with those of the training stamps: every foreign telescope is flagged.
 ``benchmarks/ood_auc.py`` measures both. The drift check rests on the statistics alone.
@@ -11,7 +11,6 @@ resemble each other) are compared with those of the training stamps: every forei
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -195,6 +194,8 @@ def _normal_scores(values: FloatArray, quantiles: FloatArray) -> FloatArray:
 
 def normal_deviates(count: int) -> FloatArray:
     """Unit normal deviates of evenly spaced quantiles; plotting positions keep the extremes finite."""
+    from statistics import NormalDist
+
     steps = count - 1
     ranks = np.clip(np.arange(count) / steps, 0.25 / steps, 1 - 0.25 / steps)
     return np.array([NormalDist().inv_cdf(r) for r in ranks], np.float64)

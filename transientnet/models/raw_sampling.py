@@ -80,7 +80,7 @@ def shrink_factors(stack: Observed, fwhm: Value, side: Value, flags: Flags, cont
 
 
 def _estimate_fwhm(values: Value, seen: Value) -> Value:
-    """`estimate_fwhm` of science stamps (U, H, W): float64, shape (U,), NaN where no source tells."""
+    """`estimate_fwhm` of science stamps (U, H, W): float64, shape (U,), NaN without a bright source."""
     graph, count, height, width = values.graph, values.dim(0), values.dim(1), values.dim(2)
     background, noise = (one.expand(1, 2) for one in background_and_noise(values, seen))
     noise = (noise > 0.0).where(noise, np.inf)
@@ -219,7 +219,7 @@ def _robust(values: Value, seen: Value) -> tuple[Value, Value]:
     lowest = (deviation + push.maximum(0.0)).smallest(half + 1, order=False)
     share = ((half_many + 1.0).cast(np.float64) * rules.LOWER_HALF_MEAN).cast(np.float32)
     noise = lowest.sum(1, keep=True) / share
-    # More than half of the pixels equal: a mostly flat stamp, where only the rest tells a scale.
+    # More than half of the pixels equal: a mostly flat stamp, where only the rest gives a scale.
     flat = noise <= deviation.max(1, keep=True) * 1e-6
     noise = flat.where(deviation.sum(1, keep=True) / many, noise)
     noise = (many > 0.0).where(noise, 0.0)

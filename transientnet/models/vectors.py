@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..errors import ModelIntegrityError, UsageError
 from ..files.atomic import write_atomically
+from ..prepare.missing import mad_noise
 from ..prepare.preprocess import preprocess
 from ..triplet import Triplet
 from .registry.safety import read_bounded
@@ -168,7 +169,7 @@ def _quantised(triplets: Sequence[Triplet]) -> dict[str, npt.NDArray[Any]]:
             seen = image[np.isfinite(image)]
             zero = float(np.median(seen)) if seen.size else 0.0
             reach = float(np.abs(seen - zero).max()) if seen.size else 0.0
-            noise = 1.4826 * float(np.median(np.abs(seen - zero))) if seen.size else 0.0
+            noise = mad_noise(seen, zero)
             step = max(noise / _STEPS_PER_NOISE, reach / _LEVELS) or 1.0
             levels = np.where(np.isfinite(image), np.round((image - zero) / step), _MISSING)
             pixels.append(levels.astype(np.int16).ravel())

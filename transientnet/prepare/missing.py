@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SENTINEL", "background", "mark_missing", "observed"]
+__all__ = ["SENTINEL", "background", "mad_noise", "mark_missing", "observed"]
 
 SENTINEL = 1e30
 """Absolute values above this are markers for missing pixels, not fluxes."""
@@ -19,8 +19,8 @@ FILLED_FROM_OTHERS = 10.0
 # Different fills of one stamp: that of the frame's edge, of masked pixels, of the subtraction.
 FILLS = 3
 FEWEST_USUAL = 25
-# Least share of the pixels that are no fill, of those that are like no other, and of a fill's pixels that
-# are one of 2 x 2 of them: negative noise that was cut off at zero is an eighth.
+# Least share of the pixels that are not fill, of those unlike all others, and of a fill's pixels that are
+# one of 2 x 2 of them: negative noise that was cut off at zero is an eighth.
 USUAL = 0.25
 DISTINCT = 0.9
 SOLID = 0.4
@@ -46,14 +46,18 @@ def observed(stamp: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return np.asarray(mark_missing(image[None], clean)[0][0], np.float64)
 
 
+def mad_noise(values: npt.NDArray[np.floating[Any]], middle: float) -> float:
+    """Noise of some pixels about `middle`: the scaled median absolute deviation; 0 without pixels."""
+    return 1.4826 * float(np.median(np.abs(values - middle))) if values.size else 0.0
+
+
 def background(image: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Median and noise (scaled median absolute deviation, else standard deviation, else 1) of seen pixels."""
     values = image[np.isfinite(image)]
     if not values.size:
         return 0.0, 1.0
     middle = float(np.median(values))
-    noise = 1.4826 * float(np.median(np.abs(values - middle))) or float(values.std()) or 1.0
-    return middle, noise
+    return middle, mad_noise(values, middle) or float(values.std()) or 1.0
 
 
 def mark_missing(

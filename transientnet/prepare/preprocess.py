@@ -121,10 +121,11 @@ def preprocess(triplets: Sequence[Triplet], contract: InputContract) -> Prepared
 
 
 def _as_image(stamp: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
-    """A plain 2-D array, empty if it is none; masked pixels are NaN."""
+    """A plain 2-D array, empty if it is not one; masked pixels are NaN."""
     if stamp is None:
         return None
-    if isinstance(stamp, np.ma.MaskedArray):
+    # The module of masked arrays is loaded by whoever makes one.
+    if type(stamp) is not np.ndarray and isinstance(stamp, np.ma.MaskedArray):
         stamp = np.where(np.ma.getmaskarray(stamp), np.nan, stamp.data.astype(np.float64))
     array = np.asarray(stamp)
     return array if array.ndim == 2 else np.empty((0, 0), np.float32)
@@ -295,7 +296,7 @@ def _robust(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     place = np.arange(count)
     lower = np.where((place >= first) & (place <= first + middle), values, 0.0)
     noise = lower.sum(axis=1) / ((middle + 1) * LOWER_HALF_MEAN)
-    # More than half of the pixels equal: a mostly flat stamp, where only the rest tells a scale.
+    # More than half of the pixels equal: a mostly flat stamp, where only the rest gives a scale.
     flat = noise <= 1e-6 * np.maximum(values[:, 0], values[:, -1])
     if flat.any():
         noise[flat] = values[flat].mean(axis=1)
@@ -377,7 +378,7 @@ def estimate_fwhm(science: npt.NDArray[Any]) -> float:
     Returns
     -------
     float
-        FWHM in pixels; NaN where no source is bright enough to tell.
+        FWHM in pixels; NaN where no source is bright enough to measure it.
     """
     stamp = _as_image(science)
     return float("nan") if stamp is None else float(_estimate_fwhm(_stack([stamp]))[0])

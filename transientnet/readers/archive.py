@@ -15,8 +15,8 @@ from ..errors import MissingDependencyError, ReadError
 from ..files.compressed import most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
+from .layouts import Layout
 from .sniff import Loaded, open_file, read_file, sniff
-from .surveys import Layout
 
 __all__ = ["read"]
 

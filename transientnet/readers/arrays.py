@@ -21,9 +21,9 @@ from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image, facts
+from .layouts import Layout, match_channels
 from .sniff import Loaded, open_file
 from .stacks import MAX_EXPANSION, Rows, check_dtype, filled, read_stack
-from .surveys import Layout, match_channels
 
 __all__ = ["from_memory", "in_memory", "promised", "read", "read_planes"]
 
@@ -62,23 +62,34 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError(f"{path} asks for more memory than there is") from error
+        raise ReadError(f"{path} needs more memory than is available") from error
     except _DAMAGE as error:
-        raise ReadError(f"{path} is damaged or no NumPy file: {error}") from error
+        raise ReadError(f"{path} is damaged or not a NumPy file: {error}") from error
 
 
 def promised(path: str) -> int | None:
-    """Candidates that a ``.npy`` file's header promises, also when the file is cut short; None for others."""
+    """Candidates that the headers of a ``.npy`` or ``.npz`` file promise; None for others.
+
+    A file that is cut short promises them all.
+    """
     try:
         with open(path, "rb") as file:
-            shape = _header(file, path)[0]
+            if not path.endswith(".npz"):
+                shapes = [_header(file, path)[0]]
+            else:
+                with zipfile.ZipFile(file) as archive:
+                    names = [name for name in archive.namelist() if name.endswith(".npy")]
+                    shapes = []
+                    for name in names:
+                        with archive.open(name) as member:
+                            shapes.append(_header(member, name)[0])
     except (OSError, *_DAMAGE):
         return None
-    return shape[0] if len(shape) == 4 else None
+    return next((shape[0] for shape in shapes if len(shape) == 4), None)
 
 
 def read_planes(
-    paths: Mapping[str, str], layout: Layout, *, source: str, name: str, told: Mapping[str, Any]
+    paths: Mapping[str, str], layout: Layout, *, source: str, name: str, metadata: Mapping[str, Any]
 ) -> Iterator[Triplet]:
     """Triplets of a ``.npy`` per channel, each (H, W) or (N, H, W).
 
@@ -88,7 +99,7 @@ def read_planes(
     layout : Layout
     source, name : str
         The file that the triplets are said to come from, and the id of a single one.
-    told : mapping
+    metadata : mapping
         Names and values that hold for all of them.
 
     Raises
@@ -99,7 +110,7 @@ def read_planes(
     where = source
     try:
         with ExitStack() as files:
-            arrays: dict[str, Rows] = {key: np.asarray(value) for key, value in told.items()}
+            arrays: dict[str, Rows] = {key: np.asarray(value) for key, value in metadata.items()}
             for channel, where in paths.items():
                 arrays[channel] = _array_file(files.enter_context(open_file(where)), where)
             where = source
@@ -107,9 +118,9 @@ def read_planes(
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError(f"{where} asks for more memory than there is") from error
+        raise ReadError(f"{where} needs more memory than is available") from error
     except _DAMAGE as error:
-        raise ReadError(f"{where} is damaged or no NumPy file: {error}") from error
+        raise ReadError(f"{where} is damaged or not a NumPy file: {error}") from error
 
 
 def _array_file(file: IO[bytes], path: str) -> Rows:
@@ -248,7 +259,7 @@ class _Stream:
 
 
 def in_memory(source: Any) -> bool:
-    """Whether `source` holds stamps itself, and is no iterable of further sources."""
+    """Whether `source` holds stamps itself, rather than being an iterable of further sources."""
     held = hasattr(source, "shape") or isinstance(source, Mapping) or not isinstance(source, Iterable)
     return held or _is_triplet(source)
 

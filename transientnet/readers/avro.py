@@ -24,10 +24,10 @@ from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
+from .layouts import Layout, match_channels, match_roles, recognise
 from .records import DAMAGE, Read, compile_record
-from .sniff import unzipped
+from .sniff import Loaded, unzipped
 from .stamp import decode_image
-from .surveys import Layout, match_channels, match_roles, recognise
 
 __all__ = ["read"]
 
@@ -64,7 +64,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
 
 def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
     try:
-        metadata = _metadata(file)
+        metadata = _head(file, path)
         sync = _exactly(file, _SYNC)
         codec = metadata.get("avro.codec", b"null").decode("ascii")
         plan = _plan(metadata["avro.schema"], layout)
@@ -97,11 +97,29 @@ def _one(block: bytes, at: int, plan: _Plan, path: str, n: int, layout: Layout) 
     try:
         record, at = plan.read(block, at)
     except MemoryError as error:
-        raise ReadError("a record asks for more memory than there is") from error
+        raise ReadError("a record needs more memory than is available") from error
     except DAMAGE as error:
         raise ReadError(f"damaged record ({type(error).__name__}: {error})") from error
     name = stem(path) if n == 0 else f"{stem(path)}_{n}"
     return from_record(record, id=name, source=path, layout=layout, hints=plan.hints), at
+
+
+#: The head of the file before, from its magic on, and what it says: files of one night agree in it.
+_last_head: tuple[bytes, dict[str, bytes]] = (b"", {})
+
+
+def _head(file: IO[bytes], path: str) -> dict[str, bytes]:
+    """The metadata of a container whose magic was read."""
+    global _last_head
+    if not isinstance(path, Loaded) or path.data[: len(_MAGIC)] != _MAGIC:
+        return _metadata(file)
+    head, metadata = _last_head
+    if head and path.data.startswith(head):
+        file.seek(len(head))
+        return metadata
+    metadata = _metadata(file)
+    _last_head = path.data[: file.tell()], metadata
+    return metadata
 
 
 def _metadata(file: IO[bytes]) -> dict[str, bytes]:
@@ -184,7 +202,7 @@ def _decompress_arrow(data: bytes, codec: str, limit: int) -> bytes:
     if codec == "zstandard":
         stream = pyarrow.CompressedInputStream(pyarrow.BufferReader(data), "zstd")
         return bytes(stream.read(limit + 1))
-    # Snappy tells its size first; four bytes of checksum follow it in Avro.
+    # Snappy data begin with their size; four bytes of checksum follow it in Avro.
     size = 0
     for i, byte in enumerate(data[:5]):
         size |= (byte & 0x7F) << (7 * i)
@@ -323,7 +341,7 @@ def _framed(data: bytes, path: str, layout: Layout) -> Triplet:
     found = _find_cutouts(data)
     if not found:
         raise ReadError(
-            f"{path}: no format that is read here; if it is an alert packet sent without its schema, "
+            f"{path}: not in a supported format; if it is an alert packet sent without its schema, "
             'name the schema\'s .avsc in a layout (schema = "…")'
         )
     images = [decode_image(data[start:end]) for start, end in found]

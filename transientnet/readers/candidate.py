@@ -14,9 +14,9 @@ import numpy.typing as npt
 from ..errors import ReadError
 from ..files.compressed import most_of_a_stamp
 from ..triplet import CHANNELS, Triplet
-from .image import SCALES, Image, oriented_like
+from .image import SCALES, Image, oriented_like, seeing_px, sky_axes
+from .layouts import Layout, combined, match_channels, match_roles, recognise
 from .stamp import decode_image
-from .surveys import Layout, combined, match_channels, match_roles, recognise
 
 __all__ = ["from_images", "from_record", "has_stamps"]
 
@@ -85,7 +85,7 @@ def from_images(
     if survey is not layout:
         roles = _Roles(scalars, combined(layout, survey))
         scale = _plausible(roles.number("pixel_scale")) or sampled
-    meta = {"source": source, **(_meta(roles, survey) if scalars else {})}
+    meta = {"source": source, **_axes(science, scalars), **(_meta(roles, survey) if scalars else {})}
     if survey.name:
         meta["survey"] = survey.name
     stamps = {c: None if (i := images.get(c)) is None else oriented_like(i, science.matrix) for c in CHANNELS}
@@ -119,17 +119,23 @@ def from_images(
     )
 
 
+def _axes(science: Image, scalars: Mapping[str, Any]) -> dict[str, float]:
+    """North and east in the science stamp, unless the WCS is of other axes than RA and Dec."""
+    equatorial = str(scalars.get("CTYPE1", "RA")).startswith("RA")
+    return sky_axes(science.matrix) if equatorial else {}
+
+
 def _survey(
     roles: _Roles, hints: tuple[str, ...], names: tuple[str, ...], scale: float | None
 ) -> Layout | None:
     """The survey that took the stamps.
 
-    The name of an object tells who discovered it: other telescopes look at it too. So it counts only where
-    nothing names an instrument, and the sampling is not another one.
+    An object is named after the survey that discovered it, but other telescopes observe it too: its name
+    counts only where nothing names an instrument, and the sampling is not another one.
     """
-    told = recognise((*hints, *roles.texts("survey")))
-    if told is not None or roles.texts("instrument"):
-        return told
+    by_instrument = recognise((*hints, *roles.texts("survey")))
+    if by_instrument is not None or roles.texts("instrument"):
+        return by_instrument
     named = recognise(names)
     usual = None if named is None else named.pixel_scale
     if scale is not None and usual is not None and abs(math.log(scale / usual)) > _SAME_SAMPLING:
@@ -146,16 +152,12 @@ def _seeing(
         return fwhm, None
     arcsec = roles.number("fwhm_arcsec")
     if arcsec is None:
-        for image in (images.get("science"), images.get("difference")):
-            if image is None:
-                continue
-            if image.fwhm is not None and (image.fwhm_arcsec is None or scale is None):
-                return image.fwhm, image.fwhm_arcsec
-            if image.fwhm is not None:
-                arcsec = image.fwhm_arcsec
-                break
-            arcsec = image.fwhm_arcsec if arcsec is None else arcsec
-    return None if arcsec is None or scale is None else arcsec / scale, arcsec
+        own = [image for c in ("science", "difference") if (image := images.get(c)) is not None]
+        first = next((image for image in own if image.fwhm is not None), None)
+        if first is not None and first.fwhm_arcsec is None:
+            return first.fwhm, None
+        arcsec = next((image.fwhm_arcsec for image in own if image.fwhm_arcsec is not None), None)
+    return seeing_px(arcsec, scale), arcsec
 
 
 def _plausible(scale: float | None) -> float | None:
@@ -205,7 +207,7 @@ def from_record(
 
 
 def has_stamps(record: Mapping[str, Any], layout: Layout) -> bool:
-    """Whether a field of a record, as `from_record` takes it, is named like a cutout and is none of null."""
+    """Whether a field of a record, as `from_record` takes it, is named like a cutout and is not null."""
     bulky: dict[str, Any] = {}
     _flatten(record, "", 0, {}, bulky)
     return any(bulky[name] is not None for name in _channels(tuple(bulky), layout).values())
@@ -216,11 +218,17 @@ def _channels(names: tuple[str, ...], layout: Layout) -> dict[str, str]:
     return match_channels(names, layout)
 
 
+@lru_cache(maxsize=4096)
+def _joined(prefix: str, key: str) -> str:
+    """One string per name: its hash is known from the record before."""
+    return f"{prefix}{key}"
+
+
 def _flatten(
     record: Mapping[str, Any], prefix: str, depth: int, scalars: dict[str, Any], bulky: dict[str, Any]
 ) -> None:
     for key, value in record.items():
-        name = f"{prefix}{key}"
+        name = _joined(prefix, key) if prefix else key
         if isinstance(value, (str, float, int)):
             scalars[name] = value
         elif isinstance(value, (bytes, bytearray, memoryview, list, np.ndarray)):
@@ -282,7 +290,7 @@ class _Roles:
         return number if math.isfinite(number) and abs(number) < 1e30 and number not in _SENTINELS else None
 
     def text(self, role: str) -> str | None:
-        """The value as text; zero is no name (LSST writes it for "none")."""
+        """The value as text; zero means no name (LSST writes it for "none")."""
         value = self.value(role)
         if value is None or (isinstance(value, float) and not value.is_integer()):
             return None

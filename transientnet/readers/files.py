@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,10 @@ from .grouping import group_files
 from .hdus import load_image
 from .image import Image
 from .json import unpacked
+from .layouts import Layout, match_channels, match_role
 from .sniff import sniff
 from .sources import StampFiles
-from .surveys import Layout, channel_of, match_channels, match_role, normalise
+from .vocabulary import channel_of, normalise
 
 __all__ = ["path_columns", "read", "read_rows", "read_stamps"]
 
@@ -38,7 +40,7 @@ _MAX_PATH = 1024
 
 
 def read_stamps(
-    files: StampFiles, layout: Layout, told: Mapping[str, Any] | None = None
+    files: StampFiles, layout: Layout, metadata: Mapping[str, Any] | None = None
 ) -> Iterator[Triplet]:
     """The candidate whose stamps lie in a file each, or the candidates of a ``.npy`` stack per channel.
 
@@ -49,15 +51,15 @@ def read_stamps(
     files : StampFiles
         FITS images, or ``.npy`` arrays of shape (H, W) or (N, H, W).
     layout : Layout
-    told : mapping, optional
-        What is known beside the files, by name; it goes before their headers.
+    metadata : mapping, optional
+        Facts from elsewhere, by name; they outrank the headers.
     """
     source = files.paths.get("science") or next(iter(files.paths.values()))
-    told = told or {}
+    metadata = metadata or {}
     try:
         kinds = {channel: _kind(path) for channel, path in files.paths.items()}
         if set(kinds.values()) == {"npy"}:
-            yield from read_planes(files.paths, layout, source=source, name=files.id, told=told)
+            yield from read_planes(files.paths, layout, source=source, name=files.id, metadata=metadata)
             return
         images: dict[str, Image | None] = {}
         header: Mapping[str, Any] = {}
@@ -69,8 +71,10 @@ def read_stamps(
             images[channel], values = load_image(path)
             if channel == "science":
                 header = values
-        scalars = {**told, **{key: value for key, value in header.items() if key not in told}}
-        yield from_images(images, id=files.id, source=source, layout=layout, scalars=scalars)
+        scalars = {**metadata, **{key: value for key, value in header.items() if key not in metadata}}
+        triplet = from_images(images, id=files.id, source=source, layout=layout, scalars=scalars)
+        # A label table names all of them.
+        yield replace(triplet, meta={**triplet.meta, "files": dict(files.paths)})
     except ReadError as error:
         yield Triplet.unreadable(files.id, source, str(error))
 
@@ -147,18 +151,18 @@ def read_rows(
             yield from_record(record, id=f"{stem(path)}_{number}", source=path, layout=layout)
             continue
         paths = {channel: os.path.join(folder, cell) for channel, cell in cells.items() if cell}
-        told = {
+        metadata = {
             "fwhm_px" if normalise(name) == "fwhm" else name: value
             for name, value in values.items()
             if value is not None and name not in channels.values()
         }
-        own = next((str(told[name]) for name in match_role(tuple(told), "id", layout)), None)
+        own = next((str(metadata[name]) for name in match_role(tuple(metadata), "id", layout)), None)
         fault = _fault(cells, paths)
         if fault is not None:
             message = f"row {number + 1} {fault}"
             yield Triplet.unreadable(own or f"{stem(path)}_{number}", path, message)
             continue
-        for triplet in read_stamps(StampFiles(own or _together(paths, layout), paths), layout, told):
+        for triplet in read_stamps(StampFiles(own or _together(paths, layout), paths), layout, metadata):
             if triplet.error is not None and "No such file" in triplet.error:
                 error = f"{triplet.error}; the paths of a table start where the table lies"
                 triplet = Triplet.unreadable(triplet.id, triplet.source, error)

@@ -17,15 +17,12 @@ from .candidate import from_images, from_record
 from .files import path_columns, read_rows
 from .grouping import channel_of_file
 from .hdus import Hdu, hdu_image, header_values, load_hdus, pick
-from .image import SCALE_KEYS, Image, facts
-from .stacks import ORDER_NAMES, declared_order, read_stack
-from .surveys import Layout, channel_of, listed, match_channels, match_role, normalise
+from .image import Image, facts
+from .layouts import Layout, match_channels, match_role
+from .stacks import declared_order, read_stack
+from .vocabulary import ORDER_NAMES, SCALE_KEYS, SHARED_KEYS, channel_of, listed, normalise
 
 __all__ = ["read", "read_hdulist"]
-
-#: Keywords of one header that hold for every candidate of the file.
-_SHARED = ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN", "FILTER", "BAND", "MJD", "MJD-OBS", "JD", "PIXSCALE")
-
 
 _NUMBERED = re.compile(r"(.*?)[ _.-]?([0-9]{1,9})")
 #: ``SCI_ZTF18abc`` and ``ZTF18abc_SCI``: the shortest word at either end.
@@ -48,7 +45,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     Raises
     ------
     ReadError
-        The file is damaged, or holds no stamps that can be told apart.
+        The file is damaged, or holds no stamps that can be assigned to channels.
     """
     found = load_hdus(path)
     if isinstance(found, tuple):
@@ -71,7 +68,7 @@ def _assembled(
     path: str, candidates: Sequence[_Candidate], scalars: Mapping[str, Any], layout: Layout
 ) -> Iterator[Triplet]:
     if len(candidates) > 1:
-        scalars = {key: scalars[key] for key in _SHARED if key in scalars}
+        scalars = {key: scalars[key] for key in SHARED_KEYS if key in scalars}
     # The decoded stamps have their sampling, the WCS before these keywords.
     listed = layout.fields.get("pixel_scale", ())
     scalars = {key: value for key, value in scalars.items() if key not in SCALE_KEYS or key in listed}
@@ -104,6 +101,8 @@ def _candidates(path: str, hdus: Sequence[Hdu], images: Sequence[Hdu], layout: L
         names = list(dict.fromkeys(hdu.name for hdu in images))
         found = match_channels(names, layout)
     _refuse_absent(path, images, found, layout)
+    if not found and (tagged := _by_tag(images, least=1)):
+        return [(_images(hdus, members), {"id": tag}) for tag, members in tagged.items()]
     unnamed = [hdu for hdu in images if not hdu.name]
     if found and (len(unnamed) < 2 or not numbers.keys().isdisjoint(found.values())):
         channels = {
@@ -166,8 +165,8 @@ def _planes(stamps: dict[str, Image | None]) -> Iterator[dict[str, Image | None]
         }
 
 
-def _by_tag(images: Sequence[Hdu]) -> dict[str, dict[str, Hdu]]:
-    """Candidates whose extensions are named by channel and candidate; empty if these are not.
+def _by_tag(images: Sequence[Hdu], least: int = 2) -> dict[str, dict[str, Hdu]]:
+    """Candidates whose extensions are named by channel and candidate; empty if these are not `least`.
 
     Numbers are versions: `_numbered` knows them.
     """
@@ -179,7 +178,7 @@ def _by_tag(images: Sequence[Hdu]) -> dict[str, dict[str, Hdu]]:
             if parts is not None and channel is not None:
                 tagged.setdefault(parts["tag"], {})[channel] = hdu
         whole = sum(map(len, tagged.values())) == len(images)
-        several = len(tagged) > 1 and not all(tag.isdigit() for tag in tagged)
+        several = len(tagged) >= least and not all(tag.isdigit() for tag in tagged)
         if (
             whole
             and several
@@ -190,7 +189,7 @@ def _by_tag(images: Sequence[Hdu]) -> dict[str, dict[str, Hdu]]:
 
 
 def _numbered(hdu: Hdu) -> Hdu | None:
-    """``SCI_2`` as version 2 of ``SCI``; None for a name that is no channel and a number."""
+    """``SCI_2`` as version 2 of ``SCI``; None for any other name."""
     parts = _NUMBERED.fullmatch(hdu.name)
     if parts is None or channel_of(parts[1]) is None:
         return None
@@ -207,7 +206,7 @@ def _images(hdus: Sequence[Hdu], members: Mapping[str, Hdu]) -> dict[str, Image 
 
 
 def _own(members: Mapping[str, Hdu]) -> dict[str, Any]:
-    """Keywords of a candidate's own HDUs, the science stamp's first; the structure of the file is none."""
+    """Keywords of a candidate's own HDUs, the science stamp's first."""
     own: dict[str, Any] = {}
     for channel in reversed(CHANNELS):
         if channel in members:
@@ -217,11 +216,11 @@ def _own(members: Mapping[str, Hdu]) -> dict[str, Any]:
 
 def _declared(hdu: Hdu) -> list[str] | None:
     """The order of planes in a cube's header: ``CHANNELS = 'ref,sci,diff'``, or ``PLANE1 = 'ref'``…"""
-    for key, value in hdu.told.items():
+    for key, value in hdu.keywords.items():
         if isinstance(value, str) and normalise(key) in ORDER_NAMES:
             return [value]
         if isinstance(value, str) and key[-1:] == "1" and channel_of(value) is not None:
-            values = [hdu.told.get(f"{key[:-1]}{i + 1}") for i in range(len(CHANNELS))]
+            values = [hdu.keywords.get(f"{key[:-1]}{i + 1}") for i in range(len(CHANNELS))]
             known = [value for value in values if isinstance(value, str) and channel_of(value) is not None]
             if len(known) > 1:
                 return known
@@ -229,7 +228,7 @@ def _declared(hdu: Hdu) -> list[str] | None:
 
 
 def _by_version(channels: Mapping[str, Sequence[Hdu]]) -> Iterator[dict[str, Hdu]]:
-    """Candidates of repeated extensions: by EXTVER where it tells them apart, else by their order."""
+    """Candidates of repeated extensions: by EXTVER where it differs, else by their order."""
     if all(len({hdu.version for hdu in members}) == len(members) for members in channels.values()):
         keyed = {channel: {hdu.version: hdu for hdu in members} for channel, members in channels.items()}
     else:
@@ -252,7 +251,7 @@ def _cube(path: str, hdu: Hdu, hdus: Sequence[Hdu], layout: Layout) -> list[_Can
         cube = np.moveaxis(cube, -1, -3)
     if cube.ndim not in (3, 4) or cube.shape[-3] != count:
         raise ReadError(
-            f"{path}: an array of shape {cube.shape} is no ({count}, H, W) cube of "
+            f"{path}: an array of shape {cube.shape} is not a ({count}, H, W) cube of "
             f"{', '.join(order)}; give the order of its channels in a layout"
         )
     stack: npt.NDArray[Any] = cube.reshape(-1, *cube.shape[-3:])
@@ -278,7 +277,7 @@ def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Trip
             yield from read_rows(_records(path, hdu), channels, path, layout)
             return
         if match_channels([name for name in hdu.rows.names if name not in texts], layout):
-            hints = tuple(str(hdu.told.get(key, "")) for key in ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN"))
+            hints = tuple(str(hdu.keywords.get(key, "")) for key in SHARED_KEYS[:4])
             known = _of_all_rows(hdu, layout)
             for i, record in enumerate(_records(path, hdu)):
                 record = {**known, **record}
@@ -292,7 +291,7 @@ def _table_rows(path: str, hdus: Sequence[Hdu], layout: Layout) -> Iterator[Trip
 
 def _of_all_rows(hdu: Hdu, layout: Layout) -> dict[str, float]:
     """Sampling and seeing in a table's header, where no column has them."""
-    header = facts(hdu.told, hdu.comment)
+    header = facts(hdu.keywords, hdu.comment)
     known = {
         "PIXSCALE": ("pixel_scale", header.pixel_scale),
         "FWHMPX": ("fwhm", header.fwhm if header.fwhm_arcsec is None else None),

@@ -1,7 +1,7 @@
-"""From files to candidates: which files are the stamps of one, told by their names.
+"""From files to candidates: which files are the stamps of one, by their names.
 
 A file's name is read in words: one names the channel, the others are the candidate's. Masks, weights and
-other maps that lie beside a triplet are left out; a file that holds several channels stays a candidate.
+other maps beside a triplet are left out; a file that holds several channels stays a candidate.
 """
 
 from __future__ import annotations
@@ -14,24 +14,15 @@ from typing import Any
 
 from ..files.paths import stem
 from ..triplet import CHANNELS
+from .layouts import GENERIC, Layout
 from .peek import is_candidate
 from .sources import StampFiles
-from .surveys import (
-    GENERIC,
-    WORD,
-    Layout,
-    channel_of,
-    is_companion,
-    is_filler,
-    last_channel_of,
-    normalise,
-    weak_channel_of,
-)
+from .vocabulary import WORD, channel_of, is_companion, is_filler, last_channel_of, normalise, weak_channel_of
 
 __all__ = ["channel_of_file", "group_files"]
 
 _SEPARATORS = " ._+=-()[]"
-#: Most words beside the channel's own that tell how a stamp was made: ``goodSeeingDiff_template``.
+#: Most words beside the channel's own that describe how a stamp was made: ``goodSeeingDiff_template``.
 _QUALIFIERS = 3
 
 
@@ -85,7 +76,7 @@ def group_files(paths: Iterable[str], layout: Layout = GENERIC) -> Iterator[str 
 
 
 def channel_of_file(path: str) -> str | None:
-    """The channel that a file's name (or its folder's) speaks of; None if of none or several."""
+    """The channel that a file's name (or its folder's) names; None if it names none or several."""
     name = _understand(path, {})
     channels = set() if name is None else {channel for _, channel in name.strong}
     return channels.pop() if len(channels) == 1 else None
@@ -101,7 +92,7 @@ class _Name:
 
     ``strong`` are those by words that name a channel, ``weak`` by words that do so if no other file does,
     ``last`` by words that count if the three channels are then complete. ``beside`` are the candidates
-    that a mask or another map may belong to, if the name speaks of one.
+    that a mask or another map may belong to, if it is named after one.
     """
 
     path: str
@@ -112,7 +103,7 @@ class _Name:
 
 
 def _called(key: _Key) -> str:
-    """Id of a candidate; files whose names tell the channel alone are called after their folder."""
+    """Id of a candidate; files named after the channel alone are called after their folder."""
     name = "_".join(filter(None, key[1:]))
     return os.path.basename(os.path.abspath(key[0])) if is_filler(name) else name
 
@@ -124,8 +115,10 @@ def _layout_words(layout: Layout) -> dict[str, str]:
 
 @lru_cache(maxsize=16384)
 def _means_something(word: str) -> bool:
-    """Whether a word speaks of a channel, or of what lies beside a stamp."""
-    return any(told(word) for told in (channel_of, weak_channel_of, last_channel_of, is_companion))
+    """Whether a word names a channel, or a plane beside a stamp."""
+    return any(
+        understand(word) for understand in (channel_of, weak_channel_of, last_channel_of, is_companion)
+    )
 
 
 def _understand(path: str, words: Mapping[str, str]) -> _Name | None:
@@ -138,13 +131,13 @@ def _understand(path: str, words: Mapping[str, str]) -> _Name | None:
     ):
         return None
     said = _Name(path)
-    for places, told in (
+    for places, understand in (
         (said.strong, lambda text: words.get(normalise(text))),
         (said.strong, channel_of),
         (said.weak, weak_channel_of),
         (said.last, last_channel_of),
     ):
-        places += [place for place in _readings(folder, name, spans, told) if place not in places]
+        places += [place for place in _readings(folder, name, spans, understand) if place not in places]
     for key, _ in _readings(folder, name, spans, lambda text: is_companion(text) or None):
         before, behind = key[1:]
         if before[-1:].isdigit() and name[len(before) :][:1].isalpha():
@@ -152,13 +145,13 @@ def _understand(path: str, words: Mapping[str, str]) -> _Name | None:
             continue
         rest = "_".join(filter(None, (before, behind)))
         said.beside.append(key)
-        for told in (channel_of, weak_channel_of, last_channel_of):
-            said.beside += [key for key, _ in _readings(folder, rest, _spans(rest), told)]
+        for understand in (channel_of, weak_channel_of, last_channel_of):
+            said.beside += [key for key, _ in _readings(folder, rest, _spans(rest), understand)]
     return said
 
 
 def _spans(name: str) -> list[tuple[int, int]]:
-    """Where the words of a name stand; a letter next to a digit is none: packets have many."""
+    """Where the words of a name stand; a letter next to a digit does not count: packets have many."""
     spans = [found.span() for found in WORD.finditer(name)]
     return [
         (start, end)
@@ -168,19 +161,19 @@ def _spans(name: str) -> list[tuple[int, int]]:
 
 
 def _readings(
-    folder: str, name: str, spans: Sequence[tuple[int, int]], told: Callable[[str], Any]
+    folder: str, name: str, spans: Sequence[tuple[int, int]], understand: Callable[[str], Any]
 ) -> list[tuple[_Key, Any]]:
-    """What `told` says of the words of a name, of runs of them and of the folder, with what then remains.
+    """What `understand` says of the words of a name, of runs of them and of the folder; and the rest.
 
     Likeliest first: the word at the end, the others, runs of several, the folder.
     """
     found: list[tuple[_Key, Any]] = []
     runs = sorted(_runs(name, spans), key=lambda run: (run[2] > 1, run[1] < spans[-1][1]))
     for start, end, _ in runs:
-        what = told(name[start:end])
+        what = understand(name[start:end])
         if what is not None:
             found.append(((folder, name[:start].rstrip(_SEPARATORS), name[end:].lstrip(_SEPARATORS)), what))
-    if (what := told(os.path.basename(folder))) is not None:
+    if (what := understand(os.path.basename(folder))) is not None:
         found.append(((os.path.dirname(folder), name, ""), what))
     return found
 
@@ -273,7 +266,7 @@ def _fill_by_weak_words(names: Iterable[_Name], made: _Made) -> None:
 def _fill_beside_qualifiers(names: Iterable[_Name], made: _Made) -> None:
     """``x_ref_resampled`` beside ``x_sci``: words around the channel's own that the others do not have.
 
-    Only where one file of the channel is left, and only words: what has digits tells candidates apart.
+    Only where one file of the channel is left, and only words: words with digits name candidates.
     """
     parts: list[tuple[_Key, Mapping[str, str]]] = [
         (key, members) for key, members in made.items() if len(members) < len(CHANNELS)

@@ -12,9 +12,10 @@ from ..errors import MissingDependencyError, ReadError
 from ..files.compressed import most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
+from .layouts import Layout
 from .sniff import Loaded, open_file
-from .stacks import MAX_EXPANSION, ORDER_NAMES, Rows, read_stack
-from .surveys import Layout, channel_of, normalise
+from .stacks import MAX_EXPANSION, Rows, read_stack
+from .vocabulary import ORDER_NAMES, channel_of, normalise
 
 __all__ = ["read"]
 
@@ -52,10 +53,10 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError(f"{path} asks for more memory than there is") from error
+        raise ReadError(f"{path} needs more memory than is available") from error
     # h5py answers damage with whatever error HDF5 code comes to mind.
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise ReadError(f"{path} is damaged or no HDF5 file: {error}") from error
+        raise ReadError(f"{path} is damaged or not an HDF5 file: {error}") from error
 
 
 def _group(
@@ -85,16 +86,16 @@ def _group(
         if lifted and not lifted.keys() & arrays.keys():
             arrays |= lifted
             below.remove(name)
-    told: dict[str, Any] = {**inherited, **_attributes(group)}
+    metadata: dict[str, Any] = {**inherited, **_attributes(group)}
     if any(len(rows.shape) >= 2 for rows in arrays.values()):
-        columns: dict[str, Rows] = {key: np.asarray(told[key]) for key in told.keys() - arrays.keys()}
+        columns: dict[str, Rows] = {key: np.asarray(metadata[key]) for key in metadata.keys() - arrays.keys()}
         attributes = [item for rows in arrays.values() for item in _attributes(rows).items()]
-        order = next((v for k, v in (*attributes, *told.items()) if normalise(k) in ORDER_NAMES), None)
+        order = next((v for k, v in (*attributes, *metadata.items()) if normalise(k) in ORDER_NAMES), None)
         name = stem(path) if top else group.name.rpartition("/")[2]
         yield from read_stack({**columns, **arrays}, layout, where, source=path, order=order, name=name)
     for name in below:
         try:
-            yield from _group(group[name], path, layout, told, (*above, group.id))
+            yield from _group(group[name], path, layout, metadata, (*above, group.id))
         except ReadError as error:
             yield Triplet.unreadable(name, path, str(error))
 
@@ -140,13 +141,13 @@ def _is_text(rows: Any) -> bool:
 
 def _attributes(thing: Any) -> dict[str, Any]:
     """Attributes that are a text, a number or a short list of texts."""
-    told: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for name in getattr(thing, "attrs", ()):
         value = thing.attrs[name]
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
         if isinstance(value, str | int | float | np.number | np.bool_):
-            told[name] = value
+            metadata[name] = value
         elif isinstance(value, np.ndarray) and value.dtype.kind in "SUO" and 0 < value.size <= 3:
-            told[name] = value.ravel().tolist()
-    return told
+            metadata[name] = value.ravel().tolist()
+    return metadata

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from ..errors import ReadError
 from ..files.compressed import GZIP, gunzip, most_of_a_file, most_of_a_stamp
 from ..files.fits_counts import check_counts
-from .image import Image, facts, psf_fwhm
+from .image import Image, bad_pixels, facts, psf_fwhm
 from .plain import header_of, plain_file, plain_hdu
 from .sniff import Loaded, open_file
-from .surveys import companion_of
+from .vocabulary import NAME_KEYS, companion_of
 
 __all__ = [
     "MAX_RATIO",
@@ -41,13 +41,10 @@ __all__ = [
 MAX_RATIO = 1000
 """Most that an image may unpack to, as a multiple of its file, once it is beyond what a cutout may hold."""
 
-#: Planes of an LSST-style bit mask that say a pixel was not measured.
-_BAD_PLANES = ("MP_BAD", "MP_NO_DATA")
 #: Magic, two sides, scale, sum and bit planes.
 _HCOMPRESS_HEADER = 25
-#: Keywords of a primary header that tells nothing: SIMPLE, BITPIX, NAXIS, EXTEND.
+#: Number of keywords of a bare primary header: SIMPLE, BITPIX, NAXIS, EXTEND.
 _BARE = 4
-_NAME_KEYS = ("EXTNAME", "HDUNAME", "STAMP_TYPE", "STAMPTYP", "IMTYPE", "IMAGETYP")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,12 +62,12 @@ class Hdu:
     """A primary HDU without pixels, whose header holds for all others (the standard's INHERIT)."""
 
     @property
-    def told(self) -> Mapping[str, Any]:
+    def keywords(self) -> Mapping[str, Any]:
         """The header, with what it inherits."""
         return self.header if self.inherited is None else {**self.inherited.header, **self.header}
 
     def comment(self, key: str) -> str:
-        """Comment of a keyword that is `told`."""
+        """Comment of one of the `keywords`."""
         if key in self.header or self.inherited is None:
             return self.comments.get(key, "")
         return self.inherited.comments.get(key, "")
@@ -107,13 +104,13 @@ def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError("the FITS file asks for more memory than there is") from error
+        raise ReadError("the FITS file needs more memory than is available") from error
     except Exception as error:  # astropy answers damaged headers with nearly every exception there is
         raise ReadError(f"damaged FITS: {type(error).__name__}: {error}") from error
 
 
 def _related(hdus: list[Hdu]) -> list[Hdu]:
-    """What only all HDUs together tell: headers that are inherited, and names that tell nothing apart."""
+    """What depends on all HDUs together: inherited headers, and names that all of them share."""
     images = [hdu for hdu in hdus if hdu.data is not None]
     if len(images) > 1 and len({hdu.name for hdu in images}) == 1 and "EXTNAME" not in images[0].header:
         hdus = [replace(hdu, name="") if hdu.data is not None else hdu for hdu in hdus]
@@ -140,7 +137,7 @@ def _plain_hdus(data: bytes) -> list[Hdu] | None:
 
 def _name_and_version(header: Mapping[str, Any]) -> tuple[str, int]:
     version = header.get("EXTVER", 1)
-    name = next((str(header[key]).strip() for key in _NAME_KEYS if header.get(key)), "")
+    name = next((str(header[key]).strip() for key in NAME_KEYS if header.get(key)), "")
     return name, version if isinstance(version, int) else 1
 
 
@@ -222,7 +219,7 @@ def _plain_header(header: Any) -> tuple[dict[str, Any], dict[str, str]]:
 def check_tiles(table: Any, limit: int) -> None:
     """Refuse compressed tiles that astropy unpacks without a bound, or beyond the memory it set aside.
 
-    Gzip tiles may inflate to anything. HCOMPRESS and PLIO tiles tell their own size, and C code believes
+    Gzip tiles may inflate to anything. HCOMPRESS and PLIO tiles state their own size, and C code trusts
     them.
 
     Parameters
@@ -253,17 +250,17 @@ def check_tiles(table: Any, limit: int) -> None:
             if stream[:2] == b"\x1f\x8b":
                 limit -= len(gunzip(stream, limit))
             elif method.startswith("HCOMPRESS") and stream:
-                told = int.from_bytes(stream[2:6], "big") * int.from_bytes(stream[6:10], "big")
-                if told != size or len(stream) < _HCOMPRESS_HEADER:
-                    raise ReadError(f"damaged FITS: a tile of {size} pixels claims {told}")
+                claimed = int.from_bytes(stream[2:6], "big") * int.from_bytes(stream[6:10], "big")
+                if claimed != size or len(stream) < _HCOMPRESS_HEADER:
+                    raise ReadError(f"damaged FITS: a tile of {size} pixels claims {claimed}")
             elif method.startswith("PLIO") and stream:
                 words = np.frombuffer(stream, raw.dtype if raw.itemsize == 2 else ">i2").astype(np.int64)
                 # Header of a pixel list, see IRAF's plio.x: lengths are in words of two bytes.
                 if len(words) < 3 or (words[2] <= 0 and len(words) < 5):
                     raise ReadError("damaged FITS: a tile ends within its header")
-                told = words[2] if words[2] > 0 else (words[4] << 15) + words[3]
-                if not 0 <= told <= len(words):
-                    raise ReadError(f"damaged FITS: a tile of {len(words)} words claims {told}")
+                claimed = words[2] if words[2] > 0 else (words[4] << 15) + words[3]
+                if not 0 <= claimed <= len(words):
+                    raise ReadError(f"damaged FITS: a tile of {len(words)} words claims {claimed}")
 
 
 def _tile_shapes(header: Mapping[str, Any]) -> Iterator[int]:
@@ -284,9 +281,10 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
     """The HDU as an `Image`, None where it holds no pixels."""
     if hdu.data is None or hdu.data.size == 0:
         return None
-    scale, fwhm, matrix, arcsec = facts(hdu.told, hdu.comment)
-    if psf is not None and psf.data is not None and fwhm is None:
-        fwhm, arcsec = psf_fwhm(psf.data), None
+    scale, fwhm, matrix, arcsec = facts(hdu.keywords, hdu.comment)
+    if fwhm is None and psf is not None and psf.data is not None:
+        fwhm = psf_fwhm(psf.data)
+        arcsec = arcsec if fwhm is None else None
     data = hdu.data
     while data.ndim > 2 and data.shape[0] == 1:
         data = data[0]
@@ -302,11 +300,9 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
 
 def apply_mask(data: npt.NDArray[Any], mask: Hdu) -> npt.NDArray[Any]:
     """`data` with NaN where `mask` says bad; as it is when the mask has another shape."""
-    if mask.data is None or mask.data.shape != data.shape or mask.data.dtype.kind not in "iub":
+    if mask.data is None or mask.data.shape != data.shape:
         return data
-    planes = [int(mask.header[key]) for key in _BAD_PLANES if isinstance(mask.header.get(key), int)]
-    bits = sum(1 << plane for plane in planes if 0 <= plane < 63) if planes else -1
-    bad = (mask.data.astype(np.int64) & bits) != 0
+    bad = bad_pixels(mask.data, mask.header)
     if not bad.any():
         return data
     whole = np.array(data, dtype=np.result_type(data.dtype.newbyteorder("="), np.float32))

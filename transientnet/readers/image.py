@@ -11,27 +11,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SCALES", "SCALE_KEYS", "Facts", "Image", "facts", "oriented_like", "psf_fwhm"]
+from .vocabulary import SCALE_KEYS, UNOBSERVED_PLANES, seeing_keys, unit_of_seeing
+
+__all__ = [
+    "SCALES",
+    "Facts",
+    "Image",
+    "bad_pixels",
+    "facts",
+    "oriented_like",
+    "psf_fwhm",
+    "seeing_px",
+    "sky_axes",
+]
 
 #: Plausible arcsec per pixel of a telescope that takes stamps; beyond it a header is not believed.
 SCALES = (5e-3, 600.0)
 #: Plausible FWHM in pixels.
 _FWHMS = (0.3, 200.0)
-
-SCALE_KEYS = ("PIXSCALE", "PIXSCAL1", "PIXELSCALE", "PIXELSCL", "PLATESCL", "SECPIX", "SECPIX1", "PSCALE")
-"""Keywords of the pixel scale; a WCS goes before them, which follows binning and resampling."""
-#: Keywords of the frame's seeing, best first, and the unit of those whose comment names none.
-_FWHM_KEYS = {
-    "PSF_FWHM": "px", "PSFFWHM": "px", "FWHM_PX": "px", "FWHMPX": "px", "FWHM_PIX": "px", "MEDFWHM": "px",
-    "FWHMMED": "px", "L1FWHM": "arcsec", "FWHM": "px", "SEEING": "arcsec",
-}  # fmt: skip
-#: Units in the words of comments and keywords.
-_ARCSEC = re.compile(r"\barc[ -]?s|\basec\b|\"")
-_PIXELS = re.compile(r"\b(?:px|pxl|pix(?:els?)?)\b")
-#: What a further keyword says of the seeing that is not the seeing of this image.
-_NOT_THE_SEEING = re.compile(r"err|std|rms|sig|dis|ref|te?mp|min|max|num|npix")
-#: The seeing as another camera saw it (autoguider, focus or site monitor): it counts where no other is known.
-_OTHER_CAMERA = re.compile(r"^ag|guid|foc|dimm")
 #: Plausible FWHM in arcseconds.
 _SEEINGS = (0.01, 120.0)
 
@@ -115,43 +112,26 @@ def _fwhm(
     header: Mapping[str, Any], comment: Callable[[str], str], scale: float | None
 ) -> tuple[float | None, float | None]:
     """The seeing in pixels, and in arcseconds if it is given so."""
-    further = [key for key in header if ("FWHM" in key or "SEEING" in key) and key not in _FWHM_KEYS]
-    further.sort(key=lambda key: _OTHER_CAMERA.search(key.lower()) is not None)
     in_arcsec: float | None = None
-    for key in (*_FWHM_KEYS, *further):
+    for key in seeing_keys(header):
         value = _positive(header, key, 0.0, math.inf)
-        unit = None if value is None else _unit(key, comment(key).lower())
+        unit = None if value is None else unit_of_seeing(key, comment(key))
         if value is None or unit is None:
             continue
-        width = value
-        if unit == "arcsec":
-            if not _SEEINGS[0] < value < _SEEINGS[1]:
-                continue
-            if scale is None:
-                in_arcsec = value if in_arcsec is None else in_arcsec
-                continue
-            width = value / scale
-        if _FWHMS[0] < width < _FWHMS[1]:
-            return width, value if unit == "arcsec" else None
+        if unit == "px" and _FWHMS[0] < value < _FWHMS[1]:
+            return value, None
+        if unit == "arcsec" and _SEEINGS[0] < value < _SEEINGS[1]:
+            # Kept where the scale makes no sense of it: a better one may.
+            in_arcsec = in_arcsec or value
+            if (width := seeing_px(value, scale)) is not None:
+                return width, value
     return None, in_arcsec
 
 
-def _unit(key: str, remark: str) -> str | None:
-    """Unit of a keyword with the seeing, ``px`` or ``arcsec``; None if it is not the seeing of this image."""
-    usual = _FWHM_KEYS.get(key)
-    if usual is None:
-        if _NOT_THE_SEEING.search(key.lower()):
-            return None
-        remark = f"{remark} {_spaced(key).lower()}"
-    arcsec, pixels = _ARCSEC.search(remark), _PIXELS.search(remark)
-    # Of two units the first one is the value's.
-    if arcsec and (not pixels or arcsec.start() < pixels.start()):
-        return "arcsec"
-    return "px" if pixels else usual
-
-
-def _spaced(key: str) -> str:
-    return re.sub(r"[^A-Z0-9]+", " ", key)
+def seeing_px(arcsec: float | None, scale: float | None) -> float | None:
+    """FWHM in pixels of a seeing in arcseconds; None without a scale in arcsec per pixel that makes sense."""
+    width = None if arcsec is None or scale is None else arcsec / scale
+    return width if width is not None and _FWHMS[0] < width < _FWHMS[1] else None
 
 
 def _positive(header: Mapping[str, Any], key: str, low: float, high: float) -> float | None:
@@ -192,6 +172,28 @@ def _matrix(header: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
 def _determinant(matrix: npt.NDArray[np.floating[Any]]) -> float:
     (a, b), (c, d) = matrix.tolist()
     return float(a * d - b * c)
+
+
+def sky_axes(matrix: npt.NDArray[np.float64] | None) -> dict[str, float]:
+    """Directions of north and east in a picture whose first row is at the bottom.
+
+    Parameters
+    ----------
+    matrix : ndarray of float64, shape (2, 2), or None
+        As in `Facts`.
+
+    Returns
+    -------
+    dict
+        ``north`` and ``east`` in degrees from up, anticlockwise; empty without a WCS.
+    """
+    if matrix is None:
+        return {}
+    (a, b), (c, d) = matrix.tolist()
+    turned = math.copysign(1.0, a * d - b * c)
+    # Columns of the inverse, but for a positive factor: what a step on the sky is in pixels.
+    steps = {"north": (-b * turned, a * turned), "east": (d * turned, -c * turned)}
+    return {name: math.degrees(math.atan2(-x, y)) for name, (x, y) in steps.items()}
 
 
 def oriented_like(image: Image, matrix: npt.NDArray[np.float64] | None) -> Image:
@@ -238,6 +240,29 @@ def psf_fwhm(psf: npt.NDArray[Any]) -> float | None:
         return None
     fwhm = 2 * math.sqrt(np.count_nonzero(image >= peak / 2) / math.pi) / fine
     return fwhm if _FWHMS[0] < fwhm < min(psf.shape) else None
+
+
+def bad_pixels(
+    mask: npt.NDArray[Any], header: Mapping[str, Any] | None = None, bits: int | None = None
+) -> npt.NDArray[np.bool_]:
+    """True where a mask says that a pixel was not observed.
+
+    Parameters
+    ----------
+    mask : ndarray
+        Boolean, bits in integers, or numbers of which all but 0 are bad.
+    header : mapping, optional
+        Header of an integer mask, which may name its planes.
+    bits : int, optional
+        Bits of an integer mask that are bad; by default those of the planes in `header`, else all.
+    """
+    if mask.dtype.kind not in "iu":
+        return np.asarray(~np.isfinite(mask) | (mask != 0))
+    if bits is None:
+        named = [header[key] for key in UNOBSERVED_PLANES if header is not None and key in header]
+        bits = sum(1 << int(bit) for bit in named if 0 <= int(bit) < 64) if named else -1
+    bits &= (1 << 8 * mask.dtype.itemsize) - 1
+    return np.asarray((mask & np.array(bits, f"u{mask.dtype.itemsize}").astype(mask.dtype)) != 0)
 
 
 _CARD = re.compile(rb"\s*(?:'((?:[^']|'')*)'|([^/']*))(?:\s*/(.*))?", re.DOTALL)

@@ -21,8 +21,8 @@ from ..files.paths import stem
 from ..settings import memory_limit
 from ..triplet import Triplet
 from .candidate import from_record, has_stamps
+from .layouts import Layout
 from .sniff import unzipped
-from .surveys import Layout
 
 __all__ = ["read", "unpacked"]
 
@@ -144,7 +144,7 @@ def _bytes(text: str) -> bytes:
     try:
         return base64.b64decode(text)
     except ValueError:
-        # Not base64 after all: whoever decodes the cutout says what it begins with.
+        # Not base64 after all: the decoder of the cutout says what it begins with.
         return text.encode()
 
 

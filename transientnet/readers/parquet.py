@@ -15,9 +15,9 @@ from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
+from .layouts import Layout, match_channels, match_role, match_roles
 from .sniff import Loaded
-from .stacks import STACK_NAMES
-from .surveys import Layout, match_channels, match_role, match_roles, normalise
+from .vocabulary import STACK_NAMES, normalise
 
 __all__ = ["read"]
 
@@ -50,7 +50,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         opened = pyarrow.BufferReader(path.data) if isinstance(path, Loaded) else path
         file = pyarrow.parquet.ParquetFile(opened, buffer_size=2**20)
     except damage as error:
-        raise ReadError(f"{path} is damaged or no Parquet file: {error}") from error
+        raise ReadError(f"{path} is damaged or not a Parquet file: {error}") from error
     with file:
         try:
             leaves = dict(_leaves(file.schema_arrow))
@@ -59,8 +59,8 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         columns, triplets = _plan(file, leaves, path, layout)
         first = 0
         for group in range(file.metadata.num_row_groups):
-            told = file.metadata.row_group(group)
-            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * told.num_rows // max(told.total_byte_size, 1)))
+            stored = file.metadata.row_group(group)
+            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * stored.num_rows // max(stored.total_byte_size, 1)))
             row = first
             try:
                 for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
@@ -72,11 +72,10 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
                             yield Triplet.unreadable(str(row), path, f"{path}: row {row}: {error}")
                         row += 1
             except damage as error:
-                message = (
-                    f"{path}: row group {group} of {told.num_rows} rows is damaged from row {row} on: {error}"
-                )
+                where = f"row group {group} of {stored.num_rows} rows is damaged from row {row} on"
+                message = f"{path}: {where}: {error}"
                 yield Triplet.unreadable(f"{stem(path)}_{row}", path, message)
-            first += told.num_rows
+            first += stored.num_rows
 
 
 def _leaves(fields: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -98,7 +97,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def _pixel_type(kind: Any) -> Any:
-    """Type of the numbers in (nested) lists, None for what is no such list."""
+    """Type of the numbers in (nested) lists, None if it is not one."""
     import pyarrow
     from pyarrow import types
 
@@ -187,7 +186,7 @@ def _planes(pixels: npt.NDArray[Any] | None, order: tuple[str, ...], last: bool)
             pixels = pixels.reshape((side, side, count) if last else (count, side, side))
     if pixels.ndim != 3 or count not in (pixels.shape[0], pixels.shape[2]) or 0 in pixels.shape:
         raise ReadError(
-            f"an array of shape {pixels.shape} is no triplet: ({count}, H, W), (H, W, {count}), "
+            f"an array of shape {pixels.shape} is not a triplet: ({count}, H, W), (H, W, {count}), "
             f"or {count} square stamps flattened"
         )
     if pixels.shape[0] != count:

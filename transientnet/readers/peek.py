@@ -1,4 +1,4 @@
-"""Whether a file is a candidate (or many) of its own, or one stamp: told by its headers alone."""
+"""Whether a file is a candidate (or many) of its own, or one stamp: by its headers alone."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import IO, Any
 from ..errors import ReadError
 from ..files.compressed import most_of_a_file
 from .hdus import Hdu
+from .layouts import match_channels
 from .plain import header_of
 from .sniff import sniff, unzipped
-from .surveys import match_channels
 
 __all__ = ["is_candidate"]
 
@@ -26,7 +26,7 @@ _LAST_CARD = re.compile(rb"(?:.{80}){0,35}?END {77}", re.DOTALL)
 
 
 def is_candidate(path: str) -> bool:
-    """Whether a file is a candidate (or many) of its own, and no stamp: told by its headers."""
+    """Whether a file is a candidate (or many) of its own, not a single stamp: by its headers."""
     try:
         kind = sniff(path)
         if kind != "fits":

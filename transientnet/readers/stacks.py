@@ -21,12 +21,11 @@ from ..files.compressed import most_of_a_file, most_of_a_stamp
 from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image
-from .surveys import Layout, channel_of, companion_of, is_companion, match_channels, match_roles, normalise
+from .layouts import Layout, match_channels, match_roles
+from .vocabulary import ORDER_NAMES, STACK_NAMES, channel_of, companion_of, is_companion, normalise
 
 __all__ = [
     "MAX_EXPANSION",
-    "ORDER_NAMES",
-    "STACK_NAMES",
     "Rows",
     "check_dtype",
     "declared_order",
@@ -38,8 +37,6 @@ MAX_EXPANSION = 200
 """Most that a packed array may grow by once it is beyond the bound of a file; stamps pack far less."""
 
 _BLOCK_BYTES = 16 * 2**20
-STACK_NAMES = ("triplets", "triplet", "cutouts", "stamps", "images", "data", "x", "arr0")
-ORDER_NAMES = ("channels", "channelorder", "channelnames", "order")
 _ACCEPTED = (
     "accepted are (3, H, W) for one triplet, (N, 3, H, W) for many, channels last where no axis but the last "
     "has that length, or arrays (N, H, W) named science, reference and difference"
@@ -103,7 +100,7 @@ def read_stack(
     Parameters
     ----------
     arrays : mapping of str to Rows
-        Stamps, and what is told about them, by name. The stamps are one array of triplets, one array per
+        Stamps and their metadata, by name. The stamps are one array of triplets, one array per
         channel, or several arrays of triplets under names of their own, which become the ids. Columns have
         one entry per row or one for all; ``mask`` or ``tick_mask``, of shape (H, W) or (N, H, W), is true
         where pixels are missing.
@@ -114,7 +111,7 @@ def read_stack(
     source : str, optional
         The file, if `where` is a place within it.
     order : str or sequence of str, optional
-        Order of channels that the source declares. One that the layout declares goes before it.
+        Order of channels that the source declares. That of the layout outranks it.
     name : str, optional
         Id of a single triplet that comes without one.
     start : int

@@ -32,13 +32,13 @@ def decode_stamp(data: bytes) -> npt.NDArray[Any]:
     Raises
     ------
     ReadError
-        The bytes are no image, or hold more than the bound of memory allows.
+        The bytes are not an image, or hold more than the bound of memory allows.
     """
     return decode_image(data).data
 
 
 def decode_image(data: bytes) -> Image:
-    """As `decode_stamp`, with the pixel scale, FWHM and orientation that the header or PSF tells."""
+    """As `decode_stamp`, with the pixel scale, FWHM and orientation that the header or PSF gives."""
     limit = most_of_a_stamp()
     if data[:2] == GZIP:
         data = gunzip(data, limit)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import MissingDependencyError
 
-__all__ = ["POSITIONS", "Columns", "as_arrow", "one_line"]
+__all__ = ["POSITIONS", "Columns", "as_arrow", "one_line", "plural"]
 
 Columns = Mapping[str, npt.NDArray[Any]]
 """A score table: name of each column, in order, to its N values."""
@@ -23,8 +23,13 @@ POSITIONS = ("ra", "dec", "x", "y")
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
+def plural(n: int, noun: str) -> str:
+    """``1 candidate``, ``2 candidates``, ``1,000 candidates``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def one_line(texts: Sequence[str]) -> list[str]:
-    r"""The texts without a character that would break a row: such a one is written as an escape, ``\r``."""
+    r"""The texts without a character that would break a row: it is written as an escape, ``\r``."""
     if _UNWRITABLE.search("".join(texts)) is None:
         return list(texts)
     return [_UNWRITABLE.sub(_escaped, text) for text in texts]

@@ -14,11 +14,13 @@ import numpy.typing as npt
 from ..drawing.figures import plot_predictions
 from ..errors import MissingDependencyError
 from ..triplet import QualityFlag, Triplet
-from .columns import POSITIONS, as_arrow, one_line
+from .columns import POSITIONS, as_arrow, one_line, plural
 from .writers import write
 
-__all__ = ["Prediction", "Predictions"]
+__all__ = ["BOGUS", "Prediction", "Predictions"]
 
+#: The class that kinds of bogus divide.
+BOGUS = "bogus"
 #: Rows that a notebook shows.
 _SHOWN = 20
 #: No degree and no pixel: sentinels of surveys and infinity.
@@ -46,7 +48,9 @@ class Predictions:
     Attributes
     ----------
     ids : ndarray of str, shape (N,)
+        Names of the candidates.
     classes : tuple of str, length K
+        Names of the classes, in the order of the probabilities.
     probabilities : ndarray of float32, shape (N, K)
         Calibrated; NaN rows where the candidate is unusable.
     quality : ndarray of uint16, shape (N,)
@@ -62,6 +66,9 @@ class Predictions:
         class is.
     sets : ndarray of bool, shape (N, K), or None
         Classes of each row's prediction set, the column ``set`` of the table.
+    kinds : ndarray of str, shape (N,), or None
+        Which kind of bogus a row is, if it is one; empty where unusable. The column ``kind`` of the table
+        has it for rows that are named bogus.
     positions : dict of str to ndarray of float64, shape (N,)
         Where the candidates are, as far as the source says: ``ra`` and ``dec`` in degrees (ICRS), ``x``
         and ``y`` in pixels of the frame from 0; NaN in rows without.
@@ -77,6 +84,7 @@ class Predictions:
     threshold: float | None = None
     sets: npt.NDArray[np.bool_] | None = None
     positions: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    kinds: npt.NDArray[Any] | None = None
 
     @classmethod
     def of(
@@ -87,19 +95,26 @@ class Predictions:
         quality: npt.NDArray[np.uint16],
         model: str,
         errors: Mapping[int, str] | None = None,
+        kinds: npt.NDArray[Any] | None = None,
     ) -> Predictions:
         """The rows of `triplets`; those for which the model gave no number are flagged ``FAILED``.
 
         Parameters
         ----------
         triplets : sequence of Triplet, length N
+            The candidates: their names, sources, positions and errors are taken over.
         classes : tuple of str, length K
+            Names of the classes, in the order of the probabilities.
         probabilities : ndarray of float32, shape (N, K)
+            Of each class, 0 to 1; NaN rows are unusable.
         quality : ndarray of uint16, shape (N,)
             ``UNUSABLE`` bits where the model was not asked.
         model : str
+            Name and version, ``realbogus@1.0.0``.
         errors : mapping of int to str, optional
             Messages of rows beside those of the triplets.
+        kinds : ndarray of str, shape (N,), optional
+            Which kind of bogus each rejected candidate is.
         """
         known = dict(errors or {})
         known |= {row: triplet.error for row, triplet in enumerate(triplets) if triplet.error is not None}
@@ -123,6 +138,7 @@ class Predictions:
             np.array([triplet.source for triplet in triplets], dtype=str),
             known,
             positions=positions,
+            kinds=kinds,
         )
 
     @property
@@ -144,7 +160,9 @@ class Predictions:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {label or 'unusable'}" for label, n in self.counts().items())
-        return f"<Predictions of {self.model}: {len(self)} candidates{': ' if counts else ''}{counts}>"
+        return (
+            f"<Predictions of {self.model}: {plural(len(self), 'candidate')}{': ' if counts else ''}{counts}>"
+        )
 
     def _repr_html_(self) -> str:
         html: str = self[:_SHOWN].to_table()._repr_html_()
@@ -185,6 +203,7 @@ class Predictions:
             quality=self.quality[chosen],
             sources=self.sources[chosen],
             sets=None if self.sets is None else self.sets[chosen],
+            kinds=None if self.kinds is None else self.kinds[chosen],
             errors=errors,
             positions={name: values[chosen] for name, values in self.positions.items()},
         )
@@ -211,6 +230,7 @@ class Predictions:
             errors.update({start + row: message for row, message in part.errors.items()})
             start += len(part)
         sets = [part.sets for part in parts if part.sets is not None]
+        kinds = [part.kinds for part in parts if part.kinds is not None]
         known = [name for name in POSITIONS if any(name in part.positions for part in parts)]
         return cls(
             np.concatenate([part.ids for part in parts]),
@@ -223,6 +243,7 @@ class Predictions:
             parts[0].threshold,
             np.concatenate(sets) if len(sets) == len(parts) else None,
             {name: np.concatenate([part.position(name) for part in parts]) for name in known},
+            np.concatenate(kinds) if len(kinds) == len(parts) else None,
         )
 
     def position(self, name: str) -> npt.NDArray[np.float64]:
@@ -242,8 +263,8 @@ class Predictions:
         Returns
         -------
         dict of str to ndarray, each of shape (N,)
-            id, source, label, p_<class>…, quality, model; then ra, dec, x, y, and set. Characters that would
-            break a row are escaped.
+            id, source, label, p_<class>…, quality, model; then ra, dec, x, y, set, and kind. Characters that
+            would break a row are escaped.
         """
         columns: dict[str, npt.NDArray[Any]] = {
             "id": _text(self.ids),
@@ -259,6 +280,8 @@ class Predictions:
         if self.sets is not None:
             names = np.array(self.classes)
             columns["set"] = np.array(["|".join(names[members]) for members in self.sets], dtype=str)
+        if self.kinds is not None:
+            columns["kind"] = np.where(self.labels == BOGUS, self.kinds, "")
         return columns
 
     def to_table(self) -> Any:
@@ -310,7 +333,7 @@ def _text(texts: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _number(value: Any) -> float:
-    """A position as a float; NaN where it is none."""
+    """A position as a float; NaN where it is not one."""
     try:
         number = float(value)
     except (TypeError, ValueError):

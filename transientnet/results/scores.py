@@ -61,6 +61,7 @@ def read_scores(path: str | os.PathLike[str]) -> Predictions:
             _texts(columns.get("source", [""] * rows)),
             {},
             sets=None if sets is None else _members(_texts(sets), classes),
+            kinds=_texts(columns["kind"]) if "kind" in columns else None,
             positions={name: _numbers(columns[name]) for name in POSITIONS if name in columns},
         )
     except TransientnetError:

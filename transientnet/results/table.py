@@ -26,10 +26,11 @@ _DESCRIPTIONS = {
     "x": "column in the frame, the centre of the first pixel at 0",
     "y": "row in the frame, the centre of the first pixel at 0",
     "set": "classes of the prediction set",
+    "kind": "kind of bogus, where the candidate is named bogus",
 }
 _LINE = 80
 #: What a narrow terminal can do without, first to go first.
-_LATER = ("model", "source", "y", "x", "set", "dec", "ra")
+_LATER = ("model", "source", "y", "x", "set", "kind", "dec", "ra")
 
 
 class ScoreTable(Table):  # type: ignore[misc, unused-ignore]

@@ -16,13 +16,13 @@ from ..files.paths import stem
 from ..models.classifier import Classifier
 from ..readers.arrays import promised
 from ..readers.hdus import is_mapped
-from ..readers.reading import Input, Reading, paths_of, read
+from ..readers.open import Input, Reading, paths_of, read
 from ..readers.sniff import Loaded
 from ..readers.sources import StampFiles
+from ..results.columns import plural
 from ..results.predictions import Predictions
 from ..settings import memory_limit
 from ..triplet import QualityFlag, Triplet
-from .advice import plural
 
 __all__ = [
     "Batch",
@@ -129,15 +129,25 @@ def _regular_size(path: str) -> int:
     """Bytes of a regular file; opening a named pipe may block for ever, and works only once."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(f"{path} is no regular file")
+        raise OSError(f"{path} is not a regular file")
     return found.st_size
 
 
 def _load(path: str) -> str:
-    if _regular_size(path) > _SAMPLE:
+    size = _regular_size(path)
+    if size > _SAMPLE:
         return path
-    with open(path, "rb", buffering=0) as file:
-        return Loaded.of(path, file.read())
+    # Without the layers of `open`, which ask three times how large the file is.
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        data = os.read(file, size + 1)
+    finally:
+        os.close(file)
+    if len(data) != size:
+        # It is being written, or comes in pieces.
+        with open(path, "rb", buffering=0) as whole:
+            data = whole.read()
+    return Loaded.of(path, data)
 
 
 def _content_id(item: Input, loaded: Input) -> str:
@@ -314,7 +324,7 @@ def score(classifier: Classifier, batch: Batch, *, keep: bool = False) -> Part:
     Where memory does not suffice for all at once, each is scored by itself, and flagged if it still does not.
     """
     try:
-        predictions = classifier.predict(batch.triplets, batch_size=max(1, len(batch.triplets)))
+        predictions = classifier.score(batch.triplets)
     except MemoryError:
         predictions = Predictions.concatenate(
             [_alone(classifier, triplet) for triplet in batch.triplets],
@@ -326,7 +336,7 @@ def score(classifier: Classifier, batch: Batch, *, keep: bool = False) -> Part:
 
 def _alone(classifier: Classifier, triplet: Triplet) -> Predictions:
     try:
-        return classifier.predict([triplet])
+        return classifier.score([triplet])
     except MemoryError:
         return flagged(
             classifier.classes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -10,19 +9,17 @@ from typing import Any
 
 from ..errors import ReadError, TransientnetWarning, UsageError
 from ..models.classifier import BATCH_SIZE, Classifier, load_model
-from ..readers.reading import Input, Reading, find_inputs
+from ..readers.open import Input, Reading
 from ..results.predictions import Predictions
+from ..results.tally import Tally
 from ..settings import cores
 from ..triplet import Triplet
-from .advice import Tally
 from .batches import Batch, Part, batches, cut, maps, score, units, weight
+from .boot import MANY_INPUTS
 from .engine import in_order
 from .workers import Workers
 
 __all__ = ["classify", "raise_bad", "score_inputs", "score_triplets"]
-
-#: From this many inputs on, the half second that worker processes need to start is worth it.
-_MANY_INPUTS = 1000
 
 
 def classify(
@@ -37,6 +34,7 @@ def classify(
     on_bad: str = "flag",
     threshold: float | None = None,
     sets: float | None = None,
+    kinds: bool = False,
 ) -> Predictions:
     """Score candidates from anywhere.
 
@@ -51,10 +49,12 @@ def classify(
     fwhm : float or Quantity, or one per candidate, optional
         Seeing in pixels (an angle as a Quantity), likewise. Without either it is estimated from the stamps.
     batch_size : int
+        Candidates that go through the network at a time; on a CPU, more than 64 do not pay.
     workers : int, optional
         How many work at a time: processes for files, threads for what is in memory or in one file.
         1 uses one core. By default all cores, and processes only for so many files that they pay.
     device : {"auto", "cpu", "cuda"}
+        Where the network runs: ``auto`` takes a GPU if onnxruntime-gpu finds one, ``cuda`` insists on it.
     on_bad : {"flag", "raise"}
         What an unreadable candidate does: become a row with NaN probabilities and a quality flag,
         or raise `ReadError`.
@@ -62,6 +62,8 @@ def classify(
         Name the last of two classes (real) from this probability on; by default the more probable class.
     sets : float, optional
         Add the classes that hold the true one at this level, say 0.95.
+    kinds : bool
+        Add which kind of bogus each rejected candidate is, where the model names them.
 
     Returns
     -------
@@ -94,8 +96,8 @@ def classify(
     reading = Reading(None, pixel_scale, fwhm)
     classifier = model if isinstance(model, Classifier) else load_model(model, device=device, threads=1)
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
-    if _is_paths(source) and not reading.per_candidate:
-        parts = score_inputs(find_inputs(source), classifier, reading, identify=False, **options)
+    if (inputs := reading.inputs(source)) is not None:
+        parts = score_inputs(inputs, classifier, reading, identify=False, **options)
     else:
         parts = score_triplets(reading.open(source), classifier, **options)
     results = []
@@ -103,10 +105,10 @@ def classify(
         if on_bad == "raise":
             raise_bad(part.predictions)
         results.append(part.predictions)
-    table = Predictions.concatenate(results, classifier.classes, classifier.record.id)
-    for advice in Tally.of(table).advice(classifier.record):
+    table = classifier.joined(results, threshold, sets, kinds)
+    for advice in Tally.of(table).advice(table.model, classifier.record.contract.fwhm_px[1]):
         warnings.warn(advice, TransientnetWarning, stacklevel=2)
-    return classifier.decide(table, threshold, sets)
+    return table
 
 
 def score_inputs(
@@ -141,7 +143,7 @@ def score_inputs(
     Part
     """
     _check(batch_size, workers)
-    processes = (cores() if len(inputs) >= _MANY_INPUTS else 1) if workers is None else workers
+    processes = (cores() if len(inputs) >= MANY_INPUTS else 1) if workers is None else workers
     processes, threads = min(processes, len(inputs)), cores() if workers is None else workers
     # A mapped file that is cut short ends the process that reads it: never this one.
     apart = processes > 1 or any(map(maps, inputs))
@@ -183,13 +185,3 @@ def _check(batch_size: int, workers: int | None) -> None:
 
 def _score(classifier: Classifier, keep: bool, batch: Batch) -> tuple[Part]:
     return (score(classifier, batch, keep=keep),)
-
-
-def _is_paths(source: Any) -> bool:
-    if isinstance(source, (str, os.PathLike)):
-        return True
-    return (
-        isinstance(source, (list, tuple))
-        and len(source) > 0
-        and all(isinstance(item, (str, os.PathLike)) for item in source)
-    )

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingDependencyError, UsageError
 from ..models.classifier import BATCH_SIZE, Classifier, load_model
 from ..readers.candidate import from_record
-from ..readers.open import decode_packet
-from ..readers.reading import Input, Reading, find_inputs
-from ..readers.surveys import load_layout
+from ..readers.layouts import load_layout
+from ..readers.open import Input, Reading, decode_packet, find_inputs
 from ..results.predictions import Predictions
 from ..triplet import Triplet
 from .batches import Part, Unit, batches, score, units
@@ -27,15 +26,34 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-__all__ = ["connect", "score_arrow", "score_arrow_batches", "score_dask", "score_on_cluster", "score_packets"]
+__all__ = [
+    "connect",
+    "read_packets",
+    "score_arrow",
+    "score_arrow_batches",
+    "score_dask",
+    "score_on_cluster",
+    "score_packets",
+    "worker_model",
+]
 
 #: Inputs per task: some tenths of a second of work.
 _TASK_INPUTS = 256
 
 
 @lru_cache(maxsize=4)
-def _model(name: str) -> Classifier:
-    """The model of this worker process."""
+def worker_model(name: str) -> Classifier:
+    """A model with one thread, loaded once by each process that scores.
+
+    Parameters
+    ----------
+    name : str
+        As `load_model` takes it.
+
+    Returns
+    -------
+    Classifier
+    """
     return load_model(name, device="cpu", threads=1)
 
 
@@ -64,16 +82,19 @@ def score_arrow(
     Returns
     -------
     pyarrow.RecordBatch
-        The score table's columns, a row per candidate in the same order; no rows for no rows.
+        The score table's columns, a row per candidate in the same order; no rows for no rows. ``quality`` is
+        an int32: Spark has no unsigned integers.
     """
     reading = Reading(layout, pixel_scale, fwhm)
-    return score_packets(_packets(batch), model, reading).to_arrow(positions)
+    scores = score_packets(_packets(batch), model, reading).to_arrow(positions)
+    at = scores.schema.get_field_index("quality")
+    return scores.set_column(at, "quality", scores.column(at).cast("int32"))
 
 
 def score_arrow_batches(
     batches: Iterable[pyarrow.RecordBatch], **options: Any
 ) -> Iterator[pyarrow.RecordBatch]:
-    """`score_arrow` over an iterator: ``df.mapInArrow(partial(score_arrow_batches, model=…), schema)``."""
+    """`score_arrow` over an iterator: ``df.mapInArrow(score_arrow_batches, schema)`` in Spark."""
     for batch in batches:
         yield score_arrow(batch, **options)
 
@@ -114,7 +135,7 @@ def score_dask(
         raise MissingDependencyError.for_extra("dask", "score_dask()") from error
     reading = Reading(layout, pixel_scale, fwhm)
     options = {"model": model, "reading": reading, "positions": positions}
-    meta = _frame([], _model(model), positions)
+    meta = _frame([], worker_model(model), positions)
     if isinstance(source, frames.DataFrame):
         return source.map_partitions(_score_frame, **options, meta=meta)
     if isinstance(source, bags.Bag):
@@ -166,19 +187,18 @@ def _per_task(client: Any) -> int:
 
 
 def _parts(unit: Unit, model: str, reading: Reading, *, identify: bool = True) -> list[Part]:
-    classifier = _model(model)
+    classifier = worker_model(model)
     found = batches(unit.inputs, reading, BATCH_SIZE, skips=unit.skips, identify=identify)
     return [score(classifier, batch) for batch in found]
 
 
 def _frame(parts: Sequence[Predictions], classifier: Classifier, positions: bool) -> pandas.DataFrame:
-    table = Predictions.concatenate(parts, classifier.classes, classifier.record.id)
-    return table.to_pandas(positions)
+    return classifier.joined(parts).to_pandas(positions)
 
 
 def _score_files(unit: Unit, model: str, reading: Reading, positions: bool) -> pandas.DataFrame:
     parts = _parts(unit, model, reading, identify=False)
-    return _frame([part.predictions for part in parts], _model(model), positions)
+    return _frame([part.predictions for part in parts], worker_model(model), positions)
 
 
 def _score_frame(frame: pandas.DataFrame, model: str, reading: Reading, positions: bool) -> pandas.DataFrame:
@@ -202,6 +222,45 @@ def _packets(batch: pyarrow.RecordBatch) -> list[Any]:
     return packets
 
 
+def read_packets(packets: Iterable[Any], reading: Reading) -> Iterator[Triplet]:
+    """Triplets of packets in memory.
+
+    Parameters
+    ----------
+    packets : iterable of bytes or mapping
+        Alert packets, each of which may hold several candidates, or decoded records with cutouts.
+    reading : Reading
+
+    Yields
+    ------
+    Triplet
+        In order; a packet that cannot be read is one with `Triplet.error` set.
+    """
+    return reading.open(_decoded(packets, reading))
+
+
+def score_packets(
+    packets: Iterable[Any], model: str = "realbogus", reading: Reading | None = None
+) -> Predictions:
+    """Score packets in memory.
+
+    Parameters
+    ----------
+    packets : iterable of bytes or mapping
+        As `read_packets` takes them.
+    model : str
+    reading : Reading, optional
+
+    Returns
+    -------
+    Predictions
+        A row per candidate, in order.
+    """
+    classifier = worker_model(model)
+    parts = list(classifier.stream(read_packets(packets, reading or Reading())))
+    return Predictions.concatenate(parts, classifier.classes, classifier.record.id)
+
+
 def _decoded(packets: Iterable[Any], reading: Reading) -> Iterator[Triplet]:
     layout = load_layout(reading.layout)
     for number, packet in enumerate(packets):
@@ -211,10 +270,3 @@ def _decoded(packets: Iterable[Any], reading: Reading) -> Iterator[Triplet]:
             yield from_record(packet, id=str(number), source="", layout=layout)
         else:
             yield Triplet.unreadable(str(number), "", f"a packet is bytes or a record, not {type(packet)}")
-
-
-def score_packets(packets: Iterable[Any], model: str, reading: Reading) -> Predictions:
-    """Score packets in memory, as bytes or as decoded records; one may hold several candidates."""
-    classifier = _model(model)
-    parts = list(classifier.stream(reading.open(_decoded(packets, reading))))
-    return Predictions.concatenate(parts, classifier.classes, classifier.record.id)

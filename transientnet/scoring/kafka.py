@@ -1,7 +1,8 @@
 """Alert packets from Kafka, scored in micro-batches: at least once.
 
 Offsets are committed only after the scores of their packets have been written, so a consumer that
-dies gives its last batch again and loses nothing; a reader of the scores drops doubles by id.
+dies gives its last batch again and loses nothing; a reader of the scores drops doubles by ``source``. A
+broker that is away for a while is waited for: what could not be committed is committed with the next batch.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from typing import IO, Any
 from ..errors import MissingDependencyError, ReadError, UsageError
 from ..files.locks import exclusive
 from ..models.classifier import BATCH_SIZE, Classifier
-from ..readers.open import decode_packet
-from ..readers.reading import Reading
-from ..readers.surveys import Layout, load_layout
+from ..readers.layouts import Layout, load_layout
+from ..readers.open import Reading, decode_packet
 from ..results.predictions import Predictions
+from ..results.tally import Tally
 from ..results.writers import writer_for
 from ..triplet import Triplet
-from .advice import Tally
 from .batches import Batch, cut, score
 from .output import output_errors
 
@@ -79,15 +79,19 @@ def consume(
     reading = reading or Reading()
     layout = load_layout(reading.layout)
     consumer = kafka.Consumer({"auto.offset.reset": "earliest", **settings, "enable.auto.commit": False})
-    done, tally = 0, Tally()
+    done, tally, written = 0, Tally(), _Written(kafka, consumer)
     try:
-        consumer.subscribe(topics)
+        consumer.subscribe(topics, on_revoke=written.left)
         while not stop() and (most is None or done < most):
             room = batch_size if most is None else min(batch_size, most - done)
-            messages = consumer.consume(room, timeout=_PATIENCE)
-            for message in messages:
+            messages: list[Any] = []
+            for message in consumer.consume(room, timeout=_PATIENCE):
                 if (error := message.error()) is not None:
+                    if error.code() == kafka.KafkaError._MAX_POLL_EXCEEDED:
+                        # A batch took so long that the group went on without this member: it joins again.
+                        continue
                     raise ReadError(f"{', '.join(topics)}: {error.str()}")
+                messages.append(message)
             if messages:
                 triplets = reading.open(_packets(messages, layout))
                 parts = [score(classifier, Batch(some, ())) for some in cut(triplets, batch_size)]
@@ -95,9 +99,10 @@ def consume(
                     [part.predictions for part in parts], classifier.classes, classifier.record.id
                 )
                 write(scores)
-                consumer.commit(asynchronous=False)
+                written.add(messages)
                 done += len(messages)
                 tally.add(scores)
+            written.commit()
     except kafka.KafkaException as error:
         raise ReadError(f"{', '.join(topics)}: {error.args[0].str()}") from error
     finally:
@@ -112,6 +117,49 @@ def _packets(messages: list[Any], layout: Layout) -> Iterator[Triplet]:
             yield from decode_packet(message.value() or b"", name, layout)
         except MemoryError:
             yield Triplet.unreadable(name, name, "it asks for more memory than there is")
+
+
+class _Written:
+    """Offsets behind the packets whose scores are written, until the broker has them."""
+
+    def __init__(self, kafka: Any, consumer: Any) -> None:
+        self._kafka = kafka
+        self._consumer = consumer
+        self._next: dict[tuple[str, int], int] = {}
+
+    def add(self, messages: list[Any]) -> None:
+        for message in messages:
+            self._next[message.topic(), message.partition()] = message.offset() + 1
+
+    def left(self, _: Any, partitions: list[Any]) -> None:
+        """Commit a last time, and forget partitions that another member of the group may read from now on."""
+        self.commit()
+        for each in partitions:
+            self._next.pop((each.topic, each.partition), None)
+
+    def commit(self) -> None:
+        """Commit what is written; where the broker is away or the group changes, the next call does it."""
+        if not self._next:
+            return
+        offsets = [self._kafka.TopicPartition(*where, offset) for where, offset in self._next.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+        except self._kafka.KafkaException as error:
+            if error.args[0].code() not in _passing(self._kafka):
+                raise
+        else:
+            self._next.clear()
+
+
+def _passing(kafka: Any) -> set[int]:
+    """Errors of a commit that end with the broker's absence or the group's change."""
+    error = kafka.KafkaError
+    return {
+        error._TRANSPORT, error._TIMED_OUT, error._TIMED_OUT_QUEUE, error._ALL_BROKERS_DOWN,
+        error._WAIT_COORD, error._ASSIGNMENT_LOST, error.REQUEST_TIMED_OUT,
+        error.COORDINATOR_LOAD_IN_PROGRESS, error.COORDINATOR_NOT_AVAILABLE, error.NOT_COORDINATOR,
+        error.REBALANCE_IN_PROGRESS, error.ILLEGAL_GENERATION, error.UNKNOWN_MEMBER_ID,
+    }  # fmt: skip
 
 
 def producer_of(settings: Mapping[str, Any], topic: str) -> Callable[[Predictions], None]:

@@ -21,7 +21,7 @@ from typing import IO, Any, Self
 from ..errors import OutputError, UsageError
 from ..files.atomic import replacing
 from ..files.locks import exclusive
-from ..readers.reading import Input
+from ..readers.open import Input
 from ..results.predictions import Predictions
 from ..results.writers import writer_for
 from .batches import Part, content_id

@@ -12,15 +12,16 @@ from typing import IO, Any, Protocol
 
 from ..errors import TransientnetWarning, UsageError
 from ..models.classifier import Classifier
-from ..readers.reading import Input, Reading, find_inputs, paths_of
+from ..readers.open import Input, Reading, find_inputs, paths_of
 from ..results.columns import one_line
 from ..results.predictions import Predictions
+from ..results.tally import Tally
 from ..results.writers import Writer, check_format
 from ..triplet import Triplet
-from .advice import Tally
 from .batches import Part
 from .classify import raise_bad, score_inputs, score_triplets
 from .cluster import connect, score_on_cluster
+from .expected import Expected
 from .interrupts import Interrupt
 from .output import ScoreFile, output_errors
 from .pictures import Pictures
@@ -127,6 +128,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
     reading: Reading | None = None,
     threshold: float | None = None,
     sets: float | None = None,
+    kinds: bool = False,
     workers: int | None = None,
     resume: bool = False,
     watch: Path | None = None,
@@ -138,7 +140,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
     triplets: Iterable[Triplet] | None = None,
     stop: Interrupt | None = None,
     say: Callable[[str], None] | None = None,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Tally:
     """Score files into a table that grows, with constant memory.
 
@@ -153,7 +155,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
         Takes the rows instead of `output`; by default they go to stdout as CSV.
     reading : Reading, optional
         How the files are read.
-    threshold, sets, workers, on_bad
+    threshold, sets, kinds, workers, on_bad
         As in `classify`.
     resume : bool
         Continue `output`: score only what is not in it.
@@ -172,7 +174,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
     say : callable, optional
         Takes a message per row that could not be read or scored; by default they go to stderr.
     progress : callable, optional
-        Called with inputs ended, inputs found so far, and candidates scored.
+        Called with the candidates scored, and how many there will be, None as long as that is not known.
 
     Returns
     -------
@@ -202,7 +204,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
     elif resume:
         raise UsageError("--resume continues an --output, and none is named")
     reading, stop = reading or Reading(), stop or Interrupt()
-    empty = classifier.decide(classifier.predict([]), threshold, sets)
+    empty = classifier.joined([], threshold, sets, kinds)
     inputs: list[Input] = find_inputs(sources, reading.layout) if sources else []
     maybe = triplets is not None or watch is not None or not all(map(_bare, inputs))
     skips: list[int] = []
@@ -210,7 +212,7 @@ def score_run(  # noqa: C901 (where all options of a run meet)
     with ExitStack() as stack:
         table: Sink
         if output is not None:
-            made_by = _made_by(classifier, reading, threshold, sets)
+            made_by = _made_by(classifier, reading, threshold, sets, kinds)
             file = ScoreFile(output, made_by, empty, resume=resume or watch is not None)
             table = stack.enter_context(file)
             inputs, skips = file.remaining(inputs)
@@ -225,12 +227,13 @@ def score_run(  # noqa: C901 (where all options of a run meet)
         if gallery or explain:
             pictures = stack.enter_context(Pictures(classifier, gallery, explain))
 
-        def take(parts: Iterator[Part], count: int) -> None:
+        def take(parts: Iterator[Part], found: Sequence[Input], begun: Sequence[int] = ()) -> None:
             """Parts into the table, messages and counts, until they end or an end is asked for."""
-            ended = 0
+            ended, before = 0, tally.rows
+            expected = Expected(found, begun) if progress is not None else None
             with closing(parts):  # type: ignore[type-var]
                 for part in parts:
-                    rows = classifier.decide(part.predictions, threshold, sets)
+                    rows = classifier.decide(part.predictions, threshold, sets, kinds)
                     columns.append(part._replace(predictions=rows, triplets=()))
                     for row, message in rows.errors.items():
                         (say or _to_stderr)(_message(rows, row, message))
@@ -240,8 +243,9 @@ def score_run(  # noqa: C901 (where all options of a run meet)
                         pictures.add(part)
                     tally.add(rows)
                     ended += sum(mark.ended for mark in part.marks)
-                    if progress is not None:
-                        progress(ended, count, tally.rows)
+                    if progress is not None and expected is not None:
+                        total = expected.total(ended, tally.rows - before)
+                        progress(tally.rows, None if total is None else before + total)
                     if stop.asked:
                         break
             columns.fix(maybe and stop.asked)
@@ -252,18 +256,18 @@ def score_run(  # noqa: C901 (where all options of a run meet)
             return score_inputs(found, classifier, reading, workers=workers, skips=skips, keep=keep)
 
         if triplets is not None:
-            take(score_triplets(triplets, classifier, workers=workers, keep=pictures is not None), 0)
+            take(score_triplets(triplets, classifier, workers=workers, keep=pictures is not None), ())
         elif dask is not None:
             client = stack.enter_context(connect(dask))
             model = name or str(classifier.path)
-            take(score_on_cluster(inputs, client, model, reading, skips=skips), len(inputs))
+            take(score_on_cluster(inputs, client, model, reading, skips=skips), inputs, skips)
         else:
-            take(local(inputs, skips), len(inputs))
+            take(local(inputs, skips), inputs, skips)
         if watch is not None and not stop.asked:
             for arrived in arrivals(watch, stop, reading.layout):
                 new, begun = file.remaining(arrived) if output is not None else (arrived, [])
-                take(local(new, begun), len(new))
-        for advice in tally.advice(classifier.record):
+                take(local(new, begun), new, begun)
+        for advice in tally.advice(classifier.record.id, classifier.record.contract.fwhm_px[1]):
             warnings.warn(advice, TransientnetWarning, stacklevel=2)
     return tally
 
@@ -274,7 +278,7 @@ def _bare(item: Input) -> bool:
 
 
 def _made_by(
-    classifier: Classifier, reading: Reading, threshold: float | None, sets: float | None
+    classifier: Classifier, reading: Reading, threshold: float | None, sets: float | None, kinds: bool
 ) -> dict[str, Any]:
     return {
         "model": classifier.record.id,
@@ -284,6 +288,7 @@ def _made_by(
         "fwhm": reading.fwhm,
         "threshold": threshold,
         "sets": sets,
+        **({"kinds": True} if kinds else {}),
     }
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..errors import EmptyInputError
 from ..readers.grouping import channel_of_file
-from ..readers.reading import Input, find_inputs, paths_of
+from ..readers.layouts import Layout
+from ..readers.open import Input, find_inputs, paths_of
 from ..readers.sources import StampFiles
 from ..triplet import CHANNELS
 from .batches import content_id
@@ -39,18 +40,20 @@ class _Seen:
     content: str | None = None
 
 
-def arrivals(folder: Path, stop: Interrupt, layout: str | None = None) -> Iterator[list[Input]]:
+def arrivals(
+    folder: Path, stop: Interrupt, layout: str | Path | Layout | None = None
+) -> Iterator[list[Input]]:
     """What lies in `folder`, and then what arrives there, each once it is complete; until `stop` is asked.
 
     An input is complete when it did not change for a second and, if its stamps are files of their own, has
     all three, or those that the other candidates of the folder have; for missing ones it waits 20 seconds. It
-    is given again when its content changes: a new date alone is no change.
+    is given again when its content changes: a new date alone does not count.
 
     Parameters
     ----------
     folder : Path
     stop : Interrupt
-    layout : str, optional
+    layout : str, path or Layout, optional
         How the files are named.
 
     Yields

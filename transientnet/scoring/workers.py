@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,27 +26,17 @@ from ..errors import TransientnetError
 from ..files.paths import stem
 from ..models.classifier import Classifier
 from ..models.record import ModelRecord
-from ..readers.reading import Input, Reading, paths_of, read
+from ..readers.open import Input, Reading, paths_of, read
 from ..readers.sources import StampFiles
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag, Triplet
 from .batches import Batch, Mark, Part, Unit, batches, changed, content_id, flagged, lost_rows, score, weight
+from .boot import start
 from .engine import hold_memory, in_order
 
 __all__ = ["Workers", "main"]
 
 _HEADER = struct.Struct("<II")
-
-#: What a worker runs. Its stdout carries messages, so that whatever prints must be sent to stderr, and
-#: one thread is all it may use: linear algebra libraries read these variables when they are loaded.
-_BOOT = """
-import json, os, sys
-for name in ("OMP", "OPENBLAS", "MKL"):
-    os.environ[name + "_NUM_THREADS"] = "1"
-sys.path[:] = json.loads(sys.argv[1])
-from transientnet.scoring.workers import main
-main()
-"""
 
 
 class Workers:
@@ -203,6 +192,7 @@ class Workers:
                 positions=dict(
                     zip(header["positions"], values.reshape(len(header["positions"]), n), strict=True)
                 ),
+                kinds=None if header["kinds"] is None else np.array(header["kinds"], dtype=str),
             ),
             tuple(Mark(*mark) for mark in header["marks"]),
         )
@@ -216,13 +206,7 @@ class _Process:
     """One worker process, seen from here."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
-        self._popen = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # Ctrl-C at the terminal is for the parent to decide.
-            start_new_session=True,
-        )
+        self._popen = start()
         try:
             for _ in self.ask(setup):
                 pass
@@ -362,7 +346,7 @@ def _answer_alone(
     for triplet in islice(read(item, reading), skip, None):
         _send(answers, {"id": triplet.id, "source": triplet.source})
         _send_part(answers, score(classifier, Batch([triplet], (Mark(content, 1, False),))))
-    _send_part(answers, Part(classifier.predict([]), (Mark(content, 0, True),)))
+    _send_part(answers, score(classifier, Batch([], (Mark(content, 0, True),))))
 
 
 def _send_part(answers: IO[bytes], part: Part) -> None:
@@ -373,6 +357,7 @@ def _send_part(answers: IO[bytes], part: Part) -> None:
         "errors": predictions.errors,
         "marks": part.marks,
         "positions": list(predictions.positions),
+        "kinds": None if predictions.kinds is None else predictions.kinds.tolist(),
     }
     numbers: tuple[npt.NDArray[Any], ...] = (
         *predictions.positions.values(),

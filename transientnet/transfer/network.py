@@ -273,7 +273,9 @@ class StampNetwork(nn.Module):
         side = field.shape[-1]
         start = (x.shape[-1] - side) // 2
         both = torch.cat([x[:, :, start : start + side, start : start + side], field], dim=1)
-        flux = torch.sinh(both.clamp(-_LARGEST, _LARGEST))
+        # The hyperbolic sine by one exponential: runtimes have a fast one, and no fast sinh.
+        grown = torch.exp(both.clamp(-_LARGEST, _LARGEST))
+        flux = 0.5 * (grown - 1.0 / grown)
         box = slice(side // 2 - _PEAK_REACH, side // 2 + _PEAK_REACH + 1)
         peak = flux[:, :3, box, box].abs().amax((2, 3), keepdim=True).clamp(min=1.0)
         in_peaks = (flux / torch.cat([peak, peak], dim=1)).clamp(-_MOST_PEAKS, _MOST_PEAKS)

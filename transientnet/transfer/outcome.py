@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ __all__ = [
     "Judgement",
     "LabelSummary",
     "LeftOut",
+    "NightFit",
+    "NightMetrics",
     "Rise",
     "in_words",
     "versus",
@@ -216,6 +219,81 @@ class AdaptMetrics:
         return data
 
 
+@dataclass(frozen=True, slots=True)
+class NightFit:
+    """What a night without labels says about the threshold.
+
+    Attributes
+    ----------
+    threshold : float
+        The base model's logit of p(real) that becomes 0.5; 0 leaves the model as it is.
+    low, high : float
+        95 % interval of the threshold over resampled nights.
+    slope : float
+        Factor on the logits about the threshold.
+    share : float
+        Estimated share of reals among the night's candidates, with its interval `share_low`, `share_high`.
+    saved : float
+        Errors per candidate that the mixture of the first estimate expects to be saved.
+    cost : float
+        Balanced accuracy that the threshold costs on the base model's own survey; NaN where its record does
+        not say.
+    reason : str
+        Why the model stays as it is; empty where it does not.
+    """
+
+    threshold: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    slope: float = 1.0
+    share: float = math.nan
+    share_low: float = math.nan
+    share_high: float = math.nan
+    saved: float = 0.0
+    cost: float = 0.0
+    reason: str = ""
+
+    def logits(self, before: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """New logits of p(real) from the base model's."""
+        return np.asarray(self.slope * (np.asarray(before, np.float64) - self.threshold))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightMetrics:
+    """What a start without labels measured; no figure of it rests on a label.
+
+    Attributes
+    ----------
+    outcome : str
+        What became of the base model, in words.
+    base : str
+        ``name@version``.
+    candidates, usable : int
+        Of the night.
+    injected : int
+        Sources injected into it.
+    fit : NightFit
+    completeness : mapping
+        Recall of injected sources, as `Completeness.to_dict` gives it, by the new probabilities.
+    seconds : float
+        Wall time of the run.
+    """
+
+    outcome: str
+    base: str
+    candidates: int
+    usable: int
+    injected: int
+    fit: NightFit
+    completeness: Mapping[str, Any]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, as in ``metrics.json``."""
+        data: dict[str, Any] = plain(self)
+        return data
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LeftOut:
     """The rows that some fold left out, and what the cross-validation says of them.
@@ -254,15 +332,15 @@ class AdaptResult:
         the learning curve, and the comparison and doubted labels if asked for.
     interrupted : bool
         Ctrl-C came; the model is the best so far.
-    figures : AdaptMetrics
-        The same figures as objects.
+    figures : AdaptMetrics or NightMetrics
+        The same figures as objects; of a start without labels the latter.
     """
 
     folder: Path
     record: ModelRecord
     metrics: Mapping[str, Any] = field(repr=False)
     interrupted: bool
-    figures: AdaptMetrics = field(repr=False)
+    figures: AdaptMetrics | NightMetrics = field(repr=False)
 
     @property
     def model(self) -> Path:

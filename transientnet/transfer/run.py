@@ -27,10 +27,12 @@ from ..prepare.contract import InputContract
 from ..prepare.preprocess import Prepared
 from ..triplet import Triplet
 from .checkpoints import CHECKPOINTS, Checkpoints, fingerprint
-from .config import AdaptConfig, Progress
+from .config import AdaptConfig, Progress, silent
 from .crossfit import cross_fit, make_folds
 from .doubts import doubtful
 from .experiment import compare_with_scratch, learning_curve
+from .folder import check_folder, own_folder
+from .night import add_completeness
 from .outcome import (
     AdaptMetrics,
     AdaptResult,
@@ -43,11 +45,14 @@ from .outcome import (
     Rise,
     in_words,
 )
-from .output import check_folder, own_folder, write_folder
+from .output import write_folder
 from .probe import load_base, survey_classes
 from .training import Survey, class_weights, logits_of, recipe_for, set_weights
 
 __all__ = ["run"]
+
+#: The cross-validation, the split kept aside, the learning curve, the report.
+_MEASUREMENTS = 4
 
 
 def run(
@@ -55,6 +60,7 @@ def run(
     *,
     cutouts: Any,
     groups: Any,
+    unlabelled: Any,
     pixel_scale: float | None,
     fwhm: float | None,
     base: str,
@@ -64,7 +70,7 @@ def run(
 ) -> AdaptResult:
     """See `transientnet.transfer.adapt.adapt`."""
     began = time.monotonic()
-    report = progress or _silent
+    report = progress or silent
     folder = Path(output)
     check_folder(folder)
     path, record = resolve(base)
@@ -80,13 +86,23 @@ def run(
     )
     table = table.spelled_as(record.classes)
     everything = prepare(table.triplets, record.contract)
+    if unlabelled is not None and "real" not in table.labels and "bogus" not in table.labels:
+        raise UsageError(
+            "unlabelled candidates help a model of bogus and real; the labels have other classes"
+        )
     checked = check_labels(table, everything, record, new_classes=config.new_classes)
     table = checked.require(skip_bad=config.skip_bad)
     use = checked.usable
     prepared = Prepared(everything.tensor[use], everything.quality[use], everything.usable[use])
     report("reading", 1, 1)
     with own_folder(folder):
-        return _train(folder, checked, table, prepared, record, path, config, report, began)
+        result = _train(folder, checked, table, prepared, record, path, config, report, began)
+        if unlabelled is None or result.interrupted:
+            return result
+        written = add_completeness(
+            result.record, folder, unlabelled, pixel_scale=pixel_scale, fwhm=fwhm, seed=config.seed
+        )
+        return replace(result, record=written)
 
 
 def _train(
@@ -135,7 +151,7 @@ def _train(
     )
     set_weights(start, fit.weights)
 
-    report("measuring", 0, 1)
+    report("measuring", 0, _MEASUREMENTS)
     truth, objects = survey.y.numpy()[fit.rows], survey.groups[fit.rows]
     calibrated = calibrate(fit.logits, truth, classes, groups=objects, seed=config.seed)
     left_out = LeftOut(table, prepared, learn[fit.rows], calibrated.calibration.apply(fit.logits), truth)
@@ -145,6 +161,7 @@ def _train(
     judged = judge(
         left_out.probabilities, left_out.rows, "rows left out by grouped cross-validation", len(folds)
     )
+    report("measuring", 1, _MEASUREMENTS)
     test = None
     if len(aside):
         logits = logits_of(start, torch.from_numpy(prepared.tensor[aside])).numpy()
@@ -158,7 +175,9 @@ def _train(
     if not interrupted:
         try:
             fresh = load_base(path, record, classes).to(device)
+            report("measuring", 2, _MEASUREMENTS)
             curve, rise = learning_curve(fresh, survey, config.seed)
+            report("measuring", 3, _MEASUREMENTS)
             if config.compare_scratch:
                 comparison = compare_with_scratch(
                     fresh,
@@ -204,12 +223,8 @@ def _train(
     written = write_folder(folder, start, contract, calibrated, metrics, left_out, record, path)
     if not interrupted:
         checkpoints.clear()
-    report("measuring", 1, 1)
+    report("measuring", _MEASUREMENTS, _MEASUREMENTS)
     return AdaptResult(folder, written, metrics.to_dict(), interrupted, metrics)
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
 
 
 def _counter(stage: str, total: int, report: Progress) -> Callable[[], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..drawing.charts import Series, chart
+from ..drawing.charts import Dots, Series, chart, dot_chart
 from ..drawing.document import Report, paragraph, picture_wall, table
 from ..drawing.sections import Mistake, Section, evaluation_sections, mistakes
 from ..drawing.stamps import data_uri, strip
@@ -83,10 +83,34 @@ def _comparison(comparison: Comparison) -> list[str]:
         for kind, result in found.items()
         if kind != "cohen_d"
     ]
+    each = {
+        arm: [100 * seed["balanced_accuracy"] for seed in seeds] for arm, seeds in comparison.seeds.items()
+    }
+    gains = [
+        Dots(f"{other}, {kind.replace('_', ' ')}", (), *(100 * v for v in (r["difference"], *r["interval"])))
+        for other, found in (("scratch", comparison.against_scratch), ("probe", comparison.against_probe))
+        for kind, r in found.items()
+        if kind != "cohen_d"
+    ]
     common = comparison.common_test
     sizes = f"{comparison.n_train} labels to train on, {comparison.n_test} to judge"
     return [
         paragraph(f"{comparison.sentence.capitalize()}."),
+        '<div class="charts">'
+        + dot_chart(
+            "Balanced accuracy over the seeds",
+            "Balanced accuracy (%)",
+            [Dots(arm, values, sum(values) / len(values)) for arm, values in each.items()],
+            note="A dot is a seed, the bar their mean.",
+        )
+        + dot_chart(
+            "What transfer gains",
+            "Points of balanced accuracy (%)",
+            gains,
+            zero=True,
+            note="Transfer less the arm named, with 95 % intervals.",
+        )
+        + "</div>",
         table(
             ["Arm", *(f"seed {k}" for k in range(len(rows[0]) - 1))], rows, f"Balanced accuracy, %; {sizes}"
         ),
@@ -108,16 +132,17 @@ def _learning(metrics: AdaptMetrics) -> list[str]:
         series = Series(
             "head on frozen features",
             labels,
-            [point.balanced_accuracy for point in points],
-            [point.balanced_accuracy - point.spread for point in points],
-            [point.balanced_accuracy + point.spread for point in points],
+            [100 * point.balanced_accuracy for point in points],
+            [100 * (point.balanced_accuracy - point.spread) for point in points],
+            [100 * (point.balanced_accuracy + point.spread) for point in points],
             points=True,
         )
         trend = f"{metrics.learning_rise} " if metrics.learning_rise else ""
         parts.append(
             chart(
-                "Balanced accuracy against labels", "Labels", "Balanced accuracy", [series],
-                x_range=(0.0, labels[-1]), note=f"{trend}Bars: standard deviation over splits.",
+                "Balanced accuracy against labels", "Labels", "Balanced accuracy (%)", [series],
+                x_range=(0.0, labels[-1]), y_range=(0.0, 100.0),
+                note=f"{trend}Bars: standard deviation over splits.",
             )
         )  # fmt: skip
     training = metrics.training

@@ -1,7 +1,8 @@
-import { Refused, candidate, get, post } from "./server.js";
+import { Refused, candidate, get, post, reason } from "./server.js";
 import { Outbox } from "./outbox.js";
 import { draw } from "./stamps.js";
 import { Grid } from "./grid.js";
+import { showCurve } from "./curve.js";
 
 const $ = (id) => document.getElementById(id);
 const STRETCHES = ["asinh", "zscale", "linear"];
@@ -9,7 +10,7 @@ const CHANNELS = ["science", "reference", "difference"];
 const ZOOMS = [1, 2, 4, 8];
 const BLINK_MS = 500;
 const LISTEN_MS = 4000;
-// What is told beside the stamps: name and unit.
+// Facts beside the stamps: name and unit.
 const QUANTITIES = {
   magnitude: ["brightness", " mag"], snr: ["signal-to-noise", ""], pixel_scale: ["pixel scale", " ″/px"], fwhm: ["FWHM", " px"],
 };
@@ -51,7 +52,7 @@ async function trying(action, failure) {
     alarm("");
     return result;
   } catch (error) {
-    alarm(error instanceof Refused ? error.message : `${failure} The server cannot be reached: is it still running?`);
+    alarm(error instanceof Refused ? error.message : `${failure} ${reason(error)}`);
     return null;
   }
 }
@@ -63,9 +64,11 @@ async function take(state) {
   if (generation !== undefined && generation !== run.progress.generation) {
     const session = await get(`api/session?labeller=${encodeURIComponent(run.labeller)}`);
     Object.assign(run, { order: session.order });
-    say(`The queue is in a new order, after ${run.progress.model}.`);
+    const learned = run.progress.fitted_on ? `${run.progress.fitted_on} labels` : run.progress.model;
+    say(`The queue is in a new order, after ${learned}.`);
     if (view.grid) fillGrid();
   }
+  if (state.trouble) alarm(state.trouble);
   showProgress();
 }
 
@@ -349,6 +352,7 @@ function showProgress() {
     }),
     ...(disputed.length ? [`${disputed.length} disputed: choose “disputed” in the grid.`] : []),
   );
+  showCurve($("curve"), $("worth"), run.progress);
   showTraining();
 }
 
@@ -356,7 +360,7 @@ function showTraining() {
   const { state, lines } = run.training;
   const texts = {
     unavailable: "Training needs an optional dependency: pip install 'transientnet[adapt,label]'.",
-    idle: `The queue is ordered by ${run.progress.model}.`,
+    idle: run.progress.model ? `The queue is ordered by ${run.progress.model}.` : "The model is looking at the candidates; until then they come at random.",
     running: "Training; labelling can go on.",
     ordering: "Trained; the new model puts the queue in order.",
     done: `Trained. The queue is ordered by ${run.progress.model}.`,

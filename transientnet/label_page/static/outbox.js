@@ -1,6 +1,6 @@
 // Answers on their way to the server's disk: in order, all that wait in one request, kept until acknowledged.
 
-import { Refused, post } from "./server.js";
+import { Refused, post, reason } from "./server.js";
 
 const AGAIN_MS = 1500;
 
@@ -11,7 +11,7 @@ export class Outbox {
   #visit = crypto.getRandomValues(new Uint32Array(2)).join("-");
   #drained = [];
 
-  /** saved(state, answers), refused(message, answers) and trouble(message) tell the page; changed(count). */
+  /** saved(state, answers), refused(message, answers) and trouble(message) inform the page; changed(count). */
   constructor(labeller, { saved, refused, trouble, changed }) {
     Object.assign(this, { labeller, saved, refused, trouble, changed });
     addEventListener("beforeunload", (event) => this.size && event.preventDefault());
@@ -49,7 +49,7 @@ export class Outbox {
       if (!(error instanceof Refused)) {
         this.trouble(
           `NOT saved yet: ${this.size} ${this.size === 1 ? "answer" : "answers"}. ` +
-            "The server cannot be reached: is it still running? Trying again.",
+            `${reason(error)} Trying again.`,
         );
         this.#sending = 0;
         setTimeout(() => this.#send(), AGAIN_MS);

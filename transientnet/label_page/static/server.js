@@ -6,10 +6,14 @@ async function ask(path, options) {
   const response = await fetch(path, options);
   if (!response.ok) {
     const body = await response.json().catch(() => ({ error: response.statusText }));
-    throw new Refused(body.error);
+    throw response.status < 500 ? new Refused(body.error) : new Error(body.error);
   }
   return response;
 }
+
+/** What went wrong, for the person who waits: fetch itself says only that it failed. */
+export const reason = (error) =>
+  error instanceof TypeError ? "The server cannot be reached: is it still running?" : `${error.message}.`;
 
 export const get = async (path) => (await ask(path)).json();
 

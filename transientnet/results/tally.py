@@ -8,19 +8,14 @@ from typing import Self
 
 import numpy as np
 
-from ..models.record import ModelRecord
-from ..results.predictions import Predictions
 from ..triplet import QualityFlag
+from .columns import plural
+from .predictions import Predictions
 
-__all__ = ["Tally", "plural"]
+__all__ = ["Tally"]
 
 #: Candidates from which on "most of them" says something of the telescope.
 _ENOUGH = 10
-
-
-def plural(n: int, noun: str) -> str:
-    """``1 candidate``, ``2 candidates``, ``1,000 candidates``."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 @dataclass(slots=True)
@@ -76,18 +71,25 @@ class Tally:
             f"{self.flagged:,} flagged, {self.unusable:,} refused"
         )
 
-    def advice(self, record: ModelRecord) -> list[str]:
-        """Sentences on what most of the candidates have in common and the model does not expect."""
+    def advice(self, model: str, widest: float) -> list[str]:
+        """Sentences on what most of the candidates have in common and the model does not expect.
+
+        Parameters
+        ----------
+        model : str
+        widest : float
+            FWHM in pixels beyond which the model needs to know the seeing.
+        """
         found = []
         if self.rows >= _ENOUGH and 2 * self._unknown_seeing > self.rows:
             found.append(
                 f"the seeing of {self._unknown_seeing} of {self.rows} candidates is not known, and no source "
-                f"is bright enough to measure it: above {record.contract.fwhm_px[1]:g} pixels give --fwhm "
+                f"is bright enough to measure it: above {widest:g} pixels give --fwhm "
                 "(fwhm= in Python)"
             )
         if self.rows >= _ENOUGH and 2 * self._foreign > self.rows:
             found.append(
-                f"{self._foreign} of {self.rows} candidates are unlike what {record.id} was trained on: look "
+                f"{self._foreign} of {self.rows} candidates are unlike what {model} was trained on: look "
                 "at some before you trust the numbers; `transientnet adapt` transfers it onto your labels"
             )
         return found

@@ -1,16 +1,14 @@
-"""What surveys call things: one alias mechanism for packets, tables, extensions, data sets and file names.
+"""Layouts: what one survey, or one user, calls and how it samples its stamps.
 
-A name is understood in two steps. First the names that a `Layout` lists, then the words of the field
-itself: ``cutoutScience``, ``SCI_STAMP``, ``b:cutoutScience_stampData`` and ``x_new.fits`` all say
-"science" once case, punctuation and words like *cutout*, *stamp* and *image* are set aside. The table of
-known surveys (``surveys.toml``) is written in the form that a user writes for ``--layout my.toml``.
+The table of known surveys (``surveys.toml``) is written in the form that a user writes for
+``--layout my.toml``. Names that a `Layout` lists go before the words of the field (`vocabulary`).
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from importlib import resources
@@ -19,101 +17,19 @@ from typing import Any
 
 from ..errors import UsageError
 from ..triplet import CHANNELS
+from .vocabulary import ROLES, WORD, channel_of, is_companion, last_channel_of, listed, weak_channel_of
 
 __all__ = [
     "GENERIC",
-    "WORD",
     "Layout",
-    "channel_of",
     "combined",
-    "companion_of",
-    "is_companion",
-    "is_filler",
-    "last_channel_of",
-    "listed",
     "load_layout",
     "match_channels",
     "match_role",
     "match_roles",
-    "normalise",
     "recognise",
     "surveys",
-    "weak_channel_of",
 ]
-
-_WORDS = {
-    "science": "science|istamp|sstamp|sci|scim|new|search|srch|target|targ|reduced|red|calexp|obs",
-    "reference": "reference|rstamp|tstamp|refr|ref|template|templ|tmplt|tmpl|temp|tpl",
-    "difference": "difference|dstamp|differential|diff|dif|subtraction|subtracted|sub|scimref|residual|resid"
-    "|hotpants|zogy|sfft",
-}
-# No two of them in a row are a third: names that are long and hostile would be split in every way.
-_PLAIN = "cutouts?|stamps?|thumbnails?|thumbs?|postage|images?|img|im|exp|fits|data|array|arr|pixels|pix|hdu"
-_FILLER = f"{_PLAIN}|b"
-_ONE_CHANNEL = "|".join(
-    f"(?P<{channel}>(?:{words})(?:{_FILLER}|{words}){{0,4}})" for channel, words in _WORDS.items()
-)
-_CHANNEL = re.compile(rf"(?:{_FILLER})*(?:{_ONE_CHANNEL})")
-#: A bare "image" is the science stamp if nothing else is.
-_WEAK = {"image": "science", "img": "science"}
-#: One letter, as in ``thumbnail_d`` or ZOGY's N, R and D, and words that mean another thing elsewhere: they
-#: count if the three channels are then complete.
-_LAST = re.compile(
-    rf"(?:b?(?:{_PLAIN})+)?(?:(?P<science>[ns]|warp|wrp|input|obj|current|curr)"
-    r"|(?P<reference>[rt]|stack|stk|coadd|old|tmp|archive|archival)|(?P<difference>d))"
-)
-#: What lies beside a stamp and is none, by kind: all rooms take the words of masks from here.
-_COMPANIONS = {
-    "mask": "masks?|msk|bpm|badpix(?:els?)?|dq|flags?",
-    "psf": "psfs?",
-    "other": "unc(?:ert(?:ainty)?)?|var(?:iance)?|err(?:ors?)?|sigma|stddev|noise|rms|weights?|wht|wgt|ivar"
-    "|invvar|bkg|background|scorr|snr|scores?|kernel|exptime",
-}
-_BESIDE = "|".join(_COMPANIONS.values())
-_KIND = "|".join(f"(?P<{kind}>{words})" for kind, words in _COMPANIONS.items())
-#: ``mask``, ``weightmap``, ``refunc``.
-_COMPANION = re.compile(
-    rf"(?:{_FILLER}|tick|{'|'.join(_WORDS.values())}){{0,4}}(?:{_KIND})"
-    rf"(?:{_FILLER}|{_BESIDE}|maps?|planes?|models?){{0,4}}"
-)
-#: Words of a name: ``xSci``, ``srch123`` and ``x_sci`` have two.
-WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-
-#: Generic names of everything but the stamps, best first; normalised.
-_ROLES: dict[str, tuple[str, ...]] = {
-    "id": ("candid", "candidateid", "diasourceid", "alertid", "candidate", "detectionid", "sourceid", "id"),
-    "group": (
-        "objectid",
-        "diaobjectid",
-        "objectname",
-        "ssobjectid",
-        "object",
-        "oid",
-        "objid",
-        "transientid",
-        "group",
-    ),
-    "ra": ("ra", "radeg", "raj2000", "alphaj2000", "alphawinj2000", "candra"),
-    "dec": ("dec", "decl", "decdeg", "dej2000", "decj2000", "deltaj2000", "deltawinj2000", "canddec"),
-    "jd": ("jd", "obsjd", "jdobs"),
-    "mjd": ("mjd", "midpointmjdtai", "midpointtai", "mjdobs", "obsmjd", "mjdmid"),
-    "magnitude": ("magpsf", "psfmag", "mag", "magnitude", "forcediffimmag", "magap", "magauto"),
-    "flux": ("psfflux", "fluxpsf", "flux", "forcediffimflux"),
-    "flux_error": ("psffluxerr", "sigmafluxpsf", "fluxpsferr", "fluxerr", "dflux", "forcediffimfluxunc"),
-    "snr": ("snr", "scorr", "significance", "sn"),
-    "band": ("band", "filter", "filtername", "filt", "fid"),
-    "is_positive": ("isdiffpos", "ispositive", "positive"),
-    "is_negative": ("isnegative", "negative"),
-    "edge_distance": ("mindtoedge", "disttoedge", "edgedistance", "edgedist"),
-    "x": ("xpos", "x", "ximage", "xwinimage", "xcentroid"),
-    "y": ("ypos", "y", "yimage", "ywinimage", "ycentroid"),
-    "pixel_scale": ("pixelscale", "pixscale", "pixscal", "platescale", "secpix"),
-    "fwhm": ("fwhmpx", "fwhmpix", "psffwhmpx", "seeingpx", "seeingpix"),
-    "fwhm_arcsec": ("fwhmarcsec", "psffwhmarcsec", "seeingarcsec", "fwhmas"),
-    "source_fwhm": ("fwhm", "fwhmimage"),
-    "instrument": ("telescop", "telescope", "instrume", "instrument"),
-    "survey": ("survey", "publisher", "telescop", "telescope", "instrume", "instrument", "origin", "filter"),
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,9 +55,9 @@ class Layout:
     packet_order : tuple of str
         Order of the cutouts in a packet that comes without its schema.
     pixel_scale : float or None
-        arcsec per pixel, where the file does not tell.
+        arcsec per pixel, where the file has none.
     fwhm : float or None
-        Typical seeing FWHM in pixels, where the file does not tell.
+        Typical seeing FWHM in pixels, where the file has none.
     stamp_size : int or None
         Width of a whole stamp in pixels; what is missing was cut off at the edge of the chip.
     bands : mapping of str to str
@@ -172,7 +88,7 @@ class Layout:
     def from_mapping(cls, values: Mapping[str, Any], where: str = "layout") -> Layout:
         """Build from parsed TOML; unknown keys and roles are errors, so that a typo is not ignored."""
         known = {f.name for f in fields(cls)}
-        roles = {*CHANNELS, *_ROLES}
+        roles = {*CHANNELS, *ROLES}
         values = dict(values)
         named = values.pop("fields", {})
         for bad, allowed in ((set(values) - known, known), (set(named) - roles, roles)):
@@ -204,7 +120,7 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 
 GENERIC = Layout()
-"""The layout of whoever did not say: the field's own words, no assumed numbers."""
+"""The layout of an unknown survey: the field's own words, no assumed numbers."""
 
 
 @lru_cache(maxsize=1)
@@ -247,7 +163,7 @@ def load_layout(layout: str | Path | Layout | None) -> Layout:
 
 @lru_cache(maxsize=8)
 def _load_layout(path: Path, changed: int, size: int) -> Layout:
-    """The layout of a file in the state that its date and size tell: what is found out by it is kept."""
+    """The layout of a file, cached for as long as its date and size stay the same."""
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     loaded = Layout.from_mapping(values, where=f"layout {path}")
     if loaded.schema is not None:
@@ -256,7 +172,7 @@ def _load_layout(path: Path, changed: int, size: int) -> Layout:
 
 
 def recognise(texts: Iterable[str]) -> Layout | None:
-    """The survey that one of `texts` (schema name, publisher, object, instrument) speaks of, or None."""
+    """The survey that one of `texts` (schema name, publisher, object, instrument) names, or None."""
     return _recognise(tuple(dict.fromkeys(text for text in texts if text)))
 
 
@@ -269,69 +185,8 @@ def _recognise(texts: tuple[str, ...]) -> Layout | None:
     return None
 
 
-@lru_cache(maxsize=16384)
-def normalise(name: str) -> str:
-    """Lower case, letters and digits only: ``cutoutScience`` and ``CUTOUT_SCIENCE`` are one name."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-@lru_cache(maxsize=16384)
-def channel_of(name: str) -> str | None:
-    """The channel that a name speaks of by its words alone, or None."""
-    found = _CHANNEL.fullmatch(normalise(name))
-    return None if found is None else found.lastgroup
-
-
-@lru_cache(maxsize=16384)
-def weak_channel_of(name: str) -> str | None:
-    """The channel of a name that means the science stamp if nothing else does: ``image``."""
-    return _WEAK.get(normalise(name))
-
-
-@lru_cache(maxsize=16384)
-def last_channel_of(name: str) -> str | None:
-    """The channel of a name that counts only if the three channels are then complete."""
-    found = _LAST.fullmatch(normalise(name))
-    return None if found is None else found.lastgroup
-
-
-@lru_cache(maxsize=16384)
-def is_companion(name: str) -> bool:
-    """Whether a name is that of a plane beside a stamp: a mask, a PSF, an uncertainty."""
-    return _COMPANION.fullmatch(normalise(name)) is not None
-
-
-@lru_cache(maxsize=16384)
-def companion_of(name: str) -> tuple[str | None, str | None]:
-    """Kind of plane that a name with separated words stands for, and the channel that it belongs to.
-
-    Returns
-    -------
-    kind : {"mask", "psf", "other"} or None
-        None for a stamp: ``SCI_AT2024var`` is one, since whole words count.
-    channel : str or None
-        None where the plane belongs to all channels: ``MASK``, unlike ``REF_MASK`` and ``REFMASK``.
-    """
-    words = [word for word in re.split(r"[\W_]+", name) if word]
-    kinds = [_COMPANION.fullmatch(normalise(word.rstrip("0123456789"))) for word in words]
-    for kind, plain in _COMPANIONS.items():
-        found = next((match for match in kinds if match is not None and match.lastgroup == kind), None)
-        if found is not None:
-            rest = [
-                re.sub(plain, "", word.lower()) if m else word for word, m in zip(words, kinds, strict=True)
-            ]
-            return kind, channel_of("".join(rest))
-    return None, None
-
-
-@lru_cache(maxsize=16384)
-def is_filler(name: str) -> bool:
-    """Whether a name says nothing of which stamp it is: ``stamp``, ``cutout_image``."""
-    return re.fullmatch(rf"(?:{_PLAIN})*", normalise(name)) is not None
-
-
 def _innermost(name: str) -> str:
-    """What tells of a nested name, whatever the record around it is called."""
+    """The part of a nested name that counts, whatever the record around it is called."""
     return name.rpartition(".")[2]
 
 
@@ -341,7 +196,7 @@ def _channel_of_last(name: str) -> str | None:
 
 @lru_cache(maxsize=16384)
 def _channel_among_others(name: str) -> str | None:
-    """Channel of a name with further words: the last that is told, ``goodSeeingDiff_templateExp``."""
+    """Channel of a name with further words: the last one named, ``goodSeeingDiff_templateExp``."""
     words = WORD.findall(name)
     if any(is_companion(word) for word in words):
         return None
@@ -387,7 +242,7 @@ def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, 
 @lru_cache(maxsize=256)
 def match_roles(names: tuple[str, ...], layout: Layout = GENERIC) -> dict[str, list[str]]:
     """`match_role` of every role."""
-    return {role: match_role(names, role, layout) for role in _ROLES}
+    return {role: match_role(names, role, layout) for role in ROLES}
 
 
 @lru_cache(maxsize=256)
@@ -400,18 +255,4 @@ def combined(layout: Layout, survey: Layout) -> Layout:
 
 def match_role(names: Sequence[str], role: str, layout: Layout = GENERIC) -> list[str]:
     """Which of `names` play `role` (a key of `Layout.fields`), best first: a value may be null."""
-    return list(listed(names, (*layout.fields.get(role, ()), *_ROLES.get(role, ()))))
-
-
-def listed(names: Sequence[str], aliases: Iterable[str]) -> Iterator[str]:
-    """Those of `names` that `aliases` list, whole or as the last part of a dotted name, best first."""
-    whole: dict[str, str] = {}
-    last: dict[str, str] = {}
-    for name in names:
-        whole.setdefault(normalise(name), name)
-        last.setdefault(normalise(name.rpartition(".")[2]), name)
-    for alias in aliases:
-        wanted = normalise(alias)
-        for known in (whole, last):
-            if wanted in known:
-                yield known[wanted]
+    return list(listed(names, (*layout.fields.get(role, ()), *ROLES.get(role, ()))))
