@@ -26,6 +26,8 @@ Columns = tuple[dict[str, Any], dict[str, str]]
 """Arrays by name, and the units of those that have one."""
 
 _BATCH_ROWS = 1024
+#: Columns of a SExtractor catalogue; it has some hundred parameters, and vectors of them.
+_MAX_COLUMNS = 5000
 
 
 def read_columns(stream: IO[bytes], form: str, limit: int) -> Columns:
@@ -65,6 +67,11 @@ def read_columns(stream: IO[bytes], form: str, limit: int) -> Columns:
             sides = (math.prod(int(n) for n in re.findall(r"[0-9]+", shape)) for shape in shapes)
             if (side := max(sides, default=1)) > len(text):
                 raise ReadError(f"cells of {side} values in a table of {len(text)} bytes")
+        if form == "ascii.sextractor":
+            # A vector of values is announced by the number of the next column: gaps become columns.
+            last = max((int(n) for n in re.findall(r"^#\s*([0-9]{1,18})\s", text, re.MULTILINE)), default=0)
+            if last > _MAX_COLUMNS:
+                raise ReadError(f"column {last} in a table of {len(text)} bytes")
         # As lines: a text alone could be taken for the name of a file, or for an address.
         lines = [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
         return columns_of(Table.read(lines, format=form))

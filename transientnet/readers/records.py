@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import ReadError
+from ..settings import memory_limit
 
 __all__ = ["DAMAGE", "Read", "compile_record", "zigzag"]
 
@@ -31,6 +32,9 @@ _T = TypeVar("_T")
 
 #: Types within types that a schema may ask for; large surveys need some thousand looks.
 _MAX_LOOKS = 50_000
+
+#: Bytes of memory for each value of a list that is no list of floats: a Python object, and copies of it.
+_LIST_ITEM = 256
 
 #: More than these need more than one byte to say which it is.
 _MAX_BRANCHES = 64
@@ -349,7 +353,10 @@ def _array(item: Read) -> Read:
     def read(data: bytes, at: int) -> tuple[list[Any], int]:
         values: list[Any] = []
         count, at = _count(data, at)
+        most = memory_limit() // _LIST_ITEM
         while count:
+            if len(values) + count > most:
+                raise ValueError(f"a list of more than {most} values")
             for _ in range(count):
                 value, at = item(data, at)
                 values.append(value)
