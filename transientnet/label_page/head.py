@@ -142,15 +142,18 @@ def answer(design: FloatArray, offset: FloatArray, moved: FloatArray) -> FloatAr
 def solve(design: FloatArray, offset: FloatArray, y: Places, strength: float) -> FloatArray:
     """Newton's method with a backtracking line search on a convex problem; gives ``moved`` (K, D + 1)."""
     (n, width), classes = design.shape, offset.shape[1]
-    # One slope for all classes: its column is a parameter of its own behind those of the classes.
-    pull = np.full((classes, width), strength)
+    # The classes' parameters sum to zero at the optimum: they are sought in a basis of what does.
+    basis = np.linalg.svd(np.eye(classes) - 1 / classes)[0][:, : classes - 1]
+    pull = np.full((classes - 1, width), strength)
     pull[:, -1] = BIAS_PULL
+    # One slope for all classes: a parameter of its own behind those of the classes.
     pulls = np.append(pull.ravel(), SLOPE_PULL)
     truth = np.eye(classes)[y]
-    theta = np.zeros(classes * width + 1)
+    theta = np.zeros(len(pulls))
 
     def loss(theta: FloatArray) -> tuple[float, FloatArray]:
-        z = offset * (1 + theta[-1]) + design @ theta[:-1].reshape(classes, width).T
+        moved = basis @ theta[:-1].reshape(-1, width)
+        z = offset * (1 + theta[-1]) + design @ moved.T
         z -= z.max(1, keepdims=True)
         logs = z - np.log(np.exp(z).sum(1, keepdims=True))
         return float((pulls * theta**2).sum() / 2 - (truth * logs).sum()), np.exp(logs)
@@ -158,21 +161,23 @@ def solve(design: FloatArray, offset: FloatArray, y: Places, strength: float) ->
     value, p = loss(theta)
     for _ in range(_STEPS):
         residual = p - truth
-        gradient = np.append((residual.T @ design).ravel(), (residual * offset).sum()) + pulls * theta
+        gradient = np.append(((residual @ basis).T @ design).ravel(), (residual * offset).sum())
+        gradient += pulls * theta
         hessian = np.diag(pulls)
-        spread = offset - (p * offset).sum(1, keepdims=True)
-        for k in range(classes):
+        spread = p * (offset - (p * offset).sum(1, keepdims=True))
+        means, cross = p @ basis, (spread @ basis).T @ design
+        for k in range(classes - 1):
             a = slice(k * width, (k + 1) * width)
             for m in range(k + 1):
                 b = slice(m * width, (m + 1) * width)
-                block = design.T @ ((p[:, k] * (float(k == m) - p[:, m]))[:, None] * design)
+                covariance = p @ (basis[:, k] * basis[:, m]) - means[:, k] * means[:, m]
+                block = design.T @ (covariance[:, None] * design)
                 hessian[a, b] += block
                 if m < k:
                     hessian[b, a] += block.T
-            cross = design.T @ (p[:, k] * spread[:, k])
-            hessian[a, -1] += cross
-            hessian[-1, a] += cross
-        hessian[-1, -1] += float((p * spread * offset).sum())
+            hessian[a, -1] += cross[k]
+            hessian[-1, a] += cross[k]
+        hessian[-1, -1] += float((spread * offset).sum())
         step = np.linalg.solve(hessian, gradient)
         slope, size = float(gradient @ step), 1.0
         if slope < _SOLVED * max(1, n):
@@ -181,5 +186,5 @@ def solve(design: FloatArray, offset: FloatArray, y: Places, strength: float) ->
             size /= 2
         theta, (value, p) = theta - size * step, trial
     moved = np.empty((classes, width + 1))
-    moved[:, :-1], moved[:, -1] = theta[:-1].reshape(classes, width), theta[-1]
+    moved[:, :-1], moved[:, -1] = basis @ theta[:-1].reshape(-1, width), theta[-1]
     return moved
