@@ -1,8 +1,9 @@
 """What the label page's queue is worth: AUC and accuracy against labels given, in its order and at random.
 
 For each draw the sky objects are split in two; labels are given to the one part in the order of the page's
-queue (a fifth of it random, the head refitted and the queue ordered anew as the page does) or at random, and
-the refitted head is judged on the other part, whose objects nothing has seen but the scale of the features. DECam has labels by people; of Rubin and HSC the blind visual inspection, without the set
+queue (a fifth of it random, the head refitted and the queue ordered anew as the page does) or at random,
+and the refitted head is judged on the other part, whose objects nothing has seen but the scale of the
+features. DECam has labels by people; of Rubin and HSC the blind visual inspection, without the set
 ``rubin_lsstcam`` that nothing may be chosen by: it is shown beside, as a test alone.
 
     python benchmarks/label_queue.py --data ../shared/data --draws 20
