@@ -1,9 +1,9 @@
 """What the label page's queue is worth: AUC and accuracy against labels given, in its order and at random.
 
 For each draw the sky objects are split in two; labels are given to the one part in the order of the page's
-queue (a fifth of it random, the head refitted and the queue ordered anew as the page does) or at random, and
-the refitted head is judged on the other part, whose objects nothing has seen: of their stamps only the scale of
-the features knows. DECam has labels by people; of Rubin and HSC the blind visual inspection, without the set
+queue (a fifth of it random, the head refitted and the queue ordered anew as the page does) or at random,
+and the refitted head is judged on the other part, whose objects nothing has seen but the scale of the
+features. DECam has labels by people; of Rubin and HSC the blind visual inspection, without the set
 ``rubin_lsstcam`` that nothing may be chosen by: it is shown beside, as a test alone.
 
     python benchmarks/label_queue.py --data ../shared/data --draws 20
@@ -153,7 +153,8 @@ def main() -> None:
     for name, read in (("decam", decam), ("rubin", rubin)):
         night = read(options.data / name, classifier)
         print(
-            f"{name}: {len(night.y)} candidates of {len(np.unique(night.groups))} objects; {classifier.record.id}"
+            f"{name}: {len(night.y)} candidates of {len(np.unique(night.groups))} objects; "
+            f"{classifier.record.id}"
         )
         table = {}
         for order in ("queue", "random"):
@@ -179,7 +180,8 @@ def main() -> None:
                     test = t_test(table["queue"][few][:, k], table["random"][many][:, k], "paired")
                     low, high = test.interval
                     print(
-                        f"  {few} of the queue less {many} random: {what} {test.difference:+.4f} ({low:+.4f} to {high:+.4f}), p {test.p:.3f}"
+                        f"  {few} of the queue less {many} random: {what} {test.difference:+.4f} "
+                        f"({low:+.4f} to {high:+.4f}), p {test.p:.3f}"
                     )
 
 

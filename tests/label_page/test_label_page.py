@@ -445,7 +445,10 @@ def test_a_shared_page_answers_to_this_machine_s_address_alone(folder: Path) -> 
         def status(path: str, host: str | None = None) -> int:
             connection = http.client.HTTPConnection(at.hostname or "", at.port or 0, timeout=10)
             connection.request("GET", path, headers={} if host is None else {"host": host})
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            answer.read()
+            connection.close()
+            return answer.status
 
         assert status(at.path) == 200
         assert status("/") == 403

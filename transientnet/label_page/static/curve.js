@@ -28,7 +28,7 @@ function inWords({ labels, accuracy, low, high, next }, n) {
 export function showCurve(box, words, { curve, fitted_on: n }) {
   box.toggleAttribute("hidden", !curve);
   if (!curve) {
-    words.textContent = "After the first 25 labels the head is refitted, and after each 25 more.";
+    words.textContent = "After each ten labels the head is refitted.";
     return;
   }
   const text = inWords(curve, n);
