@@ -276,7 +276,9 @@ def public_objects() -> Iterator[tuple[str, Any]]:
                         if key[0] != "_" and inspect.isfunction(method))  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "found"), list(public_objects()), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("name", "found"), [pytest.param(name, found, id=name) for name, found in public_objects()]
+)
 def test_every_parameter_of_the_public_interface_is_described(name: str, found: Any) -> None:
     text = inspect.getdoc(found) or ""
     assert text, name
