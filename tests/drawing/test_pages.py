@@ -152,6 +152,7 @@ def test_the_gallery_is_looked_through_marked_and_saved(
     page.reload()
     page.select_option("#marked", "*")
     assert page.inner_text("#count").startswith("2 of 6")
+    assert page.inner_text("#yield") == "Of the best 2, 2 marked: 1 not bogus (50 %, 9–91)."
     assert grave(page) == []
     with page.expect_download() as download:
         page.click("#export")
