@@ -206,7 +206,10 @@ class _Process:
     """One worker process, seen from here."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
-        self._popen = start()
+        try:
+            self._popen = start()
+        except OSError as error:
+            raise _DiedError(error.strerror or str(error)) from error
         try:
             for _ in self.ask(setup):
                 pass
@@ -249,13 +252,12 @@ class _Process:
 
 def _start(setup: dict[str, Any]) -> _Process:
     """A new worker process; one that is killed while it starts is started once more."""
+    with suppress(_DiedError):
+        return _Process(setup)
     try:
         return _Process(setup)
-    except _DiedError:
-        try:
-            return _Process(setup)
-        except _DiedError as death:
-            raise TransientnetError(f"a worker process could not start ({death}); try --workers 1") from death
+    except _DiedError as death:
+        raise TransientnetError(f"a worker process could not start ({death}); try --workers 1") from death
 
 
 def _send(stream: IO[bytes], header: dict[str, Any], body: bytes = b"") -> None:
