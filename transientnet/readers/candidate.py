@@ -152,11 +152,13 @@ def _seeing(
         return fwhm, None
     arcsec = roles.number("fwhm_arcsec")
     if arcsec is None:
-        own = [image for c in ("science", "difference") if (image := images.get(c)) is not None]
-        first = next((image for image in own if image.fwhm is not None), None)
-        if first is not None and first.fwhm_arcsec is None:
-            return first.fwhm, None
-        arcsec = next((image.fwhm_arcsec for image in own if image.fwhm_arcsec is not None), None)
+        own = (image for channel in ("science", "difference") if (image := images.get(channel)) is not None)
+        for width, angle in map(Image.seeing, own):
+            arcsec = angle if arcsec is None else arcsec
+            if width is not None and angle is None:
+                return width, None
+            if width is not None:
+                break
     return seeing_px(arcsec, scale), arcsec
 
 
