@@ -178,17 +178,17 @@ def pretrain(work: Path, plan: Plan, seed: int, *, alone: bool, log: Callable[[s
     # A quarter to a half faster on the CPU than the other order of the axes.
     network = new_network(plan).to(best_device(), memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), plan.pretrain_rate, weight_decay=0.02, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, plan.pretrain_rate, total_steps=plan.pretrain_steps
-    )
     vary = Augmentation(shift=0.0, blur=0.0, noise=0.0, drop=0.08, softening=CONTRACT.softening)
     generator = torch.Generator().manual_seed(seed)
     checkpoint = work / "pretraining.checkpoint.npz"
-    first = _restore(checkpoint, network, optimizer, schedule, rng, generator)
+    first = _restore(checkpoint, network, optimizer, rng, generator)
+    begins = {0, *np.cumsum(plan.cycles).tolist()}
     window = _Window(work, plan, alone)
     spoilt = max(2, round(_BROKEN * plan.pretrain_batch))
     recent = 0.0
     for number in range(first, plan.pretrain_steps):
+        if number == first or number in begins:
+            schedule = _cycle(optimizer, plan, number)
         window.move(number // plan.fresh_every)
         rows = rng.integers(0, len(window.tensor), plan.pretrain_batch)
         x = window.tensor[rows].astype(np.float32)
@@ -207,6 +207,21 @@ def pretrain(work: Path, plan: Plan, seed: int, *, alone: bool, log: Callable[[s
     checkpoint.unlink(missing_ok=True)
     for chunk in work.glob("simulated-*.npz"):
         chunk.unlink(missing_ok=True)
+
+
+def _cycle(optimizer: torch.optim.Optimizer, plan: Plan, number: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """The cycle of learning rate and momentum that step `number` is in, where that step finds it."""
+    ends = np.cumsum(plan.cycles)
+    k = int(np.searchsorted(ends, number, side="right"))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, plan.pretrain_rate * (k + 1) ** -0.5, total_steps=plan.cycles[k]
+    )
+    with warnings.catch_warnings():
+        # The steps of the optimizer were done by the run that was killed.
+        warnings.simplefilter("ignore")
+        for _ in range(number - int(ends[k]) + plan.cycles[k]):
+            schedule.step()
+    return schedule
 
 
 def _store(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer, number: int,
@@ -228,8 +243,7 @@ def _store(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer, 
 
 
 def _restore(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer,
-             schedule: torch.optim.lr_scheduler.LRScheduler, rng: np.random.Generator,
-             generator: torch.Generator) -> int:  # fmt: skip
+             rng: np.random.Generator, generator: torch.Generator) -> int:  # fmt: skip
     """Go on where a killed run stood; gives the number of steps done."""
     if not path.exists():
         return 0
@@ -243,17 +257,10 @@ def _restore(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer
         if name.startswith("opt/"):
             _, index, key = name.split("/")
             state["state"].setdefault(int(index), {})[key] = torch.from_numpy(value)
-    number = int(arrays["step"])
-    with warnings.catch_warnings():
-        # The steps of the optimizer were done by the run that was killed.
-        warnings.simplefilter("ignore")
-        for _ in range(number):
-            schedule.step()
-    state["param_groups"] = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict(state)
     words = [int(word) for word in arrays["numpy"]]
     inner = {"state": words[0] | words[1] << 64, "inc": words[2] | words[3] << 64}
     waiting = dict(zip(("has_uint32", "uinteger"), words[4:], strict=False))
     rng.bit_generator.state = {**rng.bit_generator.state, "state": inner, **waiting}
     generator.set_state(torch.from_numpy(arrays["torch"]))
-    return number
+    return int(arrays["step"])
