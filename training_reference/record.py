@@ -37,7 +37,7 @@ __all__ = ["VERSION", "write_models"]
 
 VERSION = "0.2.0"
 
-FLAGGED = 0.02
+FLAGGED = 0.05
 """Share of sound simulated stamps, of telescopes of every kind, that are flagged as broken."""
 _DESCRIPTIONS = {
     "realbogus": "Is the difference-image candidate a real astrophysical source?",
