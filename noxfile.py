@@ -31,6 +31,26 @@ def oldest(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize(
+    "host, packages",
+    [
+        ("ampel", ["ampel-core>=0.10", "ampel-alerts>=0.10"]),
+        ("alerce", ["--no-deps", "apf-base==2.5.2"]),
+        ("tom", ["tomtoolkit>=3.1"]),
+    ],
+    ids=["ampel", "alerce", "tom"],
+)
+def hosts(session: nox.Session, host: str, packages: list[str]) -> None:
+    """Pages about hosts whose packages ask for other versions than the tests do."""
+    # apf-base pins the clients of services that its step class does not use.
+    needs = ("pytest", "pytest-timeout", "pytest-xdist", "fastavro", "pydantic")
+    apf = ("confluent-kafka", "pandas", "boto3", "jinja2", "click", "prometheus-client", "pyroscope-io")
+    session.install("-e", ".", *needs, *(apf if host == "alerce" else ()))
+    session.install(*packages)
+    session.run("python", "-m", "pytest", "-n", "0", "tests/docs/test_hosts.py", "-k", host)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, docstrings, complexity."""
     session.install("ruff>=0.12")

@@ -1,10 +1,10 @@
-"""What the label page's queue is worth: AUC and accuracy against labels given, asked in its order and at random.
+"""What the label page's queue is worth: AUC and accuracy against labels given, in its order and at random.
 
 For each draw the sky objects are split in two; labels are given to the one part in the order of the page's
-queue (a fifth of it random, the head refitted and the queue ordered anew after each 25 labels) or at random, and
-the refitted head is judged on the other part, whose objects nothing has seen. DECam has labels by people; of
-Rubin and HSC the blind visual inspection, without the set ``rubin_lsstcam`` that nothing may be chosen by: it is
-shown beside, as a test alone.
+queue (a fifth of it random, the head refitted and the queue ordered anew as the page does) or at random,
+and the refitted head is judged on the other part, whose objects nothing has seen but the scale of the
+features. DECam has labels by people; of Rubin and HSC the blind visual inspection, without the set
+``rubin_lsstcam`` that nothing may be chosen by: it is shown beside, as a test alone.
 
     python benchmarks/label_queue.py --data ../shared/data --draws 20
 """
@@ -22,12 +22,13 @@ from transientnet import Triplet, load_model
 from transientnet.evaluation.metrics import roc_auc
 from transientnet.evaluation.statistics import t_test
 from transientnet.label_page.head import folds_of, refit, start_of
-from transientnet.label_page.queue import most_teaching
+from transientnet.label_page.queue import is_random, most_teaching
+from transientnet.label_page.session import EACH
 from transientnet.models.classifier import Classifier
 from transientnet.prepare.preprocess import preprocess
 
 SIZES = (0, 15, 25, 50, 100, 150)
-BATCH, SHARE, HELD = 25, 0.2, 0.4
+SHARE, HELD = 0.2, 0.4
 FWHM_PER_SIGMA = 2.3548
 
 
@@ -94,11 +95,11 @@ def batch_of(
     """The next rows to label."""
     drawn = rng.permutation(free).tolist()
     if order == "random":
-        return drawn[:BATCH]
+        return drawn[:EACH]
     chosen: list[int] = []
-    teaching = most_teaching(night.start, p, free, given, BATCH)
-    while len(chosen) < min(BATCH, len(free)):
-        random = int((len(chosen) + 1) * SHARE) > int(len(chosen) * SHARE)
+    teaching = most_teaching(night.start, p, free, given, EACH)
+    while len(chosen) < min(EACH, len(free)):
+        random = is_random(len(chosen), len(given), SHARE)
         chosen.append(next(row for row in (drawn if random else teaching) if row not in chosen))
     return chosen
 
@@ -122,20 +123,22 @@ def one_draw(night: Night, order: str, seed: int) -> tuple[dict[int, tuple[float
         found[count] = tuple(figures)
 
     judge(0, p)
+    learned = p
     while len(given) < SIZES[-1] and len(free):
         new = batch_of(night, order, p, given, free, rng)
         free = np.setdiff1d(free, new)
-        for part in (new[:15], new[15:]) if not given else (new,):
-            given += part
-            rows = np.array(given)
-            began = time.perf_counter()
-            if len(np.unique(night.y[rows])) == 2:
-                p = refit(
-                    night.start, rows, night.y[rows], folds_of(night.groups[rows].tolist())
-                ).probabilities
-            slowest = max(slowest, time.perf_counter() - began)
-            if len(given) in SIZES:
-                judge(len(given), p)
+        for k in range(len(new)):
+            rows = np.array([*given, *new[: k + 1]])
+            if len(rows) in SIZES or k == len(new) - 1:
+                began = time.perf_counter()
+                if len(np.unique(night.y[rows])) == 2:
+                    folds = folds_of(night.groups[rows].tolist())
+                    learned = refit(night.start, rows, night.y[rows], folds).probabilities
+                slowest = max(slowest, time.perf_counter() - began)
+            if len(rows) in SIZES:
+                judge(len(rows), learned)
+        given += new
+        p = learned
     return found, slowest
 
 
@@ -150,7 +153,8 @@ def main() -> None:
     for name, read in (("decam", decam), ("rubin", rubin)):
         night = read(options.data / name, classifier)
         print(
-            f"{name}: {len(night.y)} candidates of {len(np.unique(night.groups))} objects; {classifier.record.id}"
+            f"{name}: {len(night.y)} candidates of {len(np.unique(night.groups))} objects; "
+            f"{classifier.record.id}"
         )
         table = {}
         for order in ("queue", "random"):
@@ -176,7 +180,8 @@ def main() -> None:
                     test = t_test(table["queue"][few][:, k], table["random"][many][:, k], "paired")
                     low, high = test.interval
                     print(
-                        f"  {few} of the queue less {many} random: {what} {test.difference:+.4f} ({low:+.4f} to {high:+.4f}), p {test.p:.3f}"
+                        f"  {few} of the queue less {many} random: {what} {test.difference:+.4f} "
+                        f"({low:+.4f} to {high:+.4f}), p {test.p:.3f}"
                     )
 
 

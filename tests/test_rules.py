@@ -24,7 +24,6 @@ from transientnet.models.registry.manifest import Manifest, bundled_folder
 from transientnet.models.registry.resolve import local_models, resolve, verified_files
 from transientnet.models.vectors import run_test_vectors
 from transientnet.prepare.preprocess import preprocess
-from transientnet.readers import stamp as stamp_reader
 
 ROOT = Path(__file__).resolve().parent.parent
 CENTRE = InputContract().size // 2
@@ -179,10 +178,7 @@ def test_rule_8_no_pickle_is_ever_loaded(tmp_path: Path) -> None:
 
 
 def test_rule_8_decompression_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from transientnet.readers import hdus
-
-    monkeypatch.setattr(hdus, "MAX_FILE_BYTES", 2**20)
-    monkeypatch.setattr(stamp_reader, "MAX_STAMP_BYTES", 2**20)
+    monkeypatch.setenv("TRANSIENTNET_MEMORY", "4")
     (tmp_path / "bomb.fits").write_bytes(gzip.compress(b"SIMPLE  =" + bytes(2**24)))
     (triplet,) = open_triplets(tmp_path / "bomb.fits")
     assert "limit" in (triplet.error or "")

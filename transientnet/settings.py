@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Settings", "cores", "get_settings"]
+__all__ = ["Settings", "cores", "get_settings", "memory_limit"]
+
+#: Megabytes.
+_MEMORY = 512
 
 
 def _truthy(value: str | None) -> bool:
@@ -47,6 +50,19 @@ def get_settings() -> Settings:
         registries=tuple(env.get("TRANSIENTNET_REGISTRY", "").replace(",", " ").split()),
         offline=_truthy(env.get("TRANSIENTNET_OFFLINE")) or _truthy(env.get("HF_HUB_OFFLINE")),
     )
+
+
+def memory_limit() -> int:
+    """Bytes that reading and scoring one file, or one batch of candidates, may take in a process.
+
+    ``TRANSIENTNET_MEMORY`` in megabytes (2**20 bytes); 512 where it is not set or is no positive number. What
+    the process needs before it reads anything (libraries, the network) comes on top.
+    """
+    try:
+        given = float(os.environ.get("TRANSIENTNET_MEMORY", ""))
+    except ValueError:
+        given = 0.0
+    return int((given if 1 <= given < 2**40 else _MEMORY) * 2**20)
 
 
 def cores(hierarchy: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:

@@ -31,12 +31,12 @@ MOST = 13
 def draw(name: str, triplets: Sequence[Triplet], titles: Sequence[str]) -> None:
     """One strip a candidate: science, reference, difference."""
     rows = -(-len(triplets) // COLUMNS)
-    figure, axes = plt.subplots(rows, COLUMNS, figsize=(12, 1.72 * rows))
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(9, 1.32 * rows))
     for axis in axes.flat:
         axis.axis("off")
     for axis, triplet, title in zip(axes.flat, triplets, titles, strict=False):
         axis.imshow(PALETTE[strip(triplet)], interpolation="nearest")
-        axis.set_title(title, fontsize=min(9, 500 / len(title)), loc="left", pad=3)
+        axis.set_title(title, fontsize=min(9, 420 / len(title)), loc="left", pad=3)
     figure.subplots_adjust(0.01, 0.005, 0.99, 1 - 0.21 / rows, 0.04, 0.22)
     figure.savefig(DOCS / "pictures" / name, dpi=110, metadata={"Software": None})
 

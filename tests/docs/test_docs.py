@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import importlib
+import inspect
 import io
 import os
 import re
@@ -14,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,11 +113,35 @@ def frames(folder: Path) -> None:
     (folder / "candidates.csv").write_text("science,reference,id\nscience.fits,reference.fits,a\n")
 
 
+def first_night(folder: Path) -> None:
+    """``first/``: frames of a telescope that no weight has seen, with simulated candidates."""
+    from astropy.io import fits
+
+    from training_reference.simulator import Telescope, simulate
+
+    side, tiles = 63, 9
+    telescope = Telescope(
+        pixel_scale=0.71, size=side, fwhm=3.4, reference_fwhm=3.1, seeing_scatter=0.05, beta=2.8, sky=900.0,
+        ellipticity=0.1, reference_noise=0.5, stars=0.003, registration=0.1, masks_saturation=False, fill=0.0,
+        unit=2.0, background=300.0,
+    )  # fmt: skip
+    stamps = simulate(tiles**2, 2027, telescope=telescope, bogus_fraction=0.6).triplets
+    (folder / "first").mkdir()
+    for channel, name in enumerate(("science", "reference", "difference")):
+        mosaic = stamps[:, channel].reshape(tiles, tiles, side, side).transpose(0, 2, 1, 3)
+        image = mosaic.reshape(tiles * side, tiles * side).astype(np.float32)
+        fits.PrimaryHDU(image).writeto(folder / "first" / f"{name}.fits")
+    middles = side // 2 + side * np.arange(tiles)
+    rows = [f"c{row}{column},{x},{y}" for row, y in enumerate(middles) for column, x in enumerate(middles)]
+    (folder / "first" / "detections.csv").write_text("\n".join(["id,x,y", *rows]) + "\n")
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     candidates(folder)
     frames(folder)
+    first_night(folder)
     # The README only checks the table of its adapt; a bundled model by another name is what it would make.
     model_folder(folder / "my-model", name="my-model")
     (folder / "docs").mkdir()
@@ -231,6 +258,33 @@ def test_the_command_reference_is_what_the_commands_say(monkeypatch: pytest.Monk
     made = runpy.run_path(str(DOCS / "reference" / "make_cli.py"))["text"]()
     page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
     assert made == page, "run: python docs/reference/make_cli.py"
+
+
+def public_objects() -> Iterator[tuple[str, Any]]:
+    """Everything that the page of the Python interface shows."""
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    for module, name in re.findall(r"^::: ([\w.]+)\.(\w+)$", page, re.M):
+        found = getattr(importlib.import_module(module), name, None)
+        if found is None:
+            members = vars(importlib.import_module(f"{module}.{name}")).items()
+            yield from ((key, value) for key, value in members if inspect.isclass(value))
+            continue
+        yield name, found
+        if inspect.isclass(found):
+            methods = {key: getattr(value, "__func__", value) for key, value in vars(found).items()}
+            yield from ((f"{name}.{key}", method) for key, method in methods.items()
+                        if key[0] != "_" and inspect.isfunction(method))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [pytest.param(name, found, id=name) for name, found in public_objects()]
+)
+def test_every_parameter_of_the_public_interface_is_described(name: str, found: Any) -> None:
+    text = inspect.getdoc(found) or ""
+    assert text, name
+    for section in re.findall(r"(?:Parameters|Attributes)\n-+\n(.*?)(?=\n\n|\Z)", text, re.S):
+        blank = re.findall(r"^(\w[\w, ]* : .*)(?:\n(?!    )|\Z)", section, re.M)
+        assert not blank, f"{name}: {blank}"
 
 
 def test_every_quality_flag_is_explained() -> None:

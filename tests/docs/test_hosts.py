@@ -1,11 +1,10 @@
-"""The pages about brokers and pipelines: their code runs in the host's own classes, on real alerts where there are."""
+"""The pages about brokers and pipelines: their code runs in the hosts' own classes, on real alerts if any."""
 
 from __future__ import annotations
 
 import io
 import json
 import logging
-import os
 import shutil
 import sys
 import threading
@@ -234,14 +233,6 @@ def test_ampel(messages: list[dict[str, Any]]) -> None:
 # ----------------------------------------------------------------------------------------------- ALeRCE
 
 
-def alerce_step() -> type | None:
-    try:
-        from apf.core.step import GenericStep
-    except ImportError:
-        return None
-    return GenericStep  # type: ignore[no-any-return]
-
-
 def test_alerce(ztf: Path, messages: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("apf.core.step", reason="apf-base is not installed")
     from apf.producers import GenericProducer
@@ -286,11 +277,11 @@ def skyportal() -> Iterator[SimpleNamespace]:
             text = self.rfile.read(int(self.headers["Content-Length"]))
             kind, source, what = self.path.removeprefix("/api/").split("/")
             # PostgreSQL's JSONB takes no NaN.
-            sent = body(**json.loads(text, parse_constant=lambda name: pytest.fail(name)))
+            sent = body(**json.loads(text, parse_constant=pytest.fail))
             good = (kind, what) == ("sources", "annotations") and (source, sent.origin) not in taken
             good &= self.headers["Authorization"] == "token secret"
             taken[source, sent.origin] = sent.data
-            answer = {"status": "success", "data": {"annotation_id": len(taken)}} if good else {"status": "error"}
+            answer = {"status": "success" if good else "error", "data": {"annotation_id": len(taken)}}
             self.send_response(200 if good else 400)
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
@@ -334,7 +325,8 @@ def test_stdpipe() -> None:
     mask[180:240, 180:240] = True
     # A source, nothing, masked, off the chip.
     candidates = Table({"x": [120.0, 60.0, 210.0, -90.0], "y": [90.0, 200.0, 210.0, 90.0]})
-    page = run(*blocks("stdpipe"), candidates=candidates, image=image, template=template, diff=image - template)
+    names = {"image": image, "template": template, "diff": image - template}
+    page = run(*blocks("stdpipe"), candidates=candidates, **names)
     scored = page["add_real"](
         candidates, image, template, image - template, mask=mask, fwhm=3.9, pixel_scale=0.263
     )
@@ -347,26 +339,22 @@ def test_stdpipe() -> None:
 # ----------------------------------------------------------------------------------------------- TOM Toolkit
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_tom_toolkit(ztf: Path, tmp_path: Path) -> None:
     pytest.importorskip("tom_dataproducts", reason="tomtoolkit is not installed")
     import django
     from django.conf import settings
+    from tom_base import settings as project
 
     logging.getLogger("tom_dataproducts").setLevel(logging.ERROR)
-    apps = "auth contenttypes sessions messages sites staticfiles".split()
-    settings.configure(
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-        INSTALLED_APPS=[
-            *(f"django.contrib.{name}" for name in apps),
-            "guardian", "django_comments", "django_filters", "django_tasks", "crispy_forms",
-            "tom_common", "tom_targets", "tom_alerts", "tom_catalogs", "tom_observations", "tom_dataproducts",
-        ],
-        MEDIA_ROOT=str(tmp_path), SECRET_KEY="x", USE_TZ=True, SITE_ID=1, TARGET_TYPE="SIDEREAL",
-        DATA_PRODUCT_TYPES={"stamps": ("stamps", "Stamps")},
-        DATA_PROCESSORS={"stamps": "page_of_the_toolkit.StampProcessor"},
-        DEFAULT_AUTO_FIELD="django.db.models.AutoField", ROOT_URLCONF="tom_common.urls",
-        HOOKS={}, DATA_SHARING={}, AUTHENTICATION_BACKENDS=["django.contrib.auth.backends.ModelBackend"],
-    )  # fmt: skip
+    defaults = {name: value for name, value in vars(project).items() if name.isupper()}
+    ours = {
+        "DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        "MEDIA_ROOT": str(tmp_path),
+        "DATA_PRODUCT_TYPES": {"stamps": ("stamps", "Stamps")},
+        "DATA_PROCESSORS": {"stamps": "page_of_the_toolkit.StampProcessor"},
+    }
+    settings.configure(**{**defaults, **ours})
     django.setup()
     from django.core.files import File
     from django.core.management import call_command
@@ -390,4 +378,5 @@ def test_tom_toolkit(ztf: Path, tmp_path: Path) -> None:
         assert stored[row.id].data_type == "stamps"
         assert stored[row.id].source_name == row.model
         assert stored[row.id].value["label"] == (row.label or "unusable")
-        assert stored[row.id].value.get("p_real") == (pytest.approx(row.probabilities["real"]) if row.label else None)
+        p_real = stored[row.id].value.get("p_real")
+        assert p_real == (pytest.approx(row.probabilities["real"]) if row.label else None)

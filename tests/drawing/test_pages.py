@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -149,6 +152,7 @@ def test_the_gallery_is_looked_through_marked_and_saved(
     page.reload()
     page.select_option("#marked", "*")
     assert page.inner_text("#count").startswith("2 of 6")
+    assert page.inner_text("#yield") == "Of the best 2, 2 marked: 1 not bogus (50 %, 9–91)."
     assert grave(page) == []
     with page.expect_download() as download:
         page.click("#export")
@@ -217,15 +221,37 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.server_close()
 
 
-@SIZES
-@pytest.mark.parametrize(
-    "place", ["", "tutorials/your-survey/", "tutorials/notebook/", "benchmarks/", "model-cards/realbogus/"]
-)
-def test_the_documentation_is_for_everybody(
-    browser: Any, site: str, place: str, size: tuple[int, int]
-) -> None:
-    page = open_page(browser, size, site + place)
-    page.wait_for_timeout(200)
-    assert grave(page) == []
-    assert [r for r in page.requests if not r.startswith((site, "data:", "blob:"))] == []
+PLACES = [
+    f"{source.relative_to(ROOT / 'docs').with_suffix('')}/".removesuffix("index/")
+    for source in sorted((ROOT / "docs").rglob("*"))
+    if source.suffix in (".md", ".ipynb")
+]
+
+COLOURS = {"light": "default", "dark": "slate"}
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place or "home")
+def test_the_documentation_is_for_everybody(browser: Any, site: str, place: str) -> None:
+    cut = "e.scrollWidth > e.clientWidth && e.tabIndex < 0"
+    for scheme, size in (("light", PHONE), ("dark", DESKTOP)):
+        # A page of its own: the theme remembers the first scheme that it met.
+        page = open_page(browser, size)
+        page.emulate_media(color_scheme=scheme)
+        page.goto(site + place)
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.body.dataset.mdColorScheme") == COLOURS[scheme]
+        assert grave(page) == [], scheme
+        assert page.evaluate(f"[...document.querySelectorAll('pre > code')].filter(e => {cut}).length") == 0
+        assert [r for r in page.requests if not r.startswith((site, "data:", "blob:"))] == []
+        page.close()
+
+
+def test_the_documentation_is_searched_and_shows_what_the_notebook_makes(site: str, browser: Any) -> None:
+    page = open_page(browser, DESKTOP, f"{site}tutorials/notebook/")
+    assert page.locator(".jp-OutputArea-output img").count() >= 3
+    assert page.locator(".jp-OutputArea-output table").count() >= 2
+    assert "Traceback" not in page.inner_text("main")
     page.close()
+    with urllib.request.urlopen(f"{site}search/search_index.json") as answer:
+        pages = json.load(answer)["docs"]
+    assert any(re.search(r"\bGPU\b", entry["title"]) for entry in pages)

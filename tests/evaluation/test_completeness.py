@@ -16,6 +16,7 @@ from transientnet.errors import EmptyInputError, UsageError
 from transientnet.evaluation.completeness import Recall
 from transientnet.evaluation.injection import Injector
 from transientnet.evaluation.injection_field import matched_snr, moffat
+from transientnet.evaluation.injection_frames import frame_stamps
 
 FWHM = 2.6
 
@@ -225,3 +226,51 @@ def test_recall_of_injections_agrees_with_real_sources_of_the_same_brightness(sh
     rows = real & (own >= 10) & (own < 100)
     assert rows.sum() > 300
     assert abs(result.recall().value - (p[rows] >= 0.5).mean()) < 0.04
+
+
+def frames(size: int = 220) -> dict[str, np.ndarray]:
+    """Science, reference and difference of a field with stars and two galaxies."""
+    rng = np.random.default_rng(4)
+    sky = np.zeros((size, size))
+    star = moffat((41, 41), FWHM, 3.0)
+    galaxy = moffat((41, 41), 4 * FWHM, 3.0)
+    for k in range(24):
+        y, x = rng.integers(24, size - 24, 2)
+        profile, flux = (galaxy, 4e4) if k < 6 else (star, rng.uniform(3e3, 2e4))
+        sky[y - 20 : y + 21, x - 20 : x + 21] += flux * profile
+    difference = rng.normal(0, 12, sky.shape)
+    reference = 400 + sky + rng.normal(0, 4, sky.shape)
+    return {"science": 400 + sky + difference, "reference": reference, "difference": difference}
+
+
+def test_frames_are_injected_into_at_empty_places_stars_and_galaxies(tmp_path: Path) -> None:
+    from astropy.io import fits
+
+    arguments = ["completeness", "-o", str(tmp_path / "out"), "-n", "150", "--fwhm", str(FWHM)]
+    for name, image in frames().items():
+        fits.PrimaryHDU(image.astype(np.float32)).writeto(tmp_path / f"{name}.fits")
+        arguments += [f"--{name}", str(tmp_path / f"{name}.fits")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    places = json.loads((tmp_path / "out" / "metrics.json").read_text())["recall_by_place"]
+    assert all(places[name]["n"] >= 10 for name in ("empty", "star", "galaxy"))
+    assert places["empty"]["recall"] > 0.7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "name cutouts"),
+        (["--reference", "r.fits"], "--science"),
+        (["a", "--science", "s.fits"], "leave out"),
+    ],
+)
+def test_the_command_takes_cutouts_or_frames(arguments: list[str], word: str) -> None:
+    refused = CliRunner().invoke(app, ["completeness", *arguments])
+    assert isinstance(refused.exception, UsageError)
+    assert word in str(refused.exception)
+
+
+def test_a_frame_smaller_than_a_stamp_is_refused() -> None:
+    with pytest.raises(UsageError, match="too few"):
+        frame_stamps(np.zeros((40, 40)))

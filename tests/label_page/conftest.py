@@ -12,7 +12,7 @@ from browsing import save
 from label_requests import TOKEN, Answered, ask
 
 from transientnet import load_model
-from transientnet.label_page.candidates import Candidates
+from transientnet.label_page.candidates import Candidates, Judgement
 from transientnet.label_page.journal import Journal
 from transientnet.label_page.session import Session
 
@@ -27,15 +27,22 @@ def folder(tmp_path: Path) -> Path:
 def candidates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Candidates]:
     folder = tmp_path_factory.mktemp("candidates")
     save(folder)
-    found = Candidates([str(folder / "s.npz")], folder, load_model("realbogus", threads=1), {})
+    found = Candidates([str(folder / "s.npz")], folder, {})
     yield found
     found.close()
 
 
+@pytest.fixture(scope="module")
+def judgement(candidates: Candidates) -> Judgement:
+    return candidates.judge(load_model("realbogus", threads=1))
+
+
 @pytest.fixture
-def session(candidates: Candidates, tmp_path: Path) -> Iterator[Session]:
+def session(candidates: Candidates, judgement: Judgement, tmp_path: Path) -> Iterator[Session]:
     journal = Journal(tmp_path / "my.csv")
-    yield Session(candidates, journal, ["bogus", "real"], 0.2)
+    found = Session(candidates, journal, ["bogus", "real"], 0.2)
+    found.use(judgement)
+    yield found
     journal.close()
 
 
@@ -43,11 +50,11 @@ def session(candidates: Candidates, tmp_path: Path) -> Iterator[Session]:
 def page(session: Session) -> Any:
     """The application, as a server would call it."""
     pytest.importorskip("starlette")
-    from transientnet.label_page.app import make_app
+    from transientnet.label_page.app import Options, make_app
     from transientnet.label_page.training import Training
 
     table = session.journal.table
-    return make_app(session, Training(table, "realbogus", table.parent / "model"), TOKEN, "my.csv")
+    return make_app(session, Training(table, "realbogus", table.parent / "model"), TOKEN, Options("my.csv"))
 
 
 @pytest.fixture

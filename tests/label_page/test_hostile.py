@@ -20,7 +20,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from label_requests import TOKEN, ask, body
 
-from transientnet import load_model
 from transientnet.errors import OutputError
 from transientnet.label_page.candidates import Candidates
 from transientnet.label_page.journal import Journal
@@ -150,7 +149,7 @@ def test_names_that_are_no_text_stay_on_a_row(tmp_path: Path) -> None:
     with open(os.path.join(os.fsencode(tmp_path), name), "wb") as stream:
         np.savez(stream, triplets=stamps(3), id=np.array(["a\rb", "c", "d"]))
     journal = Journal(tmp_path / "my.csv")
-    candidates = Candidates([str(tmp_path)], tmp_path, load_model("realbogus", threads=1), {})
+    candidates = Candidates([str(tmp_path)], tmp_path, {})
     session = Session(candidates, journal, ["bogus", "real"], 0.2)
     session.answer("ana", [(row, "label", "real", "") for row in range(3)])
     journal.close()

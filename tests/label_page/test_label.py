@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from label_requests import TOKEN, body
 
-from transientnet import load_model
 from transientnet.errors import EmptyInputError, LabelError, ReadError, UsageError
 from transientnet.label_page.candidates import Candidates
 from transientnet.label_page.curve import learning_curve
 from transientnet.label_page.head import Start, folds_of, refit, start_of
-from transientnet.label_page.journal import Answer, Journal, cohen_kappa
+from transientnet.label_page.journal import Agreement, Answer, Journal
 from transientnet.label_page.queue import RANDOM, most_teaching, teaching_order
 from transientnet.label_page.session import Session, class_keys
 from transientnet.label_page.training import Training
@@ -79,11 +78,59 @@ def test_two_labellers_who_disagree_leave_the_label_empty(session: Session) -> N
 
 
 def test_kappa_of_a_worked_example() -> None:
-    # Cohen's usual example: 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no gives 0.40.
+    # Cohen's usual example: 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no gives 0.40, and by the formula of
+    # Fleiss, Cohen & Everitt a standard error of 0.128.
     pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
-    assert cohen_kappa(pairs) == pytest.approx(0.4)
-    assert cohen_kappa([("y", "y")]) is None
-    assert cohen_kappa([]) is None
+    found = Agreement.of(("ana", "bob"), pairs)
+    assert found.kappa == pytest.approx(0.4)
+    assert found.low == pytest.approx(0.4 - 1.96 * 0.128, abs=0.01)
+    assert found.high == pytest.approx(0.4 + 1.96 * 0.128, abs=0.01)
+    assert Agreement.of(("a", "b"), [("y", "y")]).kappa is None
+    few, many = (Agreement.of(("a", "b"), [("y", "y"), ("n", "n")] * n) for n in (2, 200))
+    assert few.kappa == many.kappa == 1
+    assert few.low is not None
+    assert many.low is not None
+    assert few.low < 0.5 < 0.9 < many.low
+
+
+def test_somebody_settles_a_dispute(session: Session) -> None:
+    row = session.order[0]
+    session.answer("ana", [(row, "label", "real", "")])
+    session.answer("bob", [(row, "label", "bogus", "a ghost")])
+    assert session.given(row) == [["ana", "real", ""], ["bob", "bogus", "a ghost"]]
+    session.answer("cleo", [(row, "label", "bogus", "")])
+    assert session.disputed() == []
+    assert session.journal.labels() == {session.candidates.items[row].key: "bogus"}
+    session.journal.close()
+    again = Journal(session.journal.table)
+    assert list(again.labels().values()) == ["bogus"]
+    again.close()
+
+
+def test_the_opinion_comes_after_the_answer(client: Any, session: Session) -> None:
+    asked = {"labeller": "ana", "row": session.order[0]}
+    assert client("POST", f"/{TOKEN}/api/opinion", json=asked).status_code == 400
+    client("POST", f"/{TOKEN}/api/answers", json=body(row=session.order[0]))
+    assert client("POST", f"/{TOKEN}/api/opinion", json=asked).json()["model"].startswith("realbogus@")
+
+
+def test_hidden_repeats_measure_self_agreement_and_change_no_label(session: Session) -> None:
+    for k in range(25):
+        session.answer("ana", [(next(session.queue("ana")), "label", "real" if k % 2 else "bogus", "")])
+    labels = session.journal.labels()
+    row = session.again("ana")
+    assert row is not None
+    assert row in session.upcoming("ana")[:3]
+    before = labels[session.candidates.items[row].key]
+    session.answer("ana", [(row, "label", before, "")])
+    assert session.journal.labels() == labels
+    assert session.again("ana") is None
+    (own,) = session.journal.agreements()
+    assert (own.labellers, own.n, own.same) == (("ana", "ana"), 1, 1)
+    session.journal.close()
+    again = Journal(session.journal.table)
+    assert again.repeats["ana"] == [(before, before)]
+    again.close()
 
 
 def test_random_ones_are_asked_of_everybody_and_others_of_one(session: Session) -> None:
@@ -126,7 +173,7 @@ def test_the_random_share_does_not_depend_on_the_company(session: Session) -> No
     assert sorted(order) == list(range(30))
     random = [row for row in order if session.chosen[row] == RANDOM]
     start = Start(session.start.design[:20], session.start.offset[:20])
-    fewer = teaching_order(items[:20], start, session.judgement.probabilities[:20], 0.2)
+    fewer = teaching_order(items[:20], session.chosen[:20], start, session.judgement.probabilities[:20], 0.2)
     assert [row for row in random if row < 20] == [row for row in fewer if session.chosen[row] == RANDOM]
 
 
@@ -186,11 +233,12 @@ def test_the_queue_is_ordered_anew_after_labels(client: Any, session: Session) -
     answers = [(row, "label", session.classes[k % 2], "") for k, row in enumerate(before[:20])]
     session.answer("ana", answers)
     assert session.due()
+    generation = session.generation
     session.fitting()()()
     progress = client("GET", f"/{TOKEN}/api/progress?labeller=ana").json()["progress"]
     assert progress["fitted_on"] == 20
     assert progress["curve"]["labels"][0] == 0
-    assert progress["generation"] == 2
+    assert progress["generation"] == generation + 1
     assert sorted(session.order) == sorted(before)
     assert not session.due()
 
@@ -199,13 +247,23 @@ def test_class_keys_do_not_collide_with_commands() -> None:
     assert class_keys(["real", "bogus"]) == ["r", "b"]
     keys = [k for k in class_keys(["supernova", "star", "sn", "asteroid"]) if k]
     assert len(set(keys)) == len(keys)
-    assert not set(keys) & set("cgmnsuxz")
+    assert not set(keys) & set("cfgmnsuxz")
+    assert class_keys(["real", "bogus"], {"real": "J", "bogus": "k"}) == ["j", "k"]
+    assert class_keys(["real", "bogus"], {"bogus": "r"}) == ["e", "r"]
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"real": "u"}, {"star": "q"}, {"real": "ab"}, {"real": "k", "bogus": "K"}]
+)
+def test_keys_that_cannot_be_are_refused(wanted: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="--keys"):
+        class_keys(["real", "bogus"], wanted)
 
 
 def test_nothing_readable_is_an_error(folder: Path) -> None:
     (folder / "empty.fits").write_bytes(b"")
     with pytest.raises(EmptyInputError, match="empty"):
-        Candidates([str(folder / "empty.fits")], folder, load_model("realbogus", threads=1), {})
+        Candidates([str(folder / "empty.fits")], folder, {})
 
 
 def test_unknown_answers_are_refused(session: Session) -> None:

@@ -609,8 +609,8 @@ def test_a_hub_that_dribbles_its_headers_is_given_up(cache: Path) -> None:
     hub.dribbles = True
     with running(hub):
         run = _run(
-            "import time; from transientnet.models.registry import fetch, resolve\n"
-            "fetch.PATIENCE_S, started = 0.5, time.monotonic()\n"
+            "import time; from transientnet.models.registry import download, resolve\n"
+            "download.PATIENCE_S, started = 0.5, time.monotonic()\n"
             "try: resolve.resolve('hf://team/models#nightly')\n"
             "except OSError as error: print(type(error).__name__, error)\n"
             "print(time.monotonic() - started < 7)",

@@ -11,7 +11,6 @@ import pytest
 from alerts import STAMPS, assert_stamps, fits_bytes, packet, ztf_alert, ztf_schema
 
 from transientnet import classify, open_triplets
-from transientnet.readers import archive as room
 
 
 def members(tmp_path: Path, count: int = 4) -> dict[str, bytes]:
@@ -54,8 +53,8 @@ def test_other_members_are_flagged_and_the_rest_is_scored(tmp_path: Path) -> Non
     assert len(predictions) == 4
     assert predictions.ids[0] == "README"
     errors = {triplet.id: triplet.error for triplet in open_triplets(tmp_path / "night.tar.gz")}
-    assert "in no format" in errors["README"]
-    assert "damaged or no NumPy file" in errors["a"]
+    assert "not in a supported format" in errors["README"]
+    assert "damaged or not a NumPy file" in errors["a"]
     assert errors["one"] is None
     assert np.isfinite(predictions.probabilities[3]).all()
 
@@ -74,7 +73,7 @@ def test_an_archive_that_breaks_off_keeps_what_came_before(tmp_path: Path) -> No
 
 
 def test_what_a_header_claims_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MAX_FILE_BYTES", 100_000)
+    monkeypatch.setenv("TRANSIENTNET_MEMORY", "1")
     path = tmp_path / "bomb.tar"
     huge = tarfile.TarInfo("huge.fits")
     huge.size = 2**32

@@ -253,7 +253,7 @@ class TestNumpyFiles:
         assert list(open_triplets(path))[-1].error is not None
 
     def test_a_bomb_is_cut_off(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("transientnet.readers.arrays.MAX_COLUMN_BYTES", 4 * 2**20)
+        monkeypatch.setenv("TRANSIENTNET_MEMORY", "16")
         path = tmp_path / "bomb.npz"
         shape = (5000, 3, 63, 63)
         with (

@@ -352,9 +352,7 @@ def test_a_truncated_file_keeps_what_came_before(tmp_path: Path, part: float, wh
 
 
 def test_codec_bomb_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transientnet.readers import avro
-
-    monkeypatch.setattr(avro, "MAX_FILE_BYTES", 100_000)
+    monkeypatch.setenv("TRANSIENTNET_MEMORY", "4")
     zeros = {"fileName": "x", "stampData": bytes(10**6)}
     for codec in ("deflate", "bzip2", "xz"):
         path = packet(tmp_path / "a.avro", ztf_schema(), ztf_alert(cutoutScience=zeros), codec=codec)

@@ -5,32 +5,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from benchmark_scripts import script
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transientnet.errors import TransientnetError
 
-
-def _fuzzer() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz_readers.py"
-    spec = importlib.util.spec_from_file_location("fuzz_readers", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["fuzz_readers"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FUZZER = _fuzzer()
+FUZZER = script("fuzz_readers")
 SEEDS: dict[str, bytes] = FUZZER.simulated()
 POOL = list(SEEDS.values())
 

@@ -149,10 +149,10 @@ def test_what_comes_before_the_damage_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_record_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_MAX_RECORD", 100_000)
+    monkeypatch.setenv("TRANSIENTNET_MEMORY", "6")
     monkeypatch.setattr(room, "_CHUNK", 50_000)
     (triplet,) = open_triplets(write(tmp_path / "a.json", {"a": "x" * 1_000_000}))
-    assert "more than 100000 characters" in str(triplet.error)
+    assert "more than 98304 characters" in str(triplet.error)
 
 
 def test_a_folder_s_other_json_is_left_alone(tmp_path: Path) -> None:

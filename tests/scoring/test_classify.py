@@ -173,7 +173,7 @@ def test_a_killed_worker_is_replaced_and_the_stamp_that_kills_twice_is_named(
 ) -> None:
     # So large that whoever reads it is seen at it.
     trap = tmp_path / "killer.npy"
-    np.save(trap, np.random.default_rng(0).normal(100, 5, (3, 3000, 3000)).astype(np.float32))
+    np.save(trap, np.random.default_rng(0).normal(100, 5, (3, 2000, 2000)).astype(np.float32))
     files = sorted(str(path) for path in night.glob("c*.npy"))
     kills, over = 0, threading.Event()
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -123,29 +121,3 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_table_of_one_machine(night
         assert scored["id"].tolist() == alone.ids.tolist()
         bag = dask.bag.from_sequence(records(5), npartitions=2)
         assert score_dask(bag).compute()["id"].tolist() == [str(row["candid"]) for row in records(5)]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_spark_maps_the_same_function(night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed")
-    if shutil.which("java") is None:
-        pytest.skip("Spark needs Java, which is not installed")
-    alone = classify(night, workers=1)
-
-    def for_spark(batches: object) -> object:
-        # Spark has no unsigned integers.
-        for scored in score_arrow_batches(batches):  # type: ignore[arg-type]
-            at = scored.schema.get_field_index("quality")
-            yield scored.set_column(at, "quality", scored.column(at).cast("int32"))
-
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    spark = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
-    try:
-        frame = spark.read.parquet(str(night)).coalesce(1)
-        schema = (
-            "id string, source string, label string, p_bogus float, p_real float, quality int, model string"
-        )
-        rows = frame.mapInArrow(for_spark, schema).collect()
-        assert sorted(row.id for row in rows) == sorted(alone.ids.tolist())
-    finally:
-        spark.stop()

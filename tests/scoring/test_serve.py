@@ -193,12 +193,12 @@ def test_requests_of_foreign_pages_are_refused(url: str) -> None:
             assert httpx.get(f"{url}/{path}", headers=headers).status_code == 403
 
 
-def half_sent(url: str, data: bytes) -> socket.socket:
-    """A request whose body has arrived by half."""
+def half_sent(url: str, data: bytes, kept: int | None = None) -> socket.socket:
+    """A request of whose body the first `kept` bytes have been sent, by default half of them."""
     host, port = url.removeprefix("http://").split(":")
     half = socket.create_connection((host, int(port)), timeout=30)
     half.sendall(f"POST /score HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(data)}\r\n\r\n".encode())
-    half.sendall(data[: len(data) // 2])
+    half.sendall(data[: len(data) // 2 if kept is None else kept])
     return half
 
 
@@ -234,16 +234,31 @@ def test_beyond_what_may_wait_a_request_is_sent_away(alert: Path) -> None:
         assert metric(url, 'transientnet_requests_total{status="503"}') == 1
 
 
-def test_the_end_waits_for_what_is_on_its_way(alert: Path) -> None:
+def test_the_bodies_of_all_requests_have_a_bound(alert: Path) -> None:
+    large = b"x" * 2**20
+    with service("--max-body", "1") as (_, url):
+        halves = [half_sent(url, large, len(large) - 1) for _ in range(4)]
+        wait_until(url, "transientnet_held_bytes", 4 * (len(large) - 1))
+        refused = httpx.post(f"{url}/score", content=alert.read_bytes())
+        assert refused.status_code == 503
+        for half in halves:
+            half.sendall(b"x")
+            assert answer_of(half)[0] == 200
+        assert metric(url, "transientnet_held_bytes") == 0
+        assert httpx.post(f"{url}/score", content=alert.read_bytes()).status_code == 200
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_waits_for_what_is_on_its_way(alert: Path, end: signal.Signals) -> None:
     data = alert.read_bytes()
     with service() as (process, url):
         half = half_sent(url, data)
         wait_until(url, "transientnet_held_requests", 1)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(end)
         half.sendall(data[len(data) // 2 :])
         status, body = answer_of(half)
         assert (status, len(body["rows"])) == (200, 2)
-        process.wait(timeout=30)
+        assert process.wait(timeout=30) == (0 if end == signal.SIGINT else -end)
 
 
 def test_requests_are_scored_together_and_apart_from_a_broken_one(
@@ -323,13 +338,13 @@ def test_a_threshold_needs_two_classes() -> None:
     assert "two classes" in done.stderr
 
 
-@pytest.mark.parametrize("token", [False, True])
-def test_every_answer_is_one_that_the_description_allows(token: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("token", "model"), [(False, "4class"), (True, "realbogus")])
+def test_every_answer_is_one_that_the_description_allows(token: bool, model: str, tmp_path: Path) -> None:
     pytest.importorskip("schemathesis")
     (tmp_path / "token").write_text(TOKEN)
     options = ["--token-file", str(tmp_path / "token")] if token else []
     header = ["--header", f"Authorization: Bearer {TOKEN}"] if token else []
-    with service(*options) as (_, url):
+    with service("-m", model, *options) as (_, url):
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
         settings = ["--checks", "all", "--max-examples", "40", "--seed", "1", "--no-color"]
         done = subprocess.run(

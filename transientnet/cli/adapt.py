@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import Bar, Quiet, say, tell
+from .console import Bar, Quiet, note, say
 
 if TYPE_CHECKING:
     from ..transfer.outcome import AdaptResult
@@ -114,7 +114,7 @@ def adapt(
             labels, unlabelled=unlabelled or None, output=str(output), config=config, progress=bar, **given
         )
     _summary(result)
-    tell(f"wrote {output}; {_duration(result.figures.seconds)}")
+    note(f"wrote {output}; {_duration(result.figures.seconds)}")
     if result.interrupted:
         raise KeyboardInterrupt
 

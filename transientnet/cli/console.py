@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import Task
 
-__all__ = ["Bar", "Quiet", "say", "tell"]
+__all__ = ["Bar", "Quiet", "note", "say"]
 
 _state: dict[str, Any] = {"quiet": False, "live": None}
 
@@ -41,7 +41,7 @@ def say(message: str) -> None:
             typer.echo(line, err=True)
 
 
-def tell(message: str) -> None:
+def note(message: str) -> None:
     """As `say`, but not with ``--quiet``: what was read, written, and in what time."""
     if not _state["quiet"]:
         say(message)

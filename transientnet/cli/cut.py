@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Quiet, say, tell
+from .console import Quiet, note, say
 
 __all__ = ["cut"]
 
@@ -101,7 +101,7 @@ def cut(
         written = write_npz(usable(), target)
     else:
         written = sum(1 for _ in write_fits(usable(), target, wcs=frame.wcs))
-    tell(
+    note(
         f"{plural(written + refused, 'candidate')} in {catalog}: {written:,} cut into {output}; "
         f"{flagged:,} flagged (pixels missing), {refused:,} refused"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +63,8 @@ def _packages() -> Iterator[tuple[bool, str]]:
 
 def _requirements() -> dict[str, list[str]]:
     """Packages that an installation needs, under the empty name, and those of each extra."""
+    from importlib import metadata
+
     project = Path(__file__).parents[2] / "pyproject.toml"
     if project.is_file():
         import tomllib
@@ -81,6 +82,8 @@ def _requirements() -> dict[str, list[str]]:
 
 
 def _version(package: str) -> str:
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

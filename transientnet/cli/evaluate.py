@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import Quiet, say, tell
+from .console import Quiet, note, say
 
 __all__ = ["evaluate"]
 
@@ -88,7 +88,7 @@ def evaluate(
             failed = True
     if as_json:
         typer.echo((output / "metrics.json").read_text(encoding="utf-8"), nl=False)
-    tell(f"wrote {output / 'report.html'} and {output / 'metrics.json'}; {time.monotonic() - started:.1f} s")
+    note(f"wrote {output / 'report.html'} and {output / 'metrics.json'}; {time.monotonic() - started:.1f} s")
     if failed:
         raise typer.Exit(1)
 

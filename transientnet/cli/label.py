@@ -21,14 +21,27 @@ def label(
         str | None, typer.Option(help="Names of the classes, e.g. real,bogus; the model's if not given.")
     ] = None,
     random_share: Annotated[float, typer.Option(help="Part of the queue that is drawn at random.")] = 0.2,
-    port: Annotated[int | None, typer.Option(help="Port on this machine's loopback interface.")] = None,
+    keys: Annotated[str, typer.Option(help="Letters of the classes, e.g. real=j,bogus=k.")] = "",
+    link: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=ADDRESS of a page about a candidate, with {ra}, {dec} or {id}; repeatable."),
+    ] = None,
+    goal: Annotated[int, typer.Option(help="Labels to reach; the page shows pace and time left.")] = 200,
+    share: Annotated[
+        bool, typer.Option("--share", help="Serve the local network, too: whoever has the address can label.")
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 8765 or a free one if not given.")
+    ] = None,
     train_options: Annotated[
         str, typer.Option(help="Options of 'transientnet adapt' for the page's 'Train now', in quotes.")
     ] = "",
     pixel_scale: Annotated[
-        float | None, typer.Option(help="arcsec per pixel, if the files have none.")
+        float | None, typer.Option(help="arcsec per pixel, where the files do not state it.")
     ] = None,
-    fwhm: Annotated[float | None, typer.Option(help="Seeing in pixels, if the files have none.")] = None,
+    fwhm: Annotated[
+        float | None, typer.Option(help="Seeing in pixels, where the files do not state it.")
+    ] = None,
     layout: Annotated[str | None, typer.Option(help="Survey name, or a TOML file with field names.")] = None,
 ) -> None:
     """Label candidates in the browser: a local page, one key per class."""
@@ -59,7 +72,24 @@ def label(
             random_share=random_share,
             port=port,
             train_options=training,
+            keys=_pairs("--keys", keys.split(",") if keys else []),
+            links=list(_pairs("--link", link or []).items()),
+            goal=max(1, goal),
+            share=share,
             options={"layout": layout, "pixel_scale": pixel_scale, "fwhm": fwhm},
             say=say,
             progress=lambda count: bar.update(task, completed=count),
         )
+
+
+def _pairs(option: str, texts: list[str]) -> dict[str, str]:
+    """NAME=VALUE texts as a mapping."""
+    from ..errors import UsageError
+
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise UsageError(f"{option} {text!r}: expected NAME=VALUE")
+        pairs[name.strip()] = value.strip()
+    return pairs

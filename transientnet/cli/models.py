@@ -157,7 +157,7 @@ def export(
     from ..errors import MissingDependencyError, UsageError
 
     if to != "meas_transinet":
-        raise UsageError(f"--to {to}: there is meas_transinet")
+        raise UsageError(f"--to {to}: the only target is meas_transinet")
     try:
         from ..transfer.meas_transinet import export_meas_transinet
     except ImportError as error:

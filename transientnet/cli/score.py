@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import Bar, Quiet, say, tell
+from ..scoring.boot import MANY_INPUTS, prepare
+from ..settings import cores
+from .console import Bar, Quiet, note, say
 
 if TYPE_CHECKING:
     from ..models.classifier import Classifier
-    from ..readers.reading import Reading
+    from ..readers.open import Reading
     from ..results.predictions import Predictions
     from ..scoring.batches import Part
 
@@ -92,6 +95,9 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Score candidates and write one row each: id, source, label, p_<class>…, quality, model."""
+    if not (dask or gallery or explain):
+        # Much of a short run is the start of its processes: they load their modules while this one does.
+        prepare(_processes(files or [], workers))
     from ..errors import EmptyInputError, OutputError, UsageError
     from ..models.classifier import load_model
     from ..readers.open import Reading
@@ -149,7 +155,7 @@ def score(
         )
     if terminal is not None and output is None:
         terminal.finish()
-    tell(f"{tally.summary()}; {time.monotonic() - started:.1f} s")
+    note(f"{tally.summary()}; {time.monotonic() - started:.1f} s")
     if stop.asked:
         if output is not None:
             say(f"interrupted; --resume continues {output}")
@@ -187,6 +193,16 @@ def _threshold_for(
         f"{measured.recall().n} sources injected into {measured.stamps} stamps"
     )
     return limit.value
+
+
+def _processes(files: list[str], workers: int | None) -> int:
+    """Worker processes that folders are sure to need, by a look at how many files lie in them."""
+    least = MANY_INPUTS if workers is None else workers
+    count = cores() if workers is None else workers
+    folders = chain.from_iterable(os.scandir(name) for name in files if os.path.isdir(name))
+    with suppress(OSError):
+        return count if count > 1 and sum(1 for _ in islice(folders, least)) == least else 0
+    return 0
 
 
 def _sources(files: list[str], from_file: Path | None) -> list[str]:

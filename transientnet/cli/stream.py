@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import Quiet, tell
+from .console import Quiet, note
 
 __all__ = ["stream"]
 
@@ -69,6 +69,6 @@ def stream(
             stop=lambda: stop.asked,
             most=most,
         )
-    tell(tally.summary())
+    note(tally.summary())
     if stop.asked:
         raise typer.Exit(130)

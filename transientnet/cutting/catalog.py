@@ -13,13 +13,16 @@ import numpy.typing as npt
 
 from ..errors import EmptyInputError, UsageError
 from ..files.tables import open_table
-from ..readers.layouts import GENERIC, Layout, match_role
+from ..readers.layouts import match_role
 from ..readers.vocabulary import normalise
 
 __all__ = ["Catalog", "read_catalog"]
 
 # SExtractor's *_IMAGE columns follow FITS and count the first pixel as 1.
 _ONE_BASED = re.compile(r"[xy](win|psf|peak|model)?image")
+
+
+_COLUMNS = ("x", "y", "ra", "dec", "id_column", "group_column")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,44 +68,12 @@ class Catalog:
         return _sky_to_pixel(wcs, self.ra, self.dec)
 
 
-def read_catalog(
-    catalog: Any,
-    *,
-    x: str | None = None,
-    y: str | None = None,
-    ra: str | None = None,
-    dec: str | None = None,
-    id_column: str | None = None,
-    group_column: str | None = None,
-    one_based: bool | None = None,
-    layout: Layout = GENERIC,
-) -> Catalog:
-    """Read positions from a file, a table or an array.
+def read_catalog(catalog: Any, *, one_based: bool | None = None, **columns: str | None) -> Catalog:
+    """Read positions from a file, a table or an array: parameters and errors are those of `cut_triplets`.
 
-    Parameters
-    ----------
-    catalog : path, Table, mapping of columns, DataFrame, or ndarray of shape (N, 2)
-        CSV, ECSV, SExtractor, VOTable, FITS (LDAC too) or Parquet file, recognised by content. An
-        array holds x and y.
-    x, y, ra, dec : str, optional
-        Columns to use. Otherwise found by their usual names, pixels before sky.
-    id_column, group_column : str, optional
-        Columns with the candidate's name and its sky object.
-    one_based : bool, optional
-        Whether the first pixel's centre is at 1 (FITS, IRAF, SExtractor) and not at 0. By default 0,
-        except for SExtractor's ``*_IMAGE`` columns.
-    layout : Layout
-        Its column names go before the usual ones.
-
-    Raises
-    ------
-    UsageError
-        If no pair of position columns is found, or a named column is absent.
-    ReadError
-        If the file is not a table.
-    EmptyInputError
-        If the table has no row.
+    `columns` are its ``x``, ``y``, ``ra``, ``dec``, ``id_column`` and ``group_column``.
     """
+    x, y, ra, dec, id_column, group_column = (columns.get(name) for name in _COLUMNS)
     table = open_table(_with_names(catalog))
     where, names = table.where, table.names
 
@@ -121,7 +92,7 @@ def read_catalog(
             )
         if first is not None and second is not None:
             return named(first), named(second)
-        firsts, seconds = (match_role(names, role, layout) for role in roles)
+        firsts, seconds = (match_role(names, role) for role in roles)
         return (firsts[0], seconds[0]) if firsts and seconds else None
 
     pixel, sky = pair(x, y, ("x", "y")), pair(ra, dec, ("ra", "dec"))
@@ -135,27 +106,25 @@ def read_catalog(
     if one_based is None:
         one_based = pixel is not None and _ONE_BASED.fullmatch(normalise(pixel[0])) is not None
     numbered = [name for name in names if normalise(name) == "number"]
-    id_name = (
-        named(id_column) if id_column else next(iter([*match_role(names, "id", layout), *numbered]), None)
-    )
-    group_name = named(group_column) if group_column else next(iter(match_role(names, "group", layout)), None)
+    id_name = named(id_column) if id_column else next(iter([*match_role(names, "id"), *numbered]), None)
+    group_name = named(group_column) if group_column else next(iter(match_role(names, "group")), None)
     wanted = [name for name in (*(pixel or ()), *(sky or ()), id_name, group_name) if name is not None]
-    columns = table.columns(wanted, pad=True, keep_empty=True)
+    values = table.columns(wanted, pad=True, keep_empty=True)
     if not table.numbers:
         raise EmptyInputError(f"{where} has no rows: there is nothing to cut")
     count = len(table.numbers)
 
     def numbers(name: str) -> npt.NDArray[np.float64]:
-        return _numbers(columns[name], f"column {name!r} of {where}")
+        return _numbers(values[name], f"column {name!r} of {where}")
 
     def degrees(name: str, hours: bool) -> npt.NDArray[np.float64]:
-        return _degrees(columns[name], table.units.get(name), f"column {name!r} of {where}", hours=hours)
+        return _degrees(values[name], table.units.get(name), f"column {name!r} of {where}", hours=hours)
 
     return Catalog(
-        ids=tuple(str(i) for i in range(count)) if id_name is None else _texts(columns[id_name]),
+        ids=tuple(str(i) for i in range(count)) if id_name is None else _texts(values[id_name]),
         groups=(None,) * count
         if group_name is None
-        else tuple(text or None for text in _texts(columns[group_name])),
+        else tuple(text or None for text in _texts(values[group_name])),
         x=None if pixel is None else numbers(pixel[0]) - one_based,
         y=None if pixel is None else numbers(pixel[1]) - one_based,
         ra=None if sky is None else degrees(sky[0], True),

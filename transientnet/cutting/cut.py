@@ -58,11 +58,12 @@ def cut_triplets(
         otherwise the only image, or the one with a usual name, is taken, and a mask extension beside it is
         honoured. Files may be tile-compressed (`.fz`) or gzipped.
     catalog : path, Table, mapping of columns, DataFrame, or ndarray of shape (N, 2)
-        Positions; see `transientnet.cutting.catalog.read_catalog`.
+        Positions: a CSV, ECSV, SExtractor, VOTable, FITS (LDAC too) or Parquet file, recognised by content;
+        an array holds x and y.
     size : int
         Side of the stamps in pixels of the science frame.
     x, y, ra, dec, id_column, group_column : str, optional
-        Columns of the catalogue, where their names are not the usual ones.
+        Columns of the catalogue, where their names are not the usual ones; pixels go before the sky.
     one_based : bool, optional
         Whether the catalogue counts the first pixel as 1. By default it counts from 0, except in
         SExtractor's ``*_IMAGE`` columns.

@@ -18,7 +18,7 @@ from .stamps import PALETTE, levels, sign_of
 
 __all__ = ["plot_explanation", "plot_predictions", "plot_triplet"]
 
-# Dashes tell lines apart where colours do not: in print, and one over the other.
+# Dashes separate lines where colours do not: in print, and one over the other.
 _LINES = ("-", "--", ":", "-.", (0, (1, 4)), (0, (12, 4)))
 _TICK_COLOUR = "#f0e442"
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ..errors import EmptyInputError, UsageError
 from ..models.classifier import Classifier, load_model
+from ..readers.layouts import Layout
 from ..readers.open import open_triplets
 from ..triplet import Triplet
 from .injection import Injection, Injector
@@ -246,7 +247,7 @@ def completeness(
     source: Any,
     *,
     model: str | Classifier = "realbogus",
-    layout: str | None = None,
+    layout: str | Path | Layout | None = None,
     pixel_scale: float | None = None,
     fwhm: float | None = None,
     injections: int = 1000,
@@ -264,7 +265,7 @@ def completeness(
         Candidates of any night, real or not, as `classify` takes them; the first 4,000 are used.
     model : str or Classifier
         One with a class ``real``, or a class ``bogus`` beside others.
-    layout : str, optional
+    layout : str, path or Layout, optional
     pixel_scale, fwhm : float, optional
         arcsec per pixel, and seeing in px, where the stamps do not say; the seeing is measured on their
         stars where it can be.

@@ -8,11 +8,22 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import ReadError
+from ..settings import memory_limit
 
-__all__ = ["GZIP", "gunzip", "inflate_engine"]
+__all__ = ["GZIP", "gunzip", "inflate_engine", "most_of_a_file", "most_of_a_stamp"]
 
 GZIP = b"\x1f\x8b"
 """What every gzip member begins with."""
+
+
+def most_of_a_file() -> int:
+    """Bytes that a packed file, or a part of one that is read at once, may unpack to; copies follow."""
+    return memory_limit() // 4
+
+
+def most_of_a_stamp() -> int:
+    """Bytes that one cutout may hold, unpacked: three of them are prepared together, with copies."""
+    return memory_limit() // 16
 
 
 def gunzip(data: bytes, limit: int) -> bytes:
@@ -34,7 +45,10 @@ def gunzip(data: bytes, limit: int) -> bytes:
             raise ReadError(f"damaged gzip: {error}") from error
         left -= len(part)
         if left < 0:
-            raise ReadError(f"decompresses to more than the limit of {limit} bytes")
+            raise ReadError(
+                f"decompresses to more than the limit of {limit} bytes; if it is sound, unpack it, or raise "
+                "TRANSIENTNET_MEMORY"
+            )
         if not stream.eof:
             raise ReadError("truncated gzip")
         parts.append(part)

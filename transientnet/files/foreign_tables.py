@@ -26,6 +26,8 @@ Columns = tuple[dict[str, Any], dict[str, str]]
 """Arrays by name, and the units of those that have one."""
 
 _BATCH_ROWS = 1024
+#: Columns of a SExtractor catalogue; it has some hundred parameters, and vectors of them.
+_MAX_COLUMNS = 5000
 
 
 def read_columns(stream: IO[bytes], form: str, limit: int) -> Columns:
@@ -65,6 +67,11 @@ def read_columns(stream: IO[bytes], form: str, limit: int) -> Columns:
             sides = (math.prod(int(n) for n in re.findall(r"[0-9]+", shape)) for shape in shapes)
             if (side := max(sides, default=1)) > len(text):
                 raise ReadError(f"cells of {side} values in a table of {len(text)} bytes")
+        if form == "ascii.sextractor":
+            # A vector of values is announced by the number of the next column: gaps become columns.
+            last = max((int(n) for n in re.findall(r"^#\s*([0-9]{1,18})\s", text, re.MULTILINE)), default=0)
+            if last > _MAX_COLUMNS:
+                raise ReadError(f"column {last} in a table of {len(text)} bytes")
         # As lines: a text alone could be taken for the name of a file, or for an address.
         lines = [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
         return columns_of(Table.read(lines, format=form))
@@ -151,7 +158,7 @@ def _fits(stream: IO[bytes]) -> Columns:
             None,
         )
         if hdu is None:
-            raise ReadError("it holds no table extension, and a table in FITS is one")
+            raise ReadError("the FITS file has no table extension")
         width, rows = int(hdu.header["NAXIS1"]), int(hdu.header["NAXIS2"])
         if rows and (width < 1 or rows * width > size):
             raise ReadError(f"damaged FITS: {rows} rows of {width} bytes in a file of {size}")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -20,30 +21,63 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from ..errors import OutputError, TransientnetError, UsageError
-from ..models.classifier import load_model
+from ..models.classifier import Classifier, load_model
+from ..scoring.web import LOOPBACK
+from .candidates import pack_stamps
 from .gate import HANDLERS, Gate, Json, body_of, labeller_of
 from .journal import NONE
 from .session import Session, class_keys
 from .training import Training
 
-__all__ = ["make_app"]
+__all__ = ["GUIDE", "Options", "make_app"]
 
+GUIDE = (
+    *("supernova_on_galaxy", "supernova_faint", "nuclear_agn", "variable_star", "variable_star_fading"),
+    *("asteroid", "hostless", "dipole", "cosmic_ray", "saturated_star"),
+)
+"""Simulated examples of the field guide."""
+
+_SCRIPTS = ("app", "curve", "grid", "guide", "outbox", "panel", "server", "stamps", "touch")
 STATIC = {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "curve.js": "text/javascript; charset=utf-8",
-    "grid.js": "text/javascript; charset=utf-8",
-    "outbox.js": "text/javascript; charset=utf-8",
-    "server.js": "text/javascript; charset=utf-8",
-    "stamps.js": "text/javascript; charset=utf-8",
+    **{f"{name}.js": "text/javascript; charset=utf-8" for name in _SCRIPTS},
     "icon.svg": "image/svg+xml",
+    **{f"guide-{name}.png": "image/png" for name in GUIDE},
 }
 MAX_ANSWERS = 64
 MAX_STAMPS = 96
 
 
-def make_app(session: Session, training: Training, token: str, title: str) -> Starlette:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run chooses for its page.
+
+    Attributes
+    ----------
+    title : str
+        What the page calls the run: the table's name.
+    keys : mapping
+        Class to the letter that labels it, where the user chose one.
+    links : sequence of (str, str)
+        Names and addresses of outside pages about a candidate; ``{ra}``, ``{dec}`` (degrees) and ``{id}`` are
+        put in.
+    goal : int
+        Labels that somebody wants to reach.
+    hosts : iterable of str
+        Names by which the server may be called.
+    """
+
+    title: str
+    keys: Mapping[str, str] = field(default_factory=dict)
+    links: Sequence[tuple[str, str]] = ()
+    goal: int = 200
+    hosts: Iterable[str] = LOOPBACK
+
+
+def make_app(
+    session: Session, training: Training, token: str, options: Options, classifier: Classifier | None = None
+) -> Starlette:
     """The ASGI application of one labelling run.
 
     Parameters
@@ -52,10 +86,11 @@ def make_app(session: Session, training: Training, token: str, title: str) -> St
     training : Training
     token : str
         First part of every address.
-    title : str
-        What the page calls the run: the table's name.
+    options : Options
+    classifier : Classifier, optional
+        Judges the candidates, and so orders the queue, while the first are labelled.
     """
-    page = _Page(session, training, title)
+    page = _Page(session, training, options)
     folder = resources.files(__package__) / "static"
     files = {name: ((folder / name).read_bytes(), kind) for name, kind in STATIC.items()}
 
@@ -67,9 +102,12 @@ def make_app(session: Session, training: Training, token: str, title: str) -> St
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        writer = asyncio.create_task(page.keep_table())
+        tasks = [asyncio.create_task(page.keep_table())]
+        if classifier is not None:
+            tasks.append(asyncio.create_task(page.judge(classifier)))
         yield
-        writer.cancel()
+        for task in tasks:
+            task.cancel()
         training.stop()
 
     routes = [
@@ -78,6 +116,7 @@ def make_app(session: Session, training: Training, token: str, title: str) -> St
         Route("/api/progress", page.progress),
         Route("/api/answers", page.answers, methods=["POST"]),
         Route("/api/undo", page.undo, methods=["POST"]),
+        Route("/api/given", page.given),
         Route("/api/opinion", page.opinion, methods=["POST"]),
         Route("/api/train", page.train, methods=["POST"]),
         Route("/api/table", page.table),
@@ -86,15 +125,18 @@ def make_app(session: Session, training: Training, token: str, title: str) -> St
     ]
     return Starlette(
         routes=[Mount(f"/{token}", routes=routes)],
-        middleware=[Middleware(Gate, token=token), Middleware(GZipMiddleware, minimum_size=1024)],
+        middleware=[
+            Middleware(Gate, token=token, hosts=options.hosts),
+            Middleware(GZipMiddleware, minimum_size=1024),
+        ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
 
 
 class _Page:
-    def __init__(self, session: Session, training: Training, title: str) -> None:
-        self._session, self._training, self._title = session, training, title
+    def __init__(self, session: Session, training: Training, options: Options) -> None:
+        self._session, self._training, self._options = session, training, options
         self._changed = asyncio.Event()
         #: labeller and visit of the page -> number of the last answer that is on disk
         self._heard: dict[tuple[str, str], int] = {}
@@ -116,14 +158,21 @@ class _Page:
                 self._changed.set()
                 await asyncio.sleep(2)
 
+    async def judge(self, classifier: Classifier) -> None:
+        """Put the queue in the order that a model suggests, once it has seen all candidates."""
+        self._session.use(await asyncio.to_thread(self._session.candidates.judge, classifier))
+        self._learn()
+
     async def session(self, request: Request) -> Response:
         labeller = labeller_of(request.query_params.get("labeller"))
         run = self._session
         return Json(
             {
-                "title": self._title,
+                "title": self._options.title,
+                "links": self._options.links,
+                "goal": min(self._options.goal, len(run.candidates)),
                 "classes": run.classes,
-                "keys": class_keys(run.classes),
+                "keys": class_keys(run.classes, self._options.keys),
                 "ids": [item.id for item in run.candidates.items],
                 "order": run.order,
                 "answers": run.answers_of(labeller),
@@ -135,9 +184,9 @@ class _Page:
         rows = [self._row(text) for text in request.query_params.get("rows", "").split(",")[:MAX_STAMPS]]
         parts = []
         for row in rows:
-            about = json.dumps({"row": row, **self._session.describe(row)}).encode()
+            about = json.dumps({"row": row, **self._session.describe(row)}).encode("ascii")
             about += b" " * (len(about) % 2)
-            packed = self._session.candidates.stamps(row)
+            packed = pack_stamps(self._session.candidates.triplet(row))
             parts += [len(about).to_bytes(4, "little"), len(packed).to_bytes(4, "little"), about, packed]
         return Response(b"".join(parts), media_type="application/octet-stream")
 
@@ -166,12 +215,17 @@ class _Page:
             self._session.answer(labeller, new)
             self._heard[labeller, visit] = last
             self._changed.set()
-            if self._session.due() and (self._refit is None or self._refit.done()):
-                self._refit = asyncio.create_task(self._fit())
+            self._learn()
         return Json(self._state(labeller))
 
+    def _learn(self) -> None:
+        """Fit the head anew, in another thread, if so many labels have come since the last time."""
+        if self._refit is None or self._refit.done():
+            self._refit = asyncio.create_task(self._fit())
+
     async def _fit(self) -> None:
-        (await asyncio.to_thread(self._session.fitting()))()
+        while self._session.due():
+            (await asyncio.to_thread(self._session.fitting()))()
 
     async def undo(self, request: Request) -> Response:
         labeller = labeller_of((await body_of(request)).get("labeller"))
@@ -184,9 +238,16 @@ class _Page:
         body = await body_of(request)
         return Json(self._session.opinion(labeller_of(body.get("labeller")), self._row(body.get("row"))))
 
+    async def given(self, request: Request) -> Response:
+        """What everybody said of a candidate in dispute."""
+        row = self._row(request.query_params.get("row"))
+        if row not in self._session.disputed():
+            raise UsageError("nobody disagrees about this candidate")
+        return Json(self._session.given(row))
+
     async def table(self, _: Request) -> Response:
         self._session.journal.write_table()
-        name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in self._title)
+        name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in self._options.title)
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return Response(self._session.journal.table.read_bytes(), media_type="text/csv", headers=headers)
 
@@ -205,10 +266,8 @@ class _Page:
         if model is None:
             return
         self._training.state = "ordering"
-        candidates = self._session.candidates
         try:
-            judgement = await asyncio.to_thread(lambda: candidates.judge(load_model(model)))
-            self._session.use(judgement)
+            await self.judge(load_model(model))
         except TransientnetError as error:
             self._training.fail(str(error))
         else:
@@ -217,6 +276,7 @@ class _Page:
     def _state(self, labeller: str) -> dict[str, Any]:
         return {
             "next": self._session.upcoming(labeller),
+            "again": self._session.again(labeller),
             "progress": self._session.progress(labeller),
             "training": self._training.status(),
             "trouble": self._trouble,

@@ -6,10 +6,10 @@ import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..errors import EmptyInputError
 from ..models.classifier import BATCH_SIZE, Classifier
 from ..prepare.missing import background, observed
 from ..prepare.preprocess import preprocess
-from ..triplet import CHANNELS, QualityFlag, Triplet
+from ..triplet import CHANNELS, Triplet
 
 __all__ = ["Candidate", "Candidates", "Judgement", "pack_stamps"]
 
@@ -43,7 +43,6 @@ class Candidate:
     id: str
     files: Mapping[str, str]
     group: str
-    quality: int
     details: Mapping[str, Any] = field(default_factory=dict)
     pixel_scale: float | None = None
     fwhm: float | None = None
@@ -67,12 +66,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judgement:
-    """What one model thinks: probabilities (N, K), NaN where unusable, and features (N, F)."""
+    """What one model thinks.
+
+    Probabilities (N, K), NaN where unusable; features (N, F); quality (N,), `QualityFlag` bits.
+    """
 
     model: str
     classes: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
     features: npt.NDArray[np.float32]
+    quality: npt.NDArray[np.uint16]
 
 
 class Candidates:
@@ -84,8 +87,6 @@ class Candidates:
         Files, globs or folders, as `open_triplets` takes them.
     folder : Path
         Where the label table lies.
-    classifier : Classifier
-        Orders the queue, and gives its opinion when asked.
     options : mapping
         ``layout``, ``pixel_scale``, ``fwhm`` for `open_triplets`.
     progress : callable, optional
@@ -107,20 +108,22 @@ class Candidates:
         self,
         sources: Sequence[str],
         folder: Path,
-        classifier: Classifier,
         options: Mapping[str, Any],
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self._sources = list(sources)
         self._options = dict(options)
-        self._companions = _companions(self._sources, options.get("layout"))
+        self._companions = _companions(sources, options.get("layout"))
         self._folder = folder.resolve()
         self._spool = tempfile.TemporaryFile(prefix="transientnet-label-")  # noqa: SIM115 (lives as long as we)
-        self._places: list[tuple[int, int]] = []
+        # Stamps are fetched in one thread while a model judges in another.
+        self._reading = Lock()
+        #: For each stamp of each candidate: place in the file, shape and dtype; None where there is none.
+        self._places: list[list[tuple[int, tuple[int, ...], np.dtype[Any]] | None]] = []
+        self._names: dict[str, str] = {}
         self.items: list[Candidate] = []
         self.unreadable: list[str] = []
         try:
-            self.judgement = self._read(classifier, progress)
+            self._read(sources, progress)
             if not self.items:
                 reasons = "; ".join(self.unreadable[:3])
                 raise EmptyInputError(f"none of the candidates could be read: {reasons or 'there is none'}")
@@ -136,11 +139,29 @@ class Candidates:
         """Let go of the stamps."""
         self._spool.close()
 
-    def stamps(self, row: int) -> bytes:
-        """The stamps of a candidate, as `pack_stamps` made them."""
-        start, length = self._places[row]
-        self._spool.seek(start)
-        return self._spool.read(length)
+    def triplet(self, row: int) -> Triplet:
+        """Stamps, pixel scale and FWHM of a candidate."""
+        stamps: list[npt.NDArray[Any] | None] = []
+        for place in self._places[row]:
+            if place is None:
+                stamps.append(None)
+                continue
+            start, shape, dtype = place
+            with self._reading:
+                self._spool.seek(start)
+                data = self._spool.read(math.prod(shape) * dtype.itemsize)
+            stamps.append(np.frombuffer(data, dtype).reshape(shape))
+        item = self.items[row]
+        science, reference, difference = stamps
+        assert science is not None
+        return Triplet(
+            science,
+            reference,
+            difference,
+            id=item.id,
+            pixel_scale=item.details.get("pixel_scale"),
+            fwhm=item.details.get("fwhm"),
+        )
 
     def ambiguous(self) -> list[str]:
         """Ids that several candidates of one file share: a table cannot distinguish these."""
@@ -148,59 +169,49 @@ class Candidates:
         return [key.split("\n")[1] for key, count in counts.items() if count > 1]
 
     def judge(self, classifier: Classifier) -> Judgement:
-        """Ask another model about the same candidates; those no longer there keep NaN."""
-        parts = [
-            (self.index.get(self._describe(triplet, int(quality)).key), p, f)
-            for batch in self._batches()
-            for triplet, quality, p, f in zip(batch, *_ask(classifier, batch), strict=True)
-        ]
-        known = [(row, p, f) for row, p, f in parts if row is not None]
-        width = max((f.shape[0] for _, _, f in known), default=0)
-        probabilities = np.full((len(self), len(classifier.classes)), np.nan, np.float32)
-        features = np.zeros((len(self), width), np.float32)
-        for row, p, f in known:
-            probabilities[row], features[row] = p, f
-        return Judgement(classifier.record.id, classifier.classes, probabilities, features)
+        """Ask a model about all candidates."""
+        parts = []
+        for first in range(0, len(self), BATCH_SIZE):
+            rows = range(first, min(first + BATCH_SIZE, len(self)))
+            tensor, quality, usable = preprocess([self.triplet(row) for row in rows], classifier.contract)
+            outputs = classifier.run(tensor)
+            probabilities = classifier.probabilities(outputs[0])
+            probabilities[~usable] = np.nan
+            # Logits stand in for absent features.
+            parts.append((quality, probabilities, outputs[-1].reshape(len(rows), -1)))
+        quality, probabilities, features = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Judgement(classifier.record.id, classifier.classes, probabilities, features, quality)
 
-    def _read(self, classifier: Classifier, progress: Callable[[int], None] | None) -> Judgement:
-        answers: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
-        end = 0
-        for batch in self._batches():
-            quality, probabilities, features = _ask(classifier, batch)
-            for triplet, flags in zip(batch, quality, strict=True):
-                self.items.append(self._describe(triplet, int(flags)))
-                packed = pack_stamps(triplet)
-                self._spool.write(packed)
-                self._places.append((end, len(packed)))
-                end += len(packed)
-            answers.append((probabilities, features))
-            if progress is not None:
-                progress(len(self.items))
-        self._spool.flush()
-        return Judgement(
-            classifier.record.id,
-            classifier.classes,
-            np.concatenate([p for p, _ in answers]) if answers else np.zeros((0, 0), np.float32),
-            np.concatenate([f for _, f in answers]) if answers else np.zeros((0, 0), np.float32),
-        )
+    def unjudged(self) -> Judgement:
+        """What is thought of the candidates before a model has seen them: nothing."""
+        n = len(self)
+        nothing = np.full((n, 1), np.nan, np.float32)
+        return Judgement("", (), nothing, np.zeros((n, 1), np.float32), np.zeros(n, np.uint16))
 
-    def _batches(self) -> Iterator[list[Triplet]]:
+    def _read(self, sources: Sequence[str], progress: Callable[[int], None] | None) -> None:
         from ..readers.open import open_triplets
 
-        self.unreadable = []
+        end = 0
+        for triplet in open_triplets(sources, **self._options):
+            if triplet.error is not None:
+                self.unreadable.append(f"{triplet.source or triplet.id}: {triplet.error}")
+                continue
+            places: list[tuple[int, tuple[int, ...], np.dtype[Any]] | None] = []
+            for stamp in triplet.stamps:
+                if stamp is None:
+                    places.append(None)
+                    continue
+                data = np.ascontiguousarray(stamp)
+                self._spool.write(data.data if data.size else b"")
+                places.append((end, data.shape, data.dtype))
+                end += data.nbytes
+            self._places.append(places)
+            self.items.append(self._describe(triplet))
+            if progress is not None and len(self.items) % 100 == 0:
+                progress(len(self.items))
+        self._spool.flush()
 
-        def readable() -> Iterator[Triplet]:
-            for triplet in open_triplets(self._sources, **self._options):
-                if triplet.error is None:
-                    yield triplet
-                else:
-                    self.unreadable.append(f"{triplet.source or triplet.id}: {triplet.error}")
-
-        iterator = readable()
-        while batch := list(islice(iterator, BATCH_SIZE)):
-            yield batch
-
-    def _describe(self, triplet: Triplet, quality: int) -> Candidate:
+    def _describe(self, triplet: Triplet) -> Candidate:
         paths = self._companions.get(triplet.source) or {"path": triplet.source}
         details: dict[str, float | str] = {
             name: float(value)
@@ -213,15 +224,17 @@ class Candidates:
             triplet.id,
             {channel: self._from_folder(path) for channel, path in paths.items()},
             triplet.group or "",
-            quality,
             details,
             self._options.get("pixel_scale"),
             self._options.get("fwhm"),
         )
 
     def _from_folder(self, path: str) -> str:
-        full = Path(path).resolve()
-        return str(full.relative_to(self._folder) if full.is_relative_to(self._folder) else full)
+        if path not in self._names:
+            full = Path(path).resolve()
+            inside = full.is_relative_to(self._folder)
+            self._names[path] = str(full.relative_to(self._folder) if inside else full)
+        return self._names[path]
 
 
 def _companions(sources: Sequence[str], layout: str | None) -> dict[str, Mapping[str, str]]:
@@ -233,17 +246,6 @@ def _companions(sources: Sequence[str], layout: str | None) -> dict[str, Mapping
     grouped = group_files(expand(sources), load_layout(layout))
     found = (item for item in grouped if isinstance(item, StampFiles))
     return {item.paths["science"]: item.paths for item in found if "science" in item.paths}
-
-
-def _ask(
-    classifier: Classifier, batch: Sequence[Triplet]
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Quality (N,), probabilities (N, K) and features (N, F); logits stand in for absent features."""
-    tensor, quality, usable = preprocess(batch, classifier.contract)
-    outputs = classifier.run(tensor)
-    probabilities = classifier.probabilities(outputs[0])
-    probabilities[~usable] = np.nan
-    return quality, probabilities, outputs[-1].reshape(len(batch), -1)
 
 
 def pack_stamps(triplet: Triplet) -> bytes:
@@ -304,8 +306,3 @@ def _zscale(values: npt.NDArray[np.float64]) -> tuple[float, float]:
         return (-1.0, 1.0)
     low, high = ZScaleInterval().get_limits(values)
     return (float(low), float(high))
-
-
-def unusable(candidate: Candidate) -> bool:
-    """Whether the model refuses to score the candidate."""
-    return bool(candidate.quality & QualityFlag.UNUSABLE)

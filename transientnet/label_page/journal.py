@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import LabelError, OutputError, ReadError
 from ..files.atomic import replacing
@@ -43,7 +44,9 @@ class Answer:
     chosen : str
         How the candidate came up: random, uncertain or unusable.
     model_seen : bool
-        The labeller had asked for the model's opinion before.
+        The labeller had seen the model's opinion before.
+    settles : bool
+        Given to a candidate in dispute, with all answers in view: it decides the label.
     row : mapping
         ``files``, ``id``, ``group``, ``pixel_scale`` and ``fwhm`` (where the user gave them) for the
         table, so that it does not depend on today's input.
@@ -56,30 +59,58 @@ class Answer:
     chosen: str = ""
     model_seen: bool = False
     row: Mapping[str, Any] = field(default_factory=dict)
+    settles: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """How far two labellers agree on the `n` candidates that both labelled.
 
-    ``kappa`` is Cohen's (1960): 1 is full agreement, 0 what chance gives; None where undefined.
+    ``kappa`` is Cohen's (1960): 1 is full agreement, 0 what chance gives; None where undefined. `low` and
+    `high` are its 95 % interval. A labeller's agreement with themselves has the same name twice.
     """
 
     labellers: tuple[str, str]
     n: int
     same: int
     kappa: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, labellers: tuple[str, str], pairs: list[tuple[str, str]]) -> Self:
+        """The agreement that pairs of labels show."""
+        kappa, error = cohen_kappa(pairs)
+        ends = (None, None) if kappa is None else (max(-1.0, kappa - error), min(1.0, kappa + error))
+        return cls(labellers, len(pairs), sum(a == b for a, b in pairs), kappa, *ends)
 
 
-def cohen_kappa(pairs: list[tuple[str, str]]) -> float | None:
-    """Cohen's kappa of pairs of labels; None without pairs, or where both only ever used one class."""
+def cohen_kappa(pairs: list[tuple[str, str]]) -> tuple[float | None, float]:
+    """Cohen's kappa of pairs of labels, and half its 95 % interval (Fleiss, Cohen & Everitt 1969).
+
+    None without pairs, or where both only ever used one class. Where all agree the formula's error is zero,
+    and three pairs would be as sure as three hundred; then the interval is that of the share of agreement
+    by the rule of three.
+    """
     if not pairs:
-        return None
+        return None, 0.0
     n = len(pairs)
     observed = sum(a == b for a, b in pairs) / n
     names = {name for pair in pairs for name in pair}
     chance = sum(sum(a == c for a, _ in pairs) * sum(b == c for _, b in pairs) for c in names) / n**2
-    return None if chance == 1 else (observed - chance) / (1 - chance)
+    if chance == 1:
+        return None, 0.0
+    kappa = (observed - chance) / (1 - chance)
+    if observed == 1:
+        return kappa, min(2.0, 3 / n / (1 - chance))
+    first, second = ({c: sum(pair[k] == c for pair in pairs) / n for c in names} for k in (0, 1))
+    joint = Counter(pairs)
+    variance = sum(joint[c, c] / n * (1 - (first[c] + second[c]) * (1 - kappa)) ** 2 for c in names)
+    variance += (1 - kappa) ** 2 * sum(
+        m / n * (second[a] + first[b]) ** 2 for (a, b), m in joint.items() if a != b
+    )
+    variance -= (kappa - chance * (1 - kappa)) ** 2
+    return kappa, 1.96 * math.sqrt(max(0.0, variance) / n) / (1 - chance)
 
 
 class Journal:
@@ -111,6 +142,9 @@ class Journal:
         self.answers: dict[str, dict[str, Answer]] = defaultdict(dict)
         self._past: dict[str, list[tuple[str, Answer]]] = defaultdict(list)
         self._seen: set[tuple[str, str]] = set()
+        #: labeller -> (label then, label now) of the candidates that were asked about a second time
+        self.repeats: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        self._repeated: set[tuple[str, str]] = set()
         table.parent.mkdir(parents=True, exist_ok=True)
         in_use = LabelError(
             f"{self.path} is in use by another 'transientnet label': open its page, or name another "
@@ -159,6 +193,16 @@ class Journal:
             self._append({"event": "opinion", "labeller": labeller, "key": key})
             self._seen.add((labeller, key))
 
+    def repeat(self, labeller: str, key: str, label: str) -> None:
+        """Keep what a labeller says when asked a second time; the label stays the first."""
+        event = {"event": "repeat", "labeller": labeller, "key": key, "label": label}
+        self._append(event)
+        self._apply(event)
+
+    def was_repeated(self, labeller: str, key: str) -> bool:
+        """Whether the labeller was asked a second time."""
+        return (labeller, key) in self._repeated
+
     def has_seen(self, labeller: str, key: str) -> bool:
         """Whether the labeller asked what the model thinks."""
         return (labeller, key) in self._seen
@@ -166,7 +210,7 @@ class Journal:
     # --- what comes of it ----------------------------------------------------------------------------
 
     def agreements(self) -> list[Agreement]:
-        """Cohen's kappa of each two labellers who share candidates."""
+        """How far each two labellers who share candidates agree, and each with themselves."""
         found = []
         for one, other in combinations(sorted(self.answers), 2):
             first, second = self.answers[one], self.answers[other]
@@ -176,8 +220,8 @@ class Journal:
                 if first[key].kind == second[key].kind == LABEL
             ]
             if pairs:
-                same = sum(a == b for a, b in pairs)
-                found.append(Agreement((one, other), len(pairs), same, cohen_kappa(pairs)))
+                found.append(Agreement.of((one, other), pairs))
+        found += [Agreement.of((name, name), pairs) for name, pairs in sorted(self.repeats.items()) if pairs]
         return found
 
     def labels(self) -> dict[str, str]:
@@ -219,7 +263,8 @@ class Journal:
         for pairs in given.values():
             pairs.sort(key=lambda pair: pair[1].time)
         for key, pairs in sorted(given.items(), key=lambda item: (item[1][0][1].time, item[0])):
-            names = {answer.label for _, answer in pairs if answer.kind == LABEL}
+            settled = [answer.label for _, answer in pairs if answer.settles]
+            names = set(settled[-1:]) or {answer.label for _, answer in pairs if answer.kind == LABEL}
             yield key, names.pop() if len(names) == 1 else "", pairs
 
     # --- the file ------------------------------------------------------------------------------------
@@ -262,6 +307,12 @@ class Journal:
             self._set(labeller, event.pop("key"), Answer(**event))
         elif kind == "undo":
             self._take_back(labeller)
+        elif kind == "repeat":
+            key = event["key"]
+            self._repeated.add((labeller, key))
+            before = self.answers[labeller].get(key, Answer())
+            if before.kind == LABEL and event["label"]:
+                self.repeats[labeller].append((before.label, event["label"]))
         elif kind == "opinion":
             self._seen.add((labeller, event["key"]))
         else:

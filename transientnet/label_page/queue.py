@@ -16,15 +16,28 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .candidates import Candidate, unusable
+from ..triplet import QualityFlag
+from .candidates import Candidate
 from .head import BIAS_PULL, SLOPE_PULL, Start
 
-__all__ = ["RANDOM", "UNCERTAIN", "UNUSABLE", "how_chosen", "most_teaching", "teaching_order"]
+__all__ = [
+    "RANDOM",
+    "UNCERTAIN",
+    "UNUSABLE",
+    "how_chosen",
+    "is_random",
+    "most_teaching",
+    "random_order",
+    "teaching_order",
+]
 
 RANDOM, UNCERTAIN, UNUSABLE = "random", "uncertain", "unusable"
 
 PICKED = 200
 """Candidates that are picked one by one; those behind follow by uncertainty, until the next refit."""
+
+FIRST = 25
+"""Labels of which half are drawn at random."""
 
 PULL = 3.0
 """The strength of the head's pull that the covariance assumes; see `head.STRENGTHS`."""
@@ -36,13 +49,34 @@ def _draw(candidate: Candidate) -> float:
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") / 2**64
 
 
-def how_chosen(items: Sequence[Candidate], share: float) -> list[str]:
+def how_chosen(
+    items: Sequence[Candidate], quality: npt.NDArray[np.uint16], share: float
+) -> npt.NDArray[np.str_]:
     """Why each candidate is in the queue: random, uncertain, or unusable (at the end)."""
-    return [UNUSABLE if unusable(item) else RANDOM if _draw(item) < share else UNCERTAIN for item in items]
+    drawn = np.array([_draw(item) for item in items]) < share
+    unusable = (quality & QualityFlag.UNUSABLE) != 0
+    return np.where(unusable, UNUSABLE, np.where(drawn, RANDOM, UNCERTAIN))
+
+
+def is_random(place: int, labelled: int, share: float) -> bool:
+    """Whether a place of the queue goes to the random share, so many labels having been given before.
+
+    The share holds for every beginning of the queue, not only for the whole; but half of the first labels are
+    random, since a model's threshold on a new telescope is what it knows worst.
+    """
+    if share and place + labelled < FIRST:
+        share = max(share, 0.5)
+    return int((place + 1) * share) > int(place * share)
+
+
+def random_order(items: Sequence[Candidate]) -> list[int]:
+    """Rows in a random order, those of the random share first: before a model has seen them."""
+    return sorted(range(len(items)), key=lambda row: _draw(items[row]))
 
 
 def teaching_order(
     items: Sequence[Candidate],
+    chosen: npt.NDArray[np.str_],
     start: Start,
     probabilities: npt.NDArray[np.floating],
     share: float,
@@ -53,6 +87,8 @@ def teaching_order(
     Parameters
     ----------
     items : sequence of Candidate, length N
+    chosen : ndarray of str, shape (N,)
+        From `how_chosen`.
     start : Start
         Features of the candidates, as the head sees them.
     probabilities : ndarray, shape (N, K)
@@ -62,7 +98,6 @@ def teaching_order(
     labelled : sequence of int
         Rows with a label.
     """
-    chosen = np.array(how_chosen(items, share))
     random = sorted(np.flatnonzero(chosen == RANDOM).tolist(), key=lambda row: _draw(items[row]))
     done = set(labelled)
     rows = np.array([row for row in np.flatnonzero(chosen == UNCERTAIN) if row not in done], np.int64)
@@ -72,8 +107,7 @@ def teaching_order(
     random.reverse()
     teaching.reverse()
     while random and teaching:
-        # The share holds for every beginning of the queue, not only for the whole.
-        take_random = int((len(order) + 1) * share) > int(len(order) * share)
+        take_random = is_random(len(order), len(done), share)
         order.append((random if take_random else teaching).pop())
     return [*order, *random[::-1], *teaching[::-1], *np.flatnonzero(chosen == UNUSABLE).tolist()]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -17,33 +17,54 @@ from ..models.calibration import softmax
 from ..triplet import QualityFlag
 from .candidates import Candidates, Judgement
 from .curve import learning_curve
-from .head import FEWEST, folds_of, refit, start_of
+from .head import folds_of, refit, start_of
 from .journal import KINDS, LABEL, NONE, SKIP, UNSURE, Answer, Journal
-from .queue import RANDOM, how_chosen, teaching_order
+from .queue import RANDOM, how_chosen, random_order, teaching_order
 
 __all__ = ["Session", "class_keys"]
 
 AHEAD = 40
 """Candidates announced to the page in advance, so that it can fetch their stamps."""
 
+REPEAT_EACH, REPEAT_AFTER = 25, 15
+"""One question in so many is asked a second time, so many answers later at the earliest."""
+
 LEASE = 300.0
 """Seconds for which a candidate that one labeller looks at is not given to another."""
 
-COMMAND_KEYS = frozenset("cgmnsuxz")
+COMMAND_KEYS = frozenset("cfgmnsuxz")
 """Letters that the page itself uses; a class gets another letter of its name."""
 
-EACH = 25
+EACH = 10
 """Labels after which the head is fitted anew."""
 
 MAX_NOTE = 2000
 
 
-def class_keys(classes: Sequence[str]) -> list[str]:
-    """A key per class: the first letter of its name that is still free, else none; digits work for all."""
+def class_keys(classes: Sequence[str], wanted: Mapping[str, str] | None = None) -> list[str]:
+    """A key per class: the one that is wanted, else the first free letter of its name; digits work for all.
+
+    Raises
+    ------
+    UsageError
+        A wanted key is not a single letter, is the page's own or another class's, or there is no such class.
+    """
+    wanted = {name: key.lower() for name, key in (wanted or {}).items()}
+    if unknown := sorted(set(wanted) - set(classes)):
+        raise UsageError(f"--keys: no class {unknown[0]!r}; the classes are {', '.join(classes)}")
+    for name, key in wanted.items():
+        if len(key) != 1 or not key.isalpha() or key in COMMAND_KEYS:
+            raise UsageError(
+                f"--keys: {name}={key} is not a free letter; "
+                f"the page itself uses {', '.join(sorted(COMMAND_KEYS))}"
+            )
+    if len(set(wanted.values())) < len(wanted):
+        raise UsageError("--keys: two classes have the same key")
+    taken = COMMAND_KEYS | set(wanted.values())
     keys: list[str] = []
     for name in classes:
-        letters = (c for c in name.lower() if c.isascii() and c.isalpha())
-        keys.append(next((c for c in letters if c not in COMMAND_KEYS and c not in keys), ""))
+        letters = (c for c in name.lower() if c.isascii() and c.isalpha() and c not in taken)
+        keys.append(wanted.get(name) or next((c for c in letters if c not in keys), ""))
     return keys
 
 
@@ -66,19 +87,23 @@ class Session:
         self.journal = journal
         self.classes = tuple(classes)
         self.share = share
-        self.chosen = how_chosen(candidates.items, share)
         self._leases: dict[int, tuple[str, float]] = {}
+        #: labeller -> row that they are asked about a second time
+        self._asked_again: dict[str, int] = {}
         self.generation = 0
-        self.use(candidates.judgement)
+        self.use(candidates.unjudged())
 
     def use(self, judgement: Judgement) -> None:
         """Take another model's answers and features, and put the queue in the order that they suggest."""
+        items = self.candidates.items
         self.judgement = judgement
+        self.chosen = how_chosen(items, judgement.quality, self.share)
         self.start = start_of(judgement.features, judgement.probabilities, judgement.classes, self.classes)
-        probabilities = softmax(self.start.offset)
-        self.order = teaching_order(
-            self.candidates.items, self.start, probabilities, self.share, self._labels()[0].tolist()
-        )
+        self.order = random_order(items)
+        if judgement.model:
+            done = self._labels()[0].tolist()
+            first = softmax(self.start.offset)
+            self.order = teaching_order(items, self.chosen, self.start, first, self.share, done)
         self.curve: dict[str, Any] | None = None
         self.fitted_on = 0
         self.generation += 1
@@ -97,7 +122,9 @@ class Session:
     def due(self) -> bool:
         """Whether so many labels came since the last refit that another one is worth its second."""
         rows, y = self._labels()
-        return len(rows) - self.fitted_on >= (EACH if len(rows) >= EACH else FEWEST) and len(set(y)) > 1
+        if not self.judgement.model:
+            return False
+        return len(rows) - self.fitted_on >= EACH and len(set(y)) > 1
 
     def fitting(self) -> Callable[[], Callable[[], None]]:
         """A refit of the head on the labels so far.
@@ -108,18 +135,19 @@ class Session:
             The work, for another thread. It gives what is left to do in the session's own thread: to put the
             queue in the new order, and to show the new learning curve.
         """
-        (rows, y), start, generation = self._labels(), self.start, self.generation
-        items, share = self.candidates.items, self.share
+        (rows, y), start = self._labels(), self.start
+        items, share, chosen = self.candidates.items, self.share, self.chosen
         groups = np.array([items[row].group or items[row].key for row in rows])
 
         def work() -> Callable[[], None]:
             folds = folds_of(groups.tolist())
             head = refit(start, rows, y, folds)
             curve = learning_curve(start, rows, y, folds, groups, head.strength)
-            order = teaching_order(items, start, head.probabilities, share, rows.tolist())
+            order = teaching_order(items, chosen, start, head.probabilities, share, rows.tolist())
 
             def finish() -> None:
-                if self.generation == generation:
+                # Otherwise another model's features are in use by now.
+                if self.start is start:
                     self.order, self.curve, self.fitted_on = order, curve, len(rows)
                     self.generation += 1
 
@@ -136,11 +164,34 @@ class Session:
             rows.append(row)
             if len(rows) == AHEAD:
                 break
+        again = self.again(labeller)
+        if again is not None:
+            rows.insert(min(len(rows), 2), again)
         now = time.monotonic()
         self._leases = {r: held for r, held in self._leases.items() if held[0] != labeller and held[1] > now}
         if rows:
             self._leases.setdefault(rows[0], (labeller, now + LEASE))
         return rows
+
+    def again(self, labeller: str) -> int | None:
+        """A row to ask a labeller about a second time, hidden among the others; None while none is due."""
+        if labeller not in self._asked_again:
+            answers = self.journal.answers[labeller]
+            labelled = [key for key, answer in answers.items() if answer.kind == LABEL]
+            asked = len([key for key in labelled if self.journal.was_repeated(labeller, key)])
+            if len(labelled) >= REPEAT_EACH * (asked + 1):
+                # Long enough ago to be forgotten, and not seen with the model's opinion since.
+                index, journal = self.candidates.index, self.journal
+                old = [
+                    key
+                    for key in labelled[:-REPEAT_AFTER]
+                    if key in index
+                    and not journal.was_repeated(labeller, key)
+                    and not journal.has_seen(labeller, key)
+                ]
+                if old:
+                    self._asked_again[labeller] = index[old[len(labelled) % len(old)]]
+        return self._asked_again.get(labeller)
 
     def queue(self, labeller: str) -> Iterator[int]:
         """Rows that are open to a labeller, in order; those skipped come last."""
@@ -166,7 +217,16 @@ class Session:
         yield from skipped
 
     def opinion(self, labeller: str, row: int) -> dict[str, Any]:
-        """What the model thinks of a candidate; that it was asked is kept."""
+        """What the model thinks of a candidate; that it was seen is kept.
+
+        Raises
+        ------
+        UsageError
+            The labeller has not answered yet: an opinion heard before is an opinion shared.
+        """
+        answer = self.journal.answers[labeller].get(self.candidates.items[row].key)
+        if answer is None or answer.kind not in (LABEL, UNSURE):
+            raise UsageError("the model's opinion comes after your answer")
         self.journal.saw_opinion(labeller, self.candidates.items[row].key)
         values = self.judgement.probabilities[row].tolist()
         usable = all(value == value for value in values)
@@ -188,16 +248,28 @@ class Session:
             The disk takes no more.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        checked = []
+        checked, again = [], []
+        disputed = set(self.disputed())
         for row, kind, label, note in answers:
             if kind not in KINDS or (label not in self.classes if kind == LABEL else label):
                 raise UsageError(f"no answer {kind} {label!r}: the classes are {', '.join(self.classes)}")
             if len(note) > MAX_NOTE:
                 raise UsageError(f"a note has at most {MAX_NOTE} characters")
             item = self.candidates.items[row]
+            if row == self._asked_again.get(labeller):
+                again.append((item.key, label))
+                continue
             seen = self.journal.has_seen(labeller, item.key)
-            checked.append((item.key, Answer(kind, label, note, now, self.chosen[row], seen, item.row)))
+            checked.append(
+                (
+                    item.key,
+                    Answer(kind, label, note, now, str(self.chosen[row]), seen, item.row, row in disputed),
+                )
+            )
         self.journal.record(labeller, checked)
+        for key, label in again:
+            self.journal.repeat(labeller, key, label)
+            del self._asked_again[labeller]
 
     def undo(self, labeller: str) -> int | None:
         """Take back a labeller's last answer; gives its row, None if it is not among today's candidates."""
@@ -209,7 +281,9 @@ class Session:
     def describe(self, row: int) -> dict[str, Any]:
         """Facts beside the stamps; nothing that a model said."""
         item = self.candidates.items[row]
-        flags = [name.lower().replace("_", " ") for name in QualityFlag.names(item.quality)]
+        flags = [
+            name.lower().replace("_", " ") for name in QualityFlag.names(int(self.judgement.quality[row]))
+        ]
         return {"id": item.id, "group": item.group, "flags": flags, **item.details}
 
     def answers_of(self, labeller: str) -> dict[int, list[str]]:
@@ -225,11 +299,22 @@ class Session:
         """Rows to which labellers gave different classes."""
         index = self.candidates.index
         given: dict[str, set[str]] = {}
+        settled: set[str] = set()
         for answers in self.journal.answers.values():
             for key, answer in answers.items():
                 if answer.kind == LABEL and key in index:
                     given.setdefault(key, set()).add(answer.label)
-        return sorted(index[key] for key, names in given.items() if len(names) > 1)
+                    settled |= {key} if answer.settles else set()
+        return sorted(index[key] for key, names in given.items() if len(names) > 1 and key not in settled)
+
+    def given(self, row: int) -> list[list[str]]:
+        """Labeller, answer and note of everybody who judged a candidate: for a dispute."""
+        key = self.candidates.items[row].key
+        return [
+            [name, answers[key].label or answers[key].kind, answers[key].note]
+            for name, answers in self.journal.answers.items()
+            if key in answers and answers[key].kind in (LABEL, UNSURE)
+        ]
 
     def progress(self, labeller: str) -> dict[str, Any]:
         """Counts, class balance and agreement."""
@@ -244,7 +329,10 @@ class Session:
             "mine": mine[LABEL] + mine[UNSURE],
             "counts": {name: counts[name] for name in self.classes},
             "unsure": sum(not label for label in labels.values()),
-            "random": [sum(self.chosen[row] == RANDOM for row in judged), self.chosen.count(RANDOM)],
+            "random": [
+                sum(bool(self.chosen[row] == RANDOM) for row in judged),
+                int((self.chosen == RANDOM).sum()),
+            ],
             "labellers": sorted(name for name, answers in self.journal.answers.items() if answers),
             "agreements": [asdict(agreement) for agreement in self.journal.agreements()],
             "disputed": self.disputed(),

@@ -412,7 +412,9 @@ def _from_files(cells: Mapping[str, str], name: str, folder: Path) -> Triplet:
             raise LabelError("the science cell is empty")
         found = list(read_stamps(StampFiles(name, paths), load_layout(None)))
         if len(found) != 1:
-            raise LabelError(f"{source}: holds {len(found)} candidates; a row of the table is one")
+            raise LabelError(
+                f"{source}: holds {len(found)} candidates, but a row of the table is one candidate"
+            )
         return found[0]
     except (TransientnetError, OSError) as error:
         return Triplet.unreadable(name, source, str(error))

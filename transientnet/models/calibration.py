@@ -25,7 +25,6 @@ __all__ = [
     "Threshold",
     "apply",
     "prediction_sets",
-    "set_names",
     "sets_of",
     "softmax",
 ]
@@ -260,10 +259,3 @@ def sets_of(p: npt.NDArray[np.float32], cutoffs: Sequence[float]) -> npt.NDArray
     empty = ~inside.any(axis=1)
     inside[empty, p[empty].argmax(axis=1)] = True
     return inside
-
-
-def set_names(inside: npt.NDArray[np.bool_], classes: Sequence[str]) -> npt.NDArray[np.str_]:
-    """Sets as text, the class names joined by ``|``: the column ``set`` of a score table."""
-    return np.array(
-        ["|".join(c for c, there in zip(classes, row, strict=True) if there) for row in inside], str
-    )

@@ -88,6 +88,7 @@ class Classifier:
     record : ModelRecord
         What its manifest and its metadata say of it.
     device : {"auto", "cpu", "cuda"}
+        Where the network runs: ``auto`` takes a GPU if onnxruntime-gpu finds one, ``cuda`` insists on it.
     threads : int, optional
         Threads of onnxruntime; by default the cores that this process may use.
 
@@ -236,6 +237,7 @@ class Classifier:
             Arrays have shape (3, H, W) or (N, 3, H, W): science, reference, difference; the channels may
             also be last.
         batch_size : int
+            Candidates that go through the network at a time; on a CPU, more than 64 do not pay.
         threshold, sets, kinds : optional
             As in `decide`.
         """
@@ -262,6 +264,7 @@ class Classifier:
         Parameters
         ----------
         predictions : Predictions
+            As `predict` gives them.
         threshold : float or None
             Name the last of two classes (real) from this probability on.
         sets : float or None
@@ -299,6 +302,7 @@ class Classifier:
         Parameters
         ----------
         triplets : iterable of Triplet
+            Candidates, read as they are needed: there may be more than memory holds.
         batch_size : int
             Candidates per yield, but for the last.
 
@@ -323,6 +327,7 @@ class Classifier:
         Parameters
         ----------
         triplet : Triplet
+            The candidate to explain.
         label : str, optional
             Class to explain; by default the most probable one.
 

@@ -11,7 +11,6 @@ resemble each other) are compared with those of the training stamps: every forei
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -195,6 +194,8 @@ def _normal_scores(values: FloatArray, quantiles: FloatArray) -> FloatArray:
 
 def normal_deviates(count: int) -> FloatArray:
     """Unit normal deviates of evenly spaced quantiles; plotting positions keep the extremes finite."""
+    from statistics import NormalDist
+
     steps = count - 1
     ranks = np.clip(np.arange(count) / steps, 0.25 / steps, 1 - 0.25 / steps)
     return np.array([NormalDist().inv_cdf(r) for r in ranks], np.float64)

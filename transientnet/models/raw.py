@@ -33,7 +33,7 @@ from .vectors import stored_triplets
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["CLASSES_KEY", "FLAGS_KEY", "HARD_STAMPS", "MAX_OPSET", "raw_model", "raw_path"]
+__all__ = ["CLASSES_KEY", "FLAGS_KEY", "HARD_STAMPS", "MAX_OPSET", "raw_model", "raw_path", "vector_inputs"]
 
 MAX_OPSET = 21
 """Newest operators that a raw model may hold: what runtimes of 2024 know."""
@@ -171,14 +171,15 @@ def raw_path(name_or_path: str | Path, *, offline: bool | None = None) -> Path:
     if not path.is_file():
         made = raw_model(network, record).SerializeToString(deterministic=True)
         classifier = Classifier(network, record, device="cpu")
-        verify_raw(made, classifier, chain(_test_vectors(found), hard_stamps(HARD_STAMPS)))
+        verify_raw(made, classifier, chain(vector_inputs(found), hard_stamps(HARD_STAMPS)))
         with disk_errors(folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, made)
     return path
 
 
-def _test_vectors(found: Found) -> list[Inputs]:
+def vector_inputs(found: Found) -> list[Inputs]:
+    """The test vectors of a model; none where they are not on this machine."""
     try:
         _, vectors = verified_files(found)
     except ModelUnavailableError as error:

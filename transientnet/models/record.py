@@ -109,9 +109,11 @@ class ModelRecord:
     network : dict
         Architecture: what a network must be built with to take these weights.
     description, licence, citation : str
+        What the model does, what may be done with it, and what to cite, for the model card.
     parent : str
         ``name@version`` that the model was adapted from.
     status : {"stable", "experimental", "deprecated"}
+        How far to rely on it; a deprecated model still runs.
     successor : str
         ``name`` or ``name@version`` that replaces a deprecated version.
     opset : int

@@ -121,10 +121,11 @@ def preprocess(triplets: Sequence[Triplet], contract: InputContract) -> Prepared
 
 
 def _as_image(stamp: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
-    """A plain 2-D array, empty if it is none; masked pixels are NaN."""
+    """A plain 2-D array, empty if it is not one; masked pixels are NaN."""
     if stamp is None:
         return None
-    if isinstance(stamp, np.ma.MaskedArray):
+    # The module of masked arrays is loaded by whoever makes one.
+    if type(stamp) is not np.ndarray and isinstance(stamp, np.ma.MaskedArray):
         stamp = np.where(np.ma.getmaskarray(stamp), np.nan, stamp.data.astype(np.float64))
     array = np.asarray(stamp)
     return array if array.ndim == 2 else np.empty((0, 0), np.float32)

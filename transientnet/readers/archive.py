@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any, Self, cast
 
 from ..errors import MissingDependencyError, ReadError
+from ..files.compressed import most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
 from .layouts import Layout
-from .plain import MAX_FILE_BYTES
 from .sniff import Loaded, open_file, read_file, sniff
 
 __all__ = ["read"]
@@ -32,9 +32,10 @@ class _Member(tarfile.TarInfo):
 
 
 def _check(member: tarfile.TarInfo) -> None:
-    if member.size > MAX_FILE_BYTES:
+    if member.size > most_of_a_file():
         raise ReadError(
-            f"{member.name!r} in it has {member.size} bytes, beyond the limit of {MAX_FILE_BYTES}: unpack it"
+            f"{member.name!r} in it has {member.size} bytes, beyond the limit of {most_of_a_file()}: "
+            "unpack the archive, or raise TRANSIENTNET_MEMORY"
         )
 
 

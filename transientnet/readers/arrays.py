@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError, UsageError
+from ..files.compressed import most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image, facts
 from .layouts import Layout, match_channels
 from .sniff import Loaded, open_file
-from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, check_dtype, filled, read_stack
+from .stacks import MAX_EXPANSION, Rows, check_dtype, filled, read_stack
 
 __all__ = ["from_memory", "in_memory", "promised", "read", "read_planes"]
 
@@ -41,7 +42,7 @@ _DAMAGE = (
 
 
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
-    """Triplets of a ``.npy`` or ``.npz`` file; a plain ``.npy`` is memory-mapped, others are streamed.
+    """Triplets of a ``.npy`` or ``.npz`` file; a plain ``.npy`` is read block by block, others are streamed.
 
     Raises
     ------
@@ -61,9 +62,9 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError(f"{path} asks for more memory than there is") from error
+        raise ReadError(f"{path} needs more memory than is available") from error
     except _DAMAGE as error:
-        raise ReadError(f"{path} is damaged or no NumPy file: {error}") from error
+        raise ReadError(f"{path} is damaged or not a NumPy file: {error}") from error
 
 
 def promised(path: str) -> int | None:
@@ -117,9 +118,9 @@ def read_planes(
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError(f"{where} asks for more memory than there is") from error
+        raise ReadError(f"{where} needs more memory than is available") from error
     except _DAMAGE as error:
-        raise ReadError(f"{where} is damaged or no NumPy file: {error}") from error
+        raise ReadError(f"{where} is damaged or not a NumPy file: {error}") from error
 
 
 def _array_file(file: IO[bytes], path: str) -> Rows:
@@ -129,15 +130,45 @@ def _array_file(file: IO[bytes], path: str) -> Rows:
     if zipped or isinstance(path, Loaded):
         size = len(path.data) if isinstance(path, Loaded) else os.path.getsize(path)
         return _Stream(gzip.GzipFile(fileobj=file) if zipped else file, path, size)
-    return _mapped(file, path)
+    return _Plain(file, path)
 
 
-def _mapped(file: IO[bytes], path: str) -> npt.NDArray[Any]:
-    shape, fortran, dtype = _header(file, path)
-    if 0 in shape or dtype.hasobject:
-        # Neither can be mapped; what is wrong with them is said further on.
-        return np.empty((0, *shape[1:]), dtype)
-    return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+class _Plain:
+    """A ``.npy`` on disk, read where rows are asked for.
+
+    It is read, not mapped: a file that is cut short while it is read would end the process.
+    """
+
+    def __init__(self, file: IO[bytes], label: str) -> None:
+        self._file, self._label = file, label
+        self.shape, self._fortran, self.dtype = _header(file, label)
+        self._start = file.tell()
+
+    def __getitem__(self, rows: Any) -> npt.NDArray[Any]:
+        if not self.shape:
+            return self._read(0, 1).reshape(())
+        first, stop, _ = rows.indices(self.shape[0])
+        axes, count = self.shape[1:], max(stop - first, 0)
+        size = math.prod(axes)
+        if not self._fortran or not axes:
+            return self._read(first * size, count * size).reshape(count, *axes)
+        # In Fortran order the rows run fastest: a piece for each pixel.
+        pieces = [self._read(pixel * self.shape[0] + first, count) for pixel in range(size)]
+        return (
+            np.stack(pieces).reshape(*axes[::-1], count).T if pieces else np.empty((count, *axes), self.dtype)
+        )
+
+    def _read(self, first: int, count: int) -> npt.NDArray[Any]:
+        """Numbers of the file from `first` on, in its own order."""
+        wanted = count * self.dtype.itemsize
+        self._file.seek(self._start + first * self.dtype.itemsize)
+        data = self._file.read(wanted)
+        if len(data) != wanted:
+            raise ReadError(
+                f"{self._label} ends early: it promises {self.shape[0] if self.shape else 1:,} rows and has "
+                f"{len(data):,} of the {wanted:,} bytes that come next"
+            )
+        return np.frombuffer(data, self.dtype)
 
 
 def _members(archive: zipfile.ZipFile, path: str, files: ExitStack) -> dict[str, Rows]:
@@ -189,12 +220,12 @@ class _Stream:
     def __init__(self, file: Any, label: str, packed: int) -> None:
         self._file, self._label = file, label
         self.shape, fortran, self.dtype = _header(file, label)
-        self._limit = max(MAX_COLUMN_BYTES, MAX_EXPANSION * packed)
+        self._limit = max(most_of_a_file(), MAX_EXPANSION * packed)
         self._next = 0
         self._loaded: npt.NDArray[Any] | None = None
         if fortran and len(self.shape) > 1 and not self.dtype.hasobject:
             # Its first row is spread over the whole of it.
-            if self._bytes(self.shape) > MAX_COLUMN_BYTES:
+            if self._bytes(self.shape) > most_of_a_file():
                 raise ReadError(
                     f"{label} is in Fortran order and too large to turn: save np.ascontiguousarray of it"
                 )

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ..errors import MissingDependencyError, ReadError
+from ..files.compressed import most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
 from .layouts import Layout, match_channels, match_roles, recognise
-from .plain import MAX_FILE_BYTES
 from .records import DAMAGE, Read, compile_record
 from .sniff import Loaded, unzipped
 from .stamp import decode_image
@@ -52,7 +52,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
             if magic == _MAGIC:
                 yield from _container(file, path, layout)
             else:
-                yield _framed(magic + file.read(MAX_FILE_BYTES), path, layout)
+                yield _framed(magic + file.read(most_of_a_file()), path, layout)
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, ReadError):
             raise
@@ -97,7 +97,7 @@ def _one(block: bytes, at: int, plan: _Plan, path: str, n: int, layout: Layout) 
     try:
         record, at = plan.read(block, at)
     except MemoryError as error:
-        raise ReadError("a record asks for more memory than there is") from error
+        raise ReadError("a record needs more memory than is available") from error
     except DAMAGE as error:
         raise ReadError(f"damaged record ({type(error).__name__}: {error})") from error
     name = stem(path) if n == 0 else f"{stem(path)}_{n}"
@@ -143,8 +143,8 @@ def _string(file: IO[bytes]) -> bytes:
 
 
 def _exactly(file: IO[bytes], size: int) -> bytes:
-    if size > MAX_FILE_BYTES:
-        raise ReadError(f"a block of {size} bytes is beyond the limit of {MAX_FILE_BYTES}")
+    if size > most_of_a_file():
+        raise ReadError(f"a block of {size} bytes is beyond the limit of {most_of_a_file()}")
     data = file.read(size)
     if len(data) < size:
         raise ReadError(f"the file ends {size - len(data)} bytes too early")
@@ -170,45 +170,46 @@ def _long(file: IO[bytes], at_end: Any = _REQUIRED) -> int | None:
 
 
 def _decompress(data: bytes, codec: str) -> bytes:
-    """One block, at most `MAX_FILE_BYTES` of it."""
+    """One block, within the bound of memory."""
+    limit = most_of_a_file()
     try:
         if codec == "null":
             return data
         if codec == "deflate":
-            block = zlib.decompressobj(-15).decompress(data, MAX_FILE_BYTES + 1)
+            block = zlib.decompressobj(-15).decompress(data, limit + 1)
         elif codec == "bzip2":
-            block = bz2.BZ2Decompressor().decompress(data, MAX_FILE_BYTES + 1)
+            block = bz2.BZ2Decompressor().decompress(data, limit + 1)
         elif codec == "xz":
-            block = lzma.LZMADecompressor(memlimit=MAX_FILE_BYTES).decompress(data, MAX_FILE_BYTES + 1)
+            block = lzma.LZMADecompressor(memlimit=limit).decompress(data, limit + 1)
         elif codec in ("snappy", "zstandard"):
-            block = _decompress_arrow(data, codec)
+            block = _decompress_arrow(data, codec, limit)
         else:
             raise ReadError(f"unknown compression {codec!r}")
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, ReadError):
             raise
         raise ReadError(f"damaged {codec} block: {error}") from error
-    if len(block) > MAX_FILE_BYTES:
-        raise ReadError(f"a block decompresses to more than the limit of {MAX_FILE_BYTES} bytes")
+    if len(block) > limit:
+        raise ReadError(f"a block decompresses to more than the limit of {limit} bytes")
     return block
 
 
-def _decompress_arrow(data: bytes, codec: str) -> bytes:
+def _decompress_arrow(data: bytes, codec: str, limit: int) -> bytes:
     try:
         import pyarrow
     except ImportError as error:
         raise MissingDependencyError.for_extra("parquet", f"Avro compressed with {codec}") from error
     if codec == "zstandard":
         stream = pyarrow.CompressedInputStream(pyarrow.BufferReader(data), "zstd")
-        return bytes(stream.read(MAX_FILE_BYTES + 1))
+        return bytes(stream.read(limit + 1))
     # Snappy data begin with their size; four bytes of checksum follow it in Avro.
     size = 0
     for i, byte in enumerate(data[:5]):
         size |= (byte & 0x7F) << (7 * i)
         if byte < 0x80:
             break
-    if size > MAX_FILE_BYTES or size > 64 * len(data):
-        raise ReadError(f"a snappy block claims {size} bytes, the limit is {MAX_FILE_BYTES}")
+    if size > limit or size > 64 * len(data):
+        raise ReadError(f"a snappy block claims {size} bytes, the limit is {limit}")
     return bytes(pyarrow.Codec("snappy").decompress(data[:-4], size, asbytes=True))
 
 
@@ -287,7 +288,7 @@ class _Schema:
         plain: dict[str, Any] = {"type": kind, "name": name}
         if kind == "fixed":
             plain["size"] = int(node["size"])
-            if not 0 <= plain["size"] <= MAX_FILE_BYTES:
+            if not 0 <= plain["size"] <= most_of_a_file():
                 raise ReadError(f"the schema has a type of {plain['size']} bytes")
         elif kind == "enum":
             plain["symbols"] = node["symbols"]
@@ -340,7 +341,7 @@ def _framed(data: bytes, path: str, layout: Layout) -> Triplet:
     found = _find_cutouts(data)
     if not found:
         raise ReadError(
-            f"{path}: no format that is read here; if it is an alert packet sent without its schema, "
+            f"{path}: not in a supported format; if it is an alert packet sent without its schema, "
             'name the schema\'s .avsc in a layout (schema = "…")'
         )
     images = [decode_image(data[start:end]) for start, end in found]

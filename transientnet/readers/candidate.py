@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError
+from ..files.compressed import most_of_a_stamp
 from ..triplet import CHANNELS, Triplet
 from .image import SCALES, Image, oriented_like, seeing_px, sky_axes
 from .layouts import Layout, combined, match_channels, match_roles, recognise
@@ -60,7 +61,7 @@ def from_images(
     Raises
     ------
     ReadError
-        There is no science stamp.
+        There is no science stamp, or one is too large.
     """
     science = images.get("science")
     if science is None:
@@ -68,6 +69,13 @@ def from_images(
         raise ReadError(
             f"{source}: candidate {id} has no science stamp ({', '.join(present) or 'no stamp'} only)"
         )
+    most = most_of_a_stamp() // 8
+    for channel, image in images.items():
+        if image is not None and image.data.size > most:
+            raise ReadError(
+                f"{source}: the {channel} stamp of {id} has {image.data.size} pixels, more than the limit of "
+                f"{most}: cut stamps from frames with `transientnet cut`, or raise TRANSIENTNET_MEMORY"
+            )
     scalars = scalars or {}
     roles = _Roles(scalars, layout)
     group = roles.text("group")
@@ -199,7 +207,7 @@ def from_record(
 
 
 def has_stamps(record: Mapping[str, Any], layout: Layout) -> bool:
-    """Whether a field of a record, as `from_record` takes it, is named like a cutout and is none of null."""
+    """Whether a field of a record, as `from_record` takes it, is named like a cutout and is not null."""
     bulky: dict[str, Any] = {}
     _flatten(record, "", 0, {}, bulky)
     return any(bulky[name] is not None for name in _channels(tuple(bulky), layout).values())

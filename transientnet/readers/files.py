@@ -52,7 +52,7 @@ def read_stamps(
         FITS images, or ``.npy`` arrays of shape (H, W) or (N, H, W).
     layout : Layout
     metadata : mapping, optional
-        What is known beside the files, by name; it goes before their headers.
+        Facts from elsewhere, by name; they outrank the headers.
     """
     source = files.paths.get("science") or next(iter(files.paths.values()))
     metadata = metadata or {}

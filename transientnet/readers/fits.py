@@ -206,7 +206,7 @@ def _images(hdus: Sequence[Hdu], members: Mapping[str, Hdu]) -> dict[str, Image 
 
 
 def _own(members: Mapping[str, Hdu]) -> dict[str, Any]:
-    """Keywords of a candidate's own HDUs, the science stamp's first; the structure of the file is none."""
+    """Keywords of a candidate's own HDUs, the science stamp's first."""
     own: dict[str, Any] = {}
     for channel in reversed(CHANNELS):
         if channel in members:

@@ -1,7 +1,7 @@
 """From files to candidates: which files are the stamps of one, by their names.
 
 A file's name is read in words: one names the channel, the others are the candidate's. Masks, weights and
-other maps that lie beside a triplet are left out; a file that holds several channels stays a candidate.
+other maps beside a triplet are left out; a file that holds several channels stays a candidate.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def group_files(paths: Iterable[str], layout: Layout = GENERIC) -> Iterator[str 
 
 
 def channel_of_file(path: str) -> str | None:
-    """The channel that a file's name (or its folder's) speaks of; None if of none or several."""
+    """The channel that a file's name (or its folder's) names; None if it names none or several."""
     name = _understand(path, {})
     channels = set() if name is None else {channel for _, channel in name.strong}
     return channels.pop() if len(channels) == 1 else None
@@ -92,7 +92,7 @@ class _Name:
 
     ``strong`` are those by words that name a channel, ``weak`` by words that do so if no other file does,
     ``last`` by words that count if the three channels are then complete. ``beside`` are the candidates
-    that a mask or another map may belong to, if the name speaks of one.
+    that a mask or another map may belong to, if it is named after one.
     """
 
     path: str
@@ -115,7 +115,7 @@ def _layout_words(layout: Layout) -> dict[str, str]:
 
 @lru_cache(maxsize=16384)
 def _means_something(word: str) -> bool:
-    """Whether a word speaks of a channel, or of what lies beside a stamp."""
+    """Whether a word names a channel, or a plane beside a stamp."""
     return any(
         understand(word) for understand in (channel_of, weak_channel_of, last_channel_of, is_companion)
     )
@@ -151,7 +151,7 @@ def _understand(path: str, words: Mapping[str, str]) -> _Name | None:
 
 
 def _spans(name: str) -> list[tuple[int, int]]:
-    """Where the words of a name stand; a letter next to a digit is none: packets have many."""
+    """Where the words of a name stand; a letter next to a digit does not count: packets have many."""
     spans = [found.span() for found in WORD.finditer(name)]
     return [
         (start, end)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingDependencyError, ReadError
+from ..files.compressed import most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
 from .layouts import Layout
 from .sniff import Loaded, open_file
-from .stacks import MAX_COLUMN_BYTES, MAX_EXPANSION, Rows, read_stack
+from .stacks import MAX_EXPANSION, Rows, read_stack
 from .vocabulary import ORDER_NAMES, channel_of, normalise
 
 __all__ = ["read"]
@@ -52,10 +53,10 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError(f"{path} asks for more memory than there is") from error
+        raise ReadError(f"{path} needs more memory than is available") from error
     # h5py answers damage with whatever error HDF5 code comes to mind.
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise ReadError(f"{path} is damaged or no HDF5 file: {error}") from error
+        raise ReadError(f"{path} is damaged or not an HDF5 file: {error}") from error
 
 
 def _group(
@@ -121,14 +122,14 @@ def _checked(rows: Any, where: str) -> Rows:
     if rows.is_virtual or rows.external:
         raise ReadError(f"{where} keeps its data in other files; copy them in (h5repack does)")
     if rows.dtype.kind == "O" and _is_text(rows) and len(rows.shape) < 2:
-        if math.prod(rows.shape) > MAX_COLUMN_BYTES // 64:
+        if math.prod(rows.shape) > most_of_a_file() // 64:
             raise ReadError(f"{where} has {rows.shape} texts: too many for one column")
         return np.asarray(rows.asstr(errors="replace")[()], dtype=str)
     size = math.prod(rows.shape) * rows.dtype.itemsize
-    if size > max(MAX_COLUMN_BYTES, MAX_EXPANSION * rows.id.get_storage_size()):
+    if size > max(most_of_a_file(), MAX_EXPANSION * rows.id.get_storage_size()):
         raise ReadError(f"{where} unpacks to more than {MAX_EXPANSION} times its size: refused")
-    if rows.chunks and math.prod(rows.chunks) * rows.dtype.itemsize > MAX_COLUMN_BYTES:
-        raise ReadError(f"{where} has chunks beyond the limit of {MAX_COLUMN_BYTES // 2**20} MiB")
+    if rows.chunks and math.prod(rows.chunks) * rows.dtype.itemsize > most_of_a_file():
+        raise ReadError(f"{where} has chunks beyond the limit of {most_of_a_file() // 2**20} MiB")
     return rows  # type: ignore[no-any-return]
 
 

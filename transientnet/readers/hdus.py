@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError
-from ..files.compressed import gunzip
+from ..files.compressed import GZIP, gunzip, most_of_a_file, most_of_a_stamp
 from ..files.fits_counts import check_counts
 from .image import Image, bad_pixels, facts, psf_fwhm
-from .plain import MAX_FILE_BYTES, MAX_STAMP_BYTES, header_of, plain_file, plain_hdu
+from .plain import header_of, plain_file, plain_hdu
 from .sniff import Loaded, open_file
 from .vocabulary import NAME_KEYS, companion_of
 
@@ -30,6 +30,7 @@ __all__ = [
     "first_image",
     "hdu_image",
     "header_values",
+    "is_mapped",
     "load_hdus",
     "load_image",
     "opened_hdus",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 MAX_RATIO = 1000
-"""Most that an image may unpack to, as a multiple of its file, once it is beyond `MAX_STAMP_BYTES`."""
+"""Most that an image may unpack to, as a multiple of its file, once it is beyond what a cutout may hold."""
 
 #: Magic, two sides, scale, sum and bit planes.
 _HCOMPRESS_HEADER = 25
@@ -103,7 +104,7 @@ def read_hdus(data: bytes | str, limit: int) -> list[Hdu]:
     except ReadError:
         raise
     except MemoryError as error:
-        raise ReadError("the FITS file asks for more memory than there is") from error
+        raise ReadError("the FITS file needs more memory than is available") from error
     except Exception as error:  # astropy answers damaged headers with nearly every exception there is
         raise ReadError(f"damaged FITS: {type(error).__name__}: {error}") from error
 
@@ -150,8 +151,16 @@ def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
         axes = [int(hdu.header.get(f"NAXIS{i + 1}", 0)) for i in range(hdu.header["NAXIS"])]
         if min(axes) < 0:
             raise ReadError(f"HDU {index} has sides of {axes} pixels")
-        check_size(abs(int(hdu.header.get("BITPIX", 8))) // 8 * math.prod(axes), stored, limit)
-        if isinstance(hdu, fits.CompImageHDU):
+        packed = isinstance(hdu, fits.CompImageHDU)
+        # astropy converts scaled pixels in memory, and maps others.
+        scaled = (hdu.header.get("BSCALE", 1), hdu.header.get("BZERO", 0)) != (1, 0) or "BLANK" in hdu.header
+        most = limit if packed or scaled or isinstance(data, bytes) else stored
+        width = abs(int(hdu.header.get("BITPIX", 8))) // 8
+        if scaled:
+            # float32 for up to 16 bits, float64 for more.
+            width = 4 if width < 4 else 8
+        check_size(width * math.prod(axes), stored, most)
+        if packed:
             again = io.BytesIO(data) if isinstance(data, bytes) else data
             with fits.open(again, disable_image_compression=True) as packed:
                 check_tiles(packed[index], limit)
@@ -187,7 +196,7 @@ def _contents(opened: Any, check: Callable[[int, Any], None]) -> Iterator[Hdu]:
 
 def check_size(size: int, stored: int, limit: int) -> None:
     """Refuse an image of more than `limit` bytes, or of far more than a file of `stored` bytes can pack."""
-    limit = min(limit, max(MAX_STAMP_BYTES, MAX_RATIO * stored))
+    limit = min(limit, max(most_of_a_stamp(), MAX_RATIO * stored))
     if size > limit:
         raise ReadError(f"{size} bytes of pixels claimed by a file of {stored}: the limit is {limit}")
 
@@ -280,6 +289,11 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
     while data.ndim > 2 and data.shape[0] == 1:
         data = data[0]
     if mask is not None and mask.data is not None:
+        if data.nbytes > most_of_a_file():
+            raise ReadError(
+                f"{data.nbytes} bytes of pixels with a mask, which are masked in memory, are beyond the "
+                f"limit of {most_of_a_file()}: raise TRANSIENTNET_MEMORY, or write the file in parts"
+            )
         data = apply_mask(data, mask)
     return Image(data, scale, fwhm, matrix, arcsec)
 
@@ -350,22 +364,29 @@ def load_image(path: str) -> tuple[Image | None, Mapping[str, Any]]:
         raise ReadError(f"{path}: {error}") from error
 
 
+def is_mapped(path: str) -> bool:
+    """Whether a FITS file is mapped into memory when it is read: it is not packed, and large."""
+    if isinstance(path, Loaded) or os.path.getsize(path) <= most_of_a_file() // 2:
+        return False
+    with open(path, "rb") as file:
+        return file.read(9) == b"SIMPLE  ="
+
+
 def load_hdus(path: str) -> list[Hdu] | tuple[Image, Mapping[str, Any]]:
     """All HDUs, or at once the image of a plain file."""
     try:
+        limit = most_of_a_file()
+        if is_mapped(path):
+            return read_hdus(path, limit)
         with open_file(path) as file:
-            data = file.read(MAX_STAMP_BYTES)
-            size = len(path.data) if isinstance(path, Loaded) else os.path.getsize(path)
-            zipped, large = data[:2] == b"\x1f\x8b", size > MAX_STAMP_BYTES
-            if zipped and large:
-                data += file.read(MAX_FILE_BYTES)
-        if zipped:
-            data = gunzip(data, MAX_FILE_BYTES)
-        elif large:
-            return read_hdus(path.data if isinstance(path, Loaded) else path, MAX_FILE_BYTES)
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise ReadError(f"{len(data)} bytes or more in memory are beyond the limit of {limit}")
+        if data[:2] == GZIP:
+            data = gunzip(data, limit)
         if data[:9] != b"SIMPLE  =":
             raise ReadError("not a FITS file")
-        return plain_file(data) or read_hdus(data, MAX_FILE_BYTES)
+        return plain_file(data) or read_hdus(data, limit)
     except ReadError as error:
         raise ReadError(f"{path}: {error}") from error
     except OSError as error:

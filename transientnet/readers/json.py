@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import ReadError
 from ..files.paths import stem
+from ..settings import memory_limit
 from ..triplet import Triplet
 from .candidate import from_record, has_stamps
 from .layouts import Layout
@@ -25,8 +26,8 @@ from .sniff import unzipped
 
 __all__ = ["read", "unpacked"]
 
-_MAX_RECORD = 16 * 2**20
-"""Characters of one record; its Python objects may take some twenty times as many bytes."""
+#: What the Python objects of a record may take, as a multiple of its characters, and copies on the way.
+_EXPANSION = 64
 _CHUNK = 2**18
 _DEPTH = 4
 _BETWEEN = re.compile(r"[\s,]*")
@@ -66,6 +67,7 @@ def _candidates(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]
 
 def _records(file: IO[bytes]) -> Iterator[dict[str, Any]]:
     """Objects of a list, or one after the other."""
+    most = memory_limit() // _EXPANSION
     parse = json.JSONDecoder(object_hook=_plain).raw_decode
     text = codecs.getincrementaldecoder("utf-8-sig")()
     buffer, listed, ended = text.decode(file.read(_CHUNK)), False, False
@@ -94,9 +96,9 @@ def _records(file: IO[bytes]) -> Iterator[dict[str, Any]]:
             if listed:
                 raise ReadError("the list breaks off")
             return
-        if len(buffer) - at > _MAX_RECORD:
+        if len(buffer) - at > most:
             raise ReadError(
-                f"a record of more than {_MAX_RECORD} characters: if it wraps a list of alerts, write them "
+                f"a record of more than {most} characters: if it wraps a list of alerts, write them "
                 "as a list, or one a line"
             )
         more = file.read(max(_CHUNK, len(buffer) - at))
@@ -142,7 +144,7 @@ def _bytes(text: str) -> bytes:
     try:
         return base64.b64decode(text)
     except ValueError:
-        # Not base64 after all: whoever decodes the cutout says what it begins with.
+        # Not base64 after all: the decoder of the cutout says what it begins with.
         return text.encode()
 
 

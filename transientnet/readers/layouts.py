@@ -120,7 +120,7 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 
 GENERIC = Layout()
-"""The layout of whoever did not say: the field's own words, no assumed numbers."""
+"""The layout of an unknown survey: the field's own words, no assumed numbers."""
 
 
 @lru_cache(maxsize=1)
@@ -172,7 +172,7 @@ def _load_layout(path: Path, changed: int, size: int) -> Layout:
 
 
 def recognise(texts: Iterable[str]) -> Layout | None:
-    """The survey that one of `texts` (schema name, publisher, object, instrument) speaks of, or None."""
+    """The survey that one of `texts` (schema name, publisher, object, instrument) names, or None."""
     return _recognise(tuple(dict.fromkeys(text for text in texts if text)))
 
 

@@ -207,10 +207,10 @@ def read(item: Input, reading: Reading) -> Iterator[Triplet]:
         yield from reading.read(item)
     except UsageError:
         raise
-    except (TransientnetError, OSError) as error:
-        # The file has gone, or changed its nature, since it was listed.
-        first = paths_of(item)[0]
-        yield Triplet.unreadable(stem(Path(first)), first, str(error))
+    except (TransientnetError, OSError, MemoryError) as error:
+        # The file has gone, or changed its nature, since it was listed; or it is too large for this machine.
+        first, reason = paths_of(item)[0], str(error) or "it asks for more memory than there is"
+        yield Triplet.unreadable(stem(Path(first)), first, reason)
 
 
 def decode_packet(data: bytes, source: str, layout: Layout) -> Iterator[Triplet]:

@@ -50,7 +50,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         opened = pyarrow.BufferReader(path.data) if isinstance(path, Loaded) else path
         file = pyarrow.parquet.ParquetFile(opened, buffer_size=2**20)
     except damage as error:
-        raise ReadError(f"{path} is damaged or no Parquet file: {error}") from error
+        raise ReadError(f"{path} is damaged or not a Parquet file: {error}") from error
     with file:
         try:
             leaves = dict(_leaves(file.schema_arrow))

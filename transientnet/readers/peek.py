@@ -5,14 +5,16 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from ..errors import ReadError
+from ..files.compressed import most_of_a_file
 from .hdus import Hdu
 from .layouts import match_channels
-from .plain import MAX_FILE_BYTES, MAX_STAMP_BYTES, header_of
+from .plain import header_of
 from .sniff import sniff, unzipped
 
 __all__ = ["is_candidate"]
@@ -30,7 +32,7 @@ def is_candidate(path: str) -> bool:
         if kind != "fits":
             return kind not in ("npy", None)
         with unzipped(path) as file:
-            return _has_channels(file, MAX_STAMP_BYTES if isinstance(file, gzip.GzipFile) else MAX_FILE_BYTES)
+            return _has_channels(file, most_of_a_file() if isinstance(file, gzip.GzipFile) else sys.maxsize)
     except (ReadError, OSError, EOFError, zlib.error):
         # Whoever reads it says what is wrong.
         return False

@@ -18,18 +18,11 @@ import numpy.typing as npt
 from .image import Facts, Image, card_value, facts
 
 __all__ = [
-    "MAX_FILE_BYTES",
-    "MAX_STAMP_BYTES",
     "header_of",
     "plain_file",
     "plain_hdu",
     "plain_image",
 ]
-
-MAX_STAMP_BYTES = 64 * 2**20
-"""Most that one cutout may hold after decompression."""
-MAX_FILE_BYTES = 2 * 2**30
-"""Most that one compressed file may hold after decompression."""
 
 _BLOCK = 2880
 _CARD = 80

@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import ReadError
+from ..settings import memory_limit
 
 __all__ = ["DAMAGE", "Read", "compile_record", "zigzag"]
 
@@ -27,9 +28,13 @@ DAMAGE = (LookupError, ValueError, OverflowError, TypeError, struct.error)
 """What a `Read` raises where the bytes do not follow the schema."""
 
 _Skip = Callable[[bytes, int], int]
+_T = TypeVar("_T")
 
 #: Types within types that a schema may ask for; large surveys need some thousand looks.
 _MAX_LOOKS = 50_000
+
+#: Bytes of memory for each value of a list that is no list of floats: a Python object, and copies of it.
+_LIST_ITEM = 256
 
 #: More than these need more than one byte to say which it is.
 _MAX_BRANCHES = 64
@@ -239,7 +244,7 @@ class _Compiler:
         if kind == "array":
             return _skip_array(self._skips([node["items"]])[0])
         if kind == "union":
-            return _skip_union([self._skips([branch])[0] for branch in node])
+            return _union([self._skips([branch])[0] for branch in node])
         if kind == "record":
             return _skip_record(self._skips([item["type"] for item in node["fields"]]))
         read = self.read(node)
@@ -309,11 +314,11 @@ def _whole(value: Any) -> bool:
     return value.startswith(_CUTOUTS) if isinstance(value, bytes) else value is not None
 
 
-def _union(branches: list[Read]) -> Read:
+def _union(branches: list[Callable[[bytes, int], _T]]) -> Callable[[bytes, int], _T]:
     # All but huge unions: one even byte says which branch.
     known = {2 * index: read for index, read in enumerate(branches[:64])}.get
 
-    def read(data: bytes, at: int) -> tuple[Any, int]:
+    def read(data: bytes, at: int) -> _T:
         chosen = known(data[at])
         if chosen is not None:
             return chosen(data, at + 1)
@@ -348,7 +353,10 @@ def _array(item: Read) -> Read:
     def read(data: bytes, at: int) -> tuple[list[Any], int]:
         values: list[Any] = []
         count, at = _count(data, at)
+        most = memory_limit() // _LIST_ITEM
         while count:
+            if len(values) + count > most:
+                raise ValueError(f"a list of more than {most} values")
             for _ in range(count):
                 value, at = item(data, at)
                 values.append(value)
@@ -395,16 +403,6 @@ def _skip_array(item: _Skip) -> _Skip:
                     at = item(data, at)
             count, at = zigzag(data, at)
         return at
-
-    return skip
-
-
-def _skip_union(branches: list[_Skip]) -> _Skip:
-    def skip(data: bytes, at: int) -> int:
-        index, at = zigzag(data, at)
-        if index < 0:
-            raise IndexError(f"branch {index}")
-        return branches[index](data, at)
 
     return skip
 

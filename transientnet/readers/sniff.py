@@ -19,7 +19,17 @@ from ..files.tables import split_names
 from ..triplet import Triplet
 from .layouts import Layout
 
-__all__ = ["FORMATS", "Loaded", "NotAFileError", "open_file", "read_file", "sniff", "sniff_bytes", "unzipped"]
+__all__ = [
+    "FORMATS",
+    "Loaded",
+    "NotAFileError",
+    "open_file",
+    "read_file",
+    "refuse_other_nodes",
+    "sniff",
+    "sniff_bytes",
+    "unzipped",
+]
 
 
 class Format(NamedTuple):
@@ -105,7 +115,7 @@ def unzipped(path: str | Path) -> IO[bytes]:
     return gzip.open(path)  # type: ignore[return-value]
 
 
-def _refuse_other_nodes(path: str | Path) -> None:
+def refuse_other_nodes(path: str | Path) -> None:
     """Refuse folders, and pipes, sockets and devices, which may block for ever when they are opened."""
     mode = os.stat(path).st_mode
     if stat.S_ISREG(mode):
@@ -114,7 +124,7 @@ def _refuse_other_nodes(path: str | Path) -> None:
         # A folder that cannot be listed says why.
         os.scandir(path).close()
     kind = next((name for test, name in _OTHER_NODES if test(mode)), "not a file")
-    raise NotAFileError(f"{path}: {kind}, which is not read; stamps are read from regular files")
+    raise NotAFileError(f"{path}: {kind}; stamps are read from regular files only")
 
 
 def sniff_bytes(head: bytes) -> str | None:
@@ -136,8 +146,8 @@ def read_file(path: str, layout: Layout) -> Iterator[Triplet]:
     name = sniff(path)
     if name is None:
         raise ReadError(
-            f"{path}: empty, or in no format that is read here ({', '.join(FORMATS)}, or a table (CSV, ECSV, "
-            "VOTable) with column names); the content counts, not the ending"
+            f"{path}: empty, or not in a supported format ({', '.join(FORMATS)}, or a table (CSV, ECSV, "
+            "VOTable) with column names); it is the content that counts, not the ending"
         )
     # Imported when first met.
     yield from importlib.import_module(f"{__package__}.{_MODULES[name]}").read(path, layout)
@@ -165,7 +175,7 @@ def sniff(path: str | Path) -> str | None:
     """
     try:
         if not isinstance(path, Loaded):
-            _refuse_other_nodes(path)
+            refuse_other_nodes(path)
         # Most files of a night are looked at once to find them: no more is read than is needed.
         with open_file(path, _HEAD) as file:
             head = _head(file)

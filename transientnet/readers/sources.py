@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import EmptyInputError, ReadError, TransientnetWarning
 from .layouts import GENERIC
-from .sniff import FORMATS, NotAFileError, read_file, sniff
+from .sniff import FORMATS, NotAFileError, read_file, refuse_other_nodes, sniff
 
 __all__ = ["StampFiles", "expand"]
 
@@ -92,11 +92,15 @@ def _is_meant(path: str, hats: bool) -> bool:
     name = os.path.basename(path)
     meant = _MEANT.search(name) is not None
     try:
+        if meant and not hats:
+            # Whatever it holds becomes a row: it is opened once, by who reads it.
+            refuse_other_nodes(path)
+            return True
         found = sniff(path)
     except NotAFileError as error:
         warnings.warn(f"left out {error}", TransientnetWarning, stacklevel=2)
         return False
-    except ReadError:
+    except (OSError, ValueError):
         # No permission, or a link to nothing: only the name says what it is.
         return (meant or "." not in name) and not hats
     if hats:

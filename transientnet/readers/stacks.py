@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError
+from ..files.compressed import most_of_a_file, most_of_a_stamp
 from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image
@@ -24,9 +25,7 @@ from .layouts import Layout, match_channels, match_roles
 from .vocabulary import ORDER_NAMES, STACK_NAMES, channel_of, companion_of, is_companion, normalise
 
 __all__ = [
-    "MAX_COLUMN_BYTES",
     "MAX_EXPANSION",
-    "MAX_TRIPLET_BYTES",
     "Rows",
     "check_dtype",
     "declared_order",
@@ -34,12 +33,8 @@ __all__ = [
     "read_stack",
 ]
 
-MAX_TRIPLET_BYTES = 256 * 2**20
-"""Most that one candidate's stamps may take; a file that declares more is not believed."""
-MAX_COLUMN_BYTES = 512 * 2**20
-"""Most that the ids, or another column, of one file may take."""
 MAX_EXPANSION = 200
-"""Most that a packed array may grow by once it is larger than `MAX_COLUMN_BYTES`; stamps pack far less."""
+"""Most that a packed array may grow by once it is beyond the bound of a file; stamps pack far less."""
 
 _BLOCK_BYTES = 16 * 2**20
 _ACCEPTED = (
@@ -116,7 +111,7 @@ def read_stack(
     source : str, optional
         The file, if `where` is a place within it.
     order : str or sequence of str, optional
-        Order of channels that the source declares. One that the layout declares goes before it.
+        Order of channels that the source declares. That of the layout outranks it.
     name : str, optional
         Id of a single triplet that comes without one.
     start : int
@@ -253,10 +248,11 @@ def check_dtype(rows: Rows, label: str) -> None:
 
 def _row_bytes(axes: tuple[int, ...], dtype: np.dtype[Any], label: str) -> int:
     row_bytes = math.prod(axes) * dtype.itemsize
-    if row_bytes > MAX_TRIPLET_BYTES:
+    limit = 3 * most_of_a_stamp()
+    if row_bytes > limit:
         raise ReadError(
             f"{label} has stamps of {row_bytes / 2**20:.0f} MiB each; the limit is "
-            f"{MAX_TRIPLET_BYTES // 2**20} MiB (stamps are cut from full frames with `transientnet cut`)"
+            f"{limit // 2**20} MiB (stamps are cut from full frames with `transientnet cut`)"
         )
     return row_bytes
 
@@ -305,9 +301,9 @@ def _columns(arrays: Mapping[str, Rows], n: int, layout: Layout, where: str) -> 
                 f"{where}[{key}] holds Python objects, and pickles are never loaded; "
                 f"save it as text or numbers: np.asarray({key}, dtype=str)"
             )
-        if math.prod(rows.shape) * rows.dtype.itemsize > MAX_COLUMN_BYTES:
+        if math.prod(rows.shape) * rows.dtype.itemsize > most_of_a_file():
             raise ReadError(
-                f"{where}[{key}] is beyond the limit of {MAX_COLUMN_BYTES // 2**20} MiB for a column"
+                f"{where}[{key}] is beyond the limit of {most_of_a_file() // 2**20} MiB for a column"
             )
         columns[name] = [
             value.decode("utf-8", "replace") if isinstance(value, bytes) else value
@@ -363,7 +359,7 @@ def filled(block: Any) -> npt.NDArray[Any]:
 
 def _is_small(rows: Rows) -> bool:
     size = math.prod(rows.shape) * rows.dtype.itemsize
-    return len(rows.shape) <= 2 and size <= MAX_COLUMN_BYTES and not rows.dtype.hasobject
+    return len(rows.shape) <= 2 and size <= most_of_a_file() and not rows.dtype.hasobject
 
 
 def _whole(rows: Rows) -> npt.NDArray[Any]:

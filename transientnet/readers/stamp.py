@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError
-from ..files.compressed import GZIP, gunzip
+from ..files.compressed import GZIP, gunzip, most_of_a_stamp
 from .hdus import first_image, read_hdus
 from .image import Image
-from .plain import MAX_STAMP_BYTES, plain_image
+from .plain import plain_image
 
 __all__ = ["decode_image", "decode_stamp"]
 
@@ -32,17 +32,18 @@ def decode_stamp(data: bytes) -> npt.NDArray[Any]:
     Raises
     ------
     ReadError
-        The bytes are not an image, or hold more than `MAX_STAMP_BYTES`.
+        The bytes are not an image, or hold more than the bound of memory allows.
     """
     return decode_image(data).data
 
 
 def decode_image(data: bytes) -> Image:
     """As `decode_stamp`, with the pixel scale, FWHM and orientation that the header or PSF gives."""
+    limit = most_of_a_stamp()
     if data[:2] == GZIP:
-        data = gunzip(data, MAX_STAMP_BYTES)
-    if len(data) > MAX_STAMP_BYTES:
-        raise ReadError(f"a cutout of {len(data)} bytes is beyond the limit of {MAX_STAMP_BYTES}")
+        data = gunzip(data, limit)
+    if len(data) > limit:
+        raise ReadError(f"a cutout of {len(data)} bytes is beyond the limit of {limit}")
     image = plain_image(data)
     if image is not None:
         return image
@@ -50,7 +51,7 @@ def decode_image(data: bytes) -> Image:
         return Image(_numpy_file(data))
     if data[:9] != b"SIMPLE  =":
         raise ReadError(f"cutout bytes are neither FITS nor NumPy (they begin with {bytes(data[:12])!r})")
-    return first_image(read_hdus(data, MAX_STAMP_BYTES))
+    return first_image(read_hdus(data, limit))
 
 
 def _numpy_file(data: bytes) -> npt.NDArray[Any]:

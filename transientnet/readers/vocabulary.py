@@ -53,7 +53,7 @@ _LAST = re.compile(
     rf"(?:b?(?:{_PLAIN})+)?(?:(?P<science>[ns]|warp|wrp|input|obj|current|curr)"
     r"|(?P<reference>[rt]|stack|stk|coadd|old|tmp|archive|archival)|(?P<difference>d))"
 )
-#: What lies beside a stamp and is none, by kind: all rooms take the words of masks from here.
+#: Planes beside a stamp, by kind: the one list of words for masks.
 _COMPANIONS = {
     "mask": "masks?|msk|bpm|badpix(?:els?)?|dq|flags?",
     "psf": "psfs?",
@@ -113,7 +113,7 @@ SHARED_KEYS = (
 #: Its other planes describe good pixels: detected, saturated, cosmic ray, interpolated.
 UNOBSERVED_PLANES = ("MP_BAD", "MP_NO_DATA", "MP_UNMASKEDNAN")
 SCALE_KEYS = ("PIXSCALE", "PIXSCAL1", "PIXELSCALE", "PIXELSCL", "PLATESCL", "SECPIX", "SECPIX1", "PSCALE")
-"""Keywords of the pixel scale; a WCS goes before them, which follows binning and resampling."""
+"""Keywords of the pixel scale; a WCS outranks them, since it follows binning and resampling."""
 #: Keywords of the frame's seeing, best first, and the unit of those whose comment names none.
 _FWHM_KEYS = {
     "PSF_FWHM": "px", "PSFFWHM": "px", "FWHM_PX": "px", "FWHMPX": "px", "FWHM_PIX": "px", "MEDFWHM": "px",
@@ -157,7 +157,7 @@ def normalise(name: str) -> str:
 
 @lru_cache(maxsize=16384)
 def channel_of(name: str) -> str | None:
-    """The channel that a name speaks of by its words alone, or None."""
+    """The channel that a name gives by its words alone, or None."""
     found = _CHANNEL.fullmatch(normalise(name))
     return None if found is None else found.lastgroup
 

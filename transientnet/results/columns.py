@@ -29,7 +29,7 @@ def plural(n: int, noun: str) -> str:
 
 
 def one_line(texts: Sequence[str]) -> list[str]:
-    r"""The texts without a character that would break a row: such a one is written as an escape, ``\r``."""
+    r"""The texts without a character that would break a row: it is written as an escape, ``\r``."""
     if _UNWRITABLE.search("".join(texts)) is None:
         return list(texts)
     return [_UNWRITABLE.sub(_escaped, text) for text in texts]

@@ -48,7 +48,9 @@ class Predictions:
     Attributes
     ----------
     ids : ndarray of str, shape (N,)
+        Names of the candidates.
     classes : tuple of str, length K
+        Names of the classes, in the order of the probabilities.
     probabilities : ndarray of float32, shape (N, K)
         Calibrated; NaN rows where the candidate is unusable.
     quality : ndarray of uint16, shape (N,)
@@ -100,14 +102,19 @@ class Predictions:
         Parameters
         ----------
         triplets : sequence of Triplet, length N
+            The candidates: their names, sources, positions and errors are taken over.
         classes : tuple of str, length K
+            Names of the classes, in the order of the probabilities.
         probabilities : ndarray of float32, shape (N, K)
+            Of each class, 0 to 1; NaN rows are unusable.
         quality : ndarray of uint16, shape (N,)
             ``UNUSABLE`` bits where the model was not asked.
         model : str
+            Name and version, ``realbogus@1.0.0``.
         errors : mapping of int to str, optional
             Messages of rows beside those of the triplets.
         kinds : ndarray of str, shape (N,), optional
+            Which kind of bogus each rejected candidate is.
         """
         known = dict(errors or {})
         known |= {row: triplet.error for row, triplet in enumerate(triplets) if triplet.error is not None}
@@ -326,7 +333,7 @@ def _text(texts: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _number(value: Any) -> float:
-    """A position as a float; NaN where it is none."""
+    """A position as a float; NaN where it is not one."""
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -6,27 +6,48 @@ import hashlib
 import os
 import stat
 import struct
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..files.compressed import inflate_engine
+from ..files.paths import stem
 from ..models.classifier import Classifier
+from ..readers.arrays import promised
+from ..readers.hdus import is_mapped
 from ..readers.open import Input, Reading, paths_of, read
 from ..readers.sniff import Loaded
 from ..readers.sources import StampFiles
 from ..results.columns import plural
 from ..results.predictions import Predictions
-from ..triplet import Triplet
+from ..settings import memory_limit
+from ..triplet import QualityFlag, Triplet
 
-__all__ = ["Batch", "Mark", "Part", "Unit", "batches", "content_id", "load", "score", "units"]
+__all__ = [
+    "Batch",
+    "Mark",
+    "Part",
+    "Unit",
+    "batches",
+    "changed",
+    "content_id",
+    "cut",
+    "flagged",
+    "load",
+    "lost_rows",
+    "maps",
+    "score",
+    "units",
+    "weight",
+]
 
 #: Files up to this size are known by all of their bytes, larger ones by their size and three samples.
 _WHOLE = 64 * 2**20
 _SAMPLE = 2**20
 _SLICE = 4096
+#: Bytes of pixels that a batch of ordinary stamps takes, and part of the bound of memory that fills one.
+_ORDINARY, _SHARE = 4 * 2**20, 32
 #: Bytes of input after which a unit is full.
 _UNIT_BYTES = 8 * 2**20
 
@@ -187,24 +208,96 @@ def batches(
     """
     triplets: list[Triplet] = []
     marks: list[Mark] = []
-    for number, item in enumerate(inputs):
-        content, rows = "", 0
+    most, taken = memory_limit() // _SHARE, 0
+    for number, listed in enumerate(inputs):
+        content, rows, item = "", 0, listed
         if identify:
-            loaded = load(item)
-            content, item = _content_id(item, loaded), loaded
+            item = load(listed)
+            content = _content_id(listed, item)
         skip = skips[number] if number < len(skips) else 0
-        lost = False
+        before, now = skip, content
         for triplet in _behind(item, reading, skip):
-            lost = bool(triplet.meta.get("lost", False))
+            if triplet.error is not None and before + rows and identify:
+                now = content_id(listed)
+                if now != content:
+                    triplet = _changed(triplet, listed, reading, before + rows)
+            if triplet.meta.get("lost", False):
+                lost = lost_rows(content, now, before + rows)
+                triplets.append(triplet)
+                break
             if len(triplets) == size:
                 # Only now is it known that the input goes on.
                 yield Batch(triplets, (*marks, Mark(content, rows, False)) if rows else tuple(marks))
-                triplets, marks, rows = [], [], 0
+                triplets, marks, before, rows, taken = [], [], before + rows, 0, 0
             triplets.append(triplet)
             rows += 1
-        marks.append(Mark(content, skip, True, True) if lost else Mark(content, rows, True))
+            taken += nbytes(triplet)
+            if taken > most:
+                # Large stamps do not wait for the next one.
+                yield Batch(triplets, (*marks, Mark(content, rows, False)))
+                triplets, marks, before, rows, taken = [], [], before + rows, 0, 0
+        else:
+            lost = (Mark(content, rows, True),)
+        marks.extend(lost)
     if triplets or marks:
         yield Batch(triplets, tuple(marks))
+
+
+def cut(triplets: Iterable[Triplet], size: int) -> Iterator[list[Triplet]]:
+    """Triplets in lists of `size`, or shorter ones of large stamps."""
+    batch: list[Triplet] = []
+    most, taken = memory_limit() // _SHARE, 0
+    for triplet in triplets:
+        batch.append(triplet)
+        taken += nbytes(triplet)
+        if len(batch) == size or taken > most:
+            yield batch
+            batch, taken = [], 0
+    if batch:
+        yield batch
+
+
+def nbytes(triplet: Triplet) -> int:
+    """Bytes of the stamps of a triplet."""
+    return sum(0 if stamp is None else stamp.nbytes for stamp in triplet.stamps)
+
+
+def weight(batch: Batch) -> int:
+    """Bytes of the stamps of a batch beyond those of an ordinary one."""
+    return max(0, sum(map(nbytes, batch.triplets)) - _ORDINARY)
+
+
+def maps(item: Input) -> bool:
+    """Whether a file of an input is mapped into memory: cut short meanwhile, it ends the process."""
+    try:
+        return any(is_mapped(path) for path in paths_of(item))
+    except (OSError, ValueError):
+        return False
+
+
+def lost_rows(before: str, now: str, rows: int) -> tuple[Mark, ...]:
+    """Marks of an input that changed from one content to another when `rows` of it were in the table."""
+    left = (Mark(before, rows, False, True),) if now != before else ()
+    return (*left, Mark(now, rows, True, True))
+
+
+def changed(item: Input, rows: int, readable: int, reason: str) -> str:
+    """What to say of an input that changed when `rows` of it were in the table."""
+    total = promised(paths_of(item)[0])
+    missing = "the others" if total is None else f"the other {total - rows:,}"
+    return (
+        f"the file changed while it was scored: its first {plural(rows, 'candidate')} "
+        f"{'is' if rows == 1 else 'are'} in the table, {missing} are missing; {readable:,} can be read "
+        f"from it now{reason and f' ({reason})'}; --resume tries again"
+    )
+
+
+def _changed(triplet: Triplet, item: Input, reading: Reading, rows: int) -> Triplet:
+    """The row that stands for what is lost of an input."""
+    readable = sum(other.error is None for other in read(item, reading))
+    error = changed(item, rows, readable, triplet.error or "")
+    path = paths_of(item)[0]
+    return Triplet(triplet.science, id=stem(path), meta={"source": path, "error": error, "lost": True})
 
 
 def _behind(item: Input, reading: Reading, skip: int) -> Iterator[Triplet]:
@@ -222,9 +315,38 @@ def _behind(item: Input, reading: Reading, skip: int) -> Iterator[Triplet]:
         reason = f": {last.error}" if last is not None and last.error is not None else ""
         behind = f"nothing can be read behind its first {plural(skip, 'candidate')}, which the table has"
         meta = {"source": path, "error": behind + reason, "lost": True}
-        yield Triplet(np.empty((0, 0), np.float32), id=Path(path).stem, meta=meta)
+        yield Triplet(np.empty((0, 0), np.float32), id=stem(path), meta=meta)
 
 
 def score(classifier: Classifier, batch: Batch, *, keep: bool = False) -> Part:
-    """Score one batch; `keep` its triplets in the part."""
-    return Part(classifier.score(batch.triplets), batch.marks, tuple(batch.triplets) if keep else ())
+    """Score one batch; `keep` its triplets in the part.
+
+    Where memory does not suffice for all at once, each is scored by itself, and flagged if it still does not.
+    """
+    try:
+        predictions = classifier.score(batch.triplets)
+    except MemoryError:
+        predictions = Predictions.concatenate(
+            [_alone(classifier, triplet) for triplet in batch.triplets],
+            classifier.classes,
+            classifier.record.id,
+        )
+    return Part(predictions, batch.marks, tuple(batch.triplets) if keep else ())
+
+
+def _alone(classifier: Classifier, triplet: Triplet) -> Predictions:
+    try:
+        return classifier.score([triplet])
+    except MemoryError:
+        return flagged(
+            classifier.classes,
+            classifier.record.id,
+            Triplet.unreadable(triplet.id, triplet.source, "scoring it asks for more memory than there is"),
+            QualityFlag.FAILED,
+        )
+
+
+def flagged(classes: tuple[str, ...], model: str, triplet: Triplet, flag: int) -> Predictions:
+    """One row without probabilities."""
+    nothing = np.full((1, len(classes)), np.nan, np.float32)
+    return Predictions.of([triplet], classes, nothing, np.array([flag], np.uint16), model)

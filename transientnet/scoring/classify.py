@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from ..errors import ReadError, TransientnetWarning, UsageError
@@ -15,14 +14,12 @@ from ..results.predictions import Predictions
 from ..results.tally import Tally
 from ..settings import cores
 from ..triplet import Triplet
-from .batches import Batch, Part, batches, score, units
+from .batches import Batch, Part, batches, cut, maps, score, units, weight
+from .boot import MANY_INPUTS
 from .engine import in_order
 from .workers import Workers
 
 __all__ = ["classify", "raise_bad", "score_inputs", "score_triplets"]
-
-#: From this many inputs on, the half second that worker processes need to start is worth it.
-_MANY_INPUTS = 1000
 
 
 def classify(
@@ -52,10 +49,12 @@ def classify(
     fwhm : float or Quantity, or one per candidate, optional
         Seeing in pixels (an angle as a Quantity), likewise. Without either it is estimated from the stamps.
     batch_size : int
+        Candidates that go through the network at a time; on a CPU, more than 64 do not pay.
     workers : int, optional
         How many work at a time: processes for files, threads for what is in memory or in one file.
         1 uses one core. By default all cores, and processes only for so many files that they pay.
     device : {"auto", "cpu", "cuda"}
+        Where the network runs: ``auto`` takes a GPU if onnxruntime-gpu finds one, ``cuda`` insists on it.
     on_bad : {"flag", "raise"}
         What an unreadable candidate does: become a row with NaN probabilities and a quality flag,
         or raise `ReadError`.
@@ -144,15 +143,17 @@ def score_inputs(
     Part
     """
     _check(batch_size, workers)
-    processes = (cores() if len(inputs) >= _MANY_INPUTS else 1) if workers is None else workers
-    processes = min(processes, len(inputs))
-    if processes > 1 and classifier.device == "cpu" and not keep:
+    processes = (cores() if len(inputs) >= MANY_INPUTS else 1) if workers is None else workers
+    processes, threads = min(processes, len(inputs)), cores() if workers is None else workers
+    # A mapped file that is cut short ends the process that reads it: never this one.
+    apart = processes > 1 or any(map(maps, inputs))
+    if apart and classifier.device == "cpu" and not keep:
         most = max(1, min(batch_size, -(-len(inputs) // (4 * processes))))
-        with Workers(classifier, reading, batch_size) as pool:
+        with Workers(classifier, reading, batch_size, threads=1 if processes > 1 else threads) as pool:
             yield from in_order(pool.run, units(inputs, most, skips), processes)
     else:
         found = batches(inputs, reading, batch_size, skips=skips, identify=identify)
-        yield from in_order(partial(_score, classifier, keep), found, cores() if workers is None else workers)
+        yield from in_order(partial(_score, classifier, keep), found, threads, weight)
 
 
 def score_triplets(
@@ -165,8 +166,9 @@ def score_triplets(
 ) -> Iterator[Part]:
     """Score triplets as they come, on threads: parts of the table in order, with constant memory."""
     _check(batch_size, workers)
-    found = _cut(triplets, batch_size)
-    return in_order(partial(_score, classifier, keep), found, cores() if workers is None else workers)
+    found = (Batch(batch, ()) for batch in cut(triplets, batch_size))
+    threads = cores() if workers is None else workers
+    return in_order(partial(_score, classifier, keep), found, threads, weight)
 
 
 def raise_bad(predictions: Predictions) -> None:
@@ -183,9 +185,3 @@ def _check(batch_size: int, workers: int | None) -> None:
 
 def _score(classifier: Classifier, keep: bool, batch: Batch) -> tuple[Part]:
     return (score(classifier, batch, keep=keep),)
-
-
-def _cut(triplets: Iterable[Triplet], size: int) -> Iterator[Batch]:
-    iterator = iter(triplets)
-    while batch := list(islice(iterator, size)):
-        yield Batch(batch, ())

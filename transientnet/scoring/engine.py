@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, Full, Queue
 from typing import Any, TypeVar
 
+from ..settings import memory_limit
+
 __all__ = ["hold_memory", "in_order"]
 
 Item = TypeVar("Item")
@@ -20,6 +22,8 @@ Result = TypeVar("Result")
 _QUEUE = 16
 #: Items under way or waiting for their turn, per worker.
 _AHEAD = 3
+#: Part of the bound of memory that items under way may take; working on them takes the rest.
+_SHARE = 8
 #: Bytes that may lie unused, and the options of glibc's mallopt that say so.
 _HELD = 32 * 2**20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -42,7 +46,10 @@ def hold_memory() -> None:
 
 
 def in_order(
-    work: Callable[[Item], Iterable[Result]], items: Iterable[Item], workers: int
+    work: Callable[[Item], Iterable[Result]],
+    items: Iterable[Item],
+    workers: int,
+    weigh: Callable[[Item], int] = lambda item: 0,
 ) -> Iterator[Result]:
     """All results of ``work(item)`` for each item, in the order of the items.
 
@@ -57,29 +64,37 @@ def in_order(
     items : iterable
         Read in this thread.
     workers : int
+    weigh : callable, optional
+        Bytes that an item takes: no further item is taken while those under way take more than their share of
+        the bound of memory.
     """
     if workers <= 1:
         for item in items:
             yield from work(item)
         return
     ended = threading.Event()
-    waiting: deque[Queue[Any]] = deque()
+    waiting: deque[tuple[Queue[Any], int]] = deque()
+    most, weight = memory_limit() // _SHARE, 0
     source = iter(items)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="score")
     try:
         more = True
         while more or waiting:
-            while more and len(waiting) < _AHEAD * workers:
+            while more and len(waiting) < _AHEAD * workers and weight <= most:
                 try:
                     item = next(source)
                 except StopIteration:
                     more = False
                     break
                 results: Queue[Any] = Queue(_QUEUE)
-                waiting.append(results)
+                waiting.append((results, weigh(item)))
+                weight += waiting[-1][1]
                 pool.submit(_fill, work, item, results, ended)
+                del item
             if waiting:
-                yield from _drain(waiting.popleft())
+                results, done = waiting.popleft()
+                yield from _drain(results)
+                weight -= done
     finally:
         ended.set()
         pool.shutdown(wait=True, cancel_futures=True)

@@ -17,12 +17,13 @@ from typing import IO, Any
 from ..errors import MissingDependencyError, ReadError, UsageError
 from ..files.locks import exclusive
 from ..models.classifier import BATCH_SIZE, Classifier
-from ..readers.layouts import load_layout
+from ..readers.layouts import Layout, load_layout
 from ..readers.open import Reading, decode_packet
 from ..results.predictions import Predictions
 from ..results.tally import Tally
 from ..results.writers import writer_for
 from ..triplet import Triplet
+from .batches import Batch, cut, score
 from .output import output_errors
 
 __all__ = ["appender", "consume", "producer_of"]
@@ -84,7 +85,6 @@ def consume(
         while not stop() and (most is None or done < most):
             room = batch_size if most is None else min(batch_size, most - done)
             messages: list[Any] = []
-            packets: list[Triplet] = []
             for message in consumer.consume(room, timeout=_PATIENCE):
                 if (error := message.error()) is not None:
                     if error.code() == kafka.KafkaError._MAX_POLL_EXCEEDED:
@@ -92,10 +92,12 @@ def consume(
                         continue
                     raise ReadError(f"{', '.join(topics)}: {error.str()}")
                 messages.append(message)
-                name = f"{message.topic()}[{message.partition()}]@{message.offset()}"
-                packets.extend(decode_packet(message.value() or b"", name, layout))
             if messages:
-                scores = classifier.predict(list(reading.open(packets)), batch_size=batch_size)
+                triplets = reading.open(_packets(messages, layout))
+                parts = [score(classifier, Batch(some, ())) for some in cut(triplets, batch_size)]
+                scores = Predictions.concatenate(
+                    [part.predictions for part in parts], classifier.classes, classifier.record.id
+                )
                 write(scores)
                 written.add(messages)
                 done += len(messages)
@@ -106,6 +108,15 @@ def consume(
     finally:
         consumer.close()
     return tally
+
+
+def _packets(messages: list[Any], layout: Layout) -> Iterator[Triplet]:
+    for message in messages:
+        name = f"{message.topic()}[{message.partition()}]@{message.offset()}"
+        try:
+            yield from decode_packet(message.value() or b"", name, layout)
+        except MemoryError:
+            yield Triplet.unreadable(name, name, "it asks for more memory than there is")
 
 
 class _Written:

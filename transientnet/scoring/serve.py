@@ -37,7 +37,7 @@ from ..results.writers import writer_for
 from ..settings import cores
 from ..triplet import QualityFlag
 from .gather import Gatherer, Job, NoRoomError
-from .serve_schema import PARAMETERS, openapi
+from .serve_schema import openapi, parameters
 from .web import LOOPBACK, TooLongError, foreign, headers_of, listen, read_body
 
 __all__ = ["MAX_BODY", "MAX_WAITING", "make_service", "serve"]
@@ -94,6 +94,7 @@ class _Service:
         waiting: int,
     ) -> None:
         self.classifier, self.reading, self.threshold = classifier, reading, threshold
+        self.parameters = parameters(classifier.classes)
         self.max_body, self.max_waiting = body, waiting
         self.requests = self.bytes = 0
         self.registry = registry = CollectorRegistry()
@@ -167,26 +168,23 @@ class _Service:
 
     def _asked(self, request: Request) -> tuple[Job, float | None]:
         """The job of a request, its data still to come, and the threshold of its labels."""
-        given = request.query_params
-        if unknown := sorted(given.keys() - PARAMETERS):
-            raise UsageError(f"no parameter {unknown[0]!r}; there are {', '.join(PARAMETERS)}")
+        given, known = request.query_params, self.parameters
+        if unknown := sorted(given.keys() - known):
+            raise UsageError(f"no parameter {unknown[0]!r}; there are {', '.join(known)}")
         if doubled := [name for name in given if len(given.getlist(name)) > 1]:
             raise UsageError(f"{doubled[0]} is given twice")
         numbers: dict[str, Any] = {
-            name: _number(name, given[name]) for name in PARAMETERS if name in given and name != "name"
+            name: _number(name, text, known[name]["schema"]) for name, text in given.items() if name != "name"
         }
         name = given.get("name", "request")
-        if not 0 < len(name) <= PARAMETERS["name"]["schema"]["maxLength"]:
+        if not 0 < len(name) <= known["name"]["schema"]["maxLength"]:
             raise UsageError("name has 1 to 200 characters")
         threshold = numbers.pop("threshold", self.threshold)
-        # Refused here where the model has no such decision.
-        self.classifier.decide(self.classifier.predict([]), threshold, None)
         return Job(b"", name, replace(self.reading, **numbers)), threshold
 
 
-def _number(name: str, text: str) -> float:
+def _number(name: str, text: str, schema: dict[str, float]) -> float:
     """A number within the bounds that the interface states."""
-    schema = PARAMETERS[name]["schema"]
     try:
         value = float(text) if text.isascii() else float("nan")
     except ValueError:

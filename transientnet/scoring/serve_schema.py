@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["PARAMETERS", "openapi"]
+__all__ = ["openapi", "parameters"]
 
-PARAMETERS: dict[str, dict[str, Any]] = {
+_PARAMETERS: dict[str, dict[str, Any]] = {
     "name": {
         "description": "What rows name as their source, and their id where the file has none.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 200},
     },
     "pixel_scale": {
-        "description": "arcsec per pixel; goes before what the file says.",
+        "description": "arcsec per pixel; outranks what the file says.",
         "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 3600},
     },
     "fwhm": {
-        "description": "Seeing in pixels; goes before what the file says.",
+        "description": "Seeing in pixels; outranks what the file says.",
         "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
     },
     "threshold": {
@@ -25,7 +25,6 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "number", "minimum": 0, "maximum": 1},
     },
 }
-"""Parameters of ``POST /score`` by name."""
 
 _NUMBER = {"type": ["number", "null"]}
 _REFUSALS = {
@@ -37,6 +36,11 @@ _REFUSALS = {
     "415": "A form: send the file itself as the body.",
     "503": "Too many requests wait, or the server is ending: come again after `Retry-After` seconds.",
 }
+
+
+def parameters(classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Parameters of ``POST /score`` by name, for a model of these classes."""
+    return {k: about for k, about in _PARAMETERS.items() if k != "threshold" or len(classes) == 2}
 
 
 def openapi(model: str, classes: Sequence[str], *, token: bool) -> dict[str, Any]:
@@ -79,7 +83,7 @@ def openapi(model: str, classes: Sequence[str], *, token: bool) -> dict[str, Any
                     "cannot be read or judged is a row with flags and without probabilities, not an error.",
                     "parameters": [
                         {"name": name, "in": "query", "required": False, **about}
-                        for name, about in PARAMETERS.items()
+                        for name, about in parameters(classes).items()
                     ],
                     "requestBody": {
                         "required": True,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..errors import UsageError
 from ..models.classifier import BATCH_SIZE, Classifier
 from ..prepare.missing import background, observed
-from ..readers.reading import Reading
+from ..readers.open import Reading
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag, Triplet
 from .cluster import read_packets, worker_model
@@ -64,6 +64,7 @@ def tag_packets(
         A model lacks the class that it is asked for.
     """
     first, second = worker_model(model), worker_model(morphology)
+    _demand(first, second)
     triplets = read_packets(packets, reading or Reading())
     rows: list[dict[str, Any]] = []
     while batch := list(islice(triplets, BATCH_SIZE)):
@@ -106,9 +107,7 @@ def tag(
     UsageError
         A model lacks the class that it is asked for.
     """
-    for asked, name in ((model, "real"), (morphology, _POINT_SOURCE)):
-        if name not in asked.classes:
-            raise UsageError(f"{asked.record.id} has no class {name!r}, only {', '.join(asked.classes)}")
+    _demand(model, morphology)
     scores = model.predict(triplets)
     at = morphology.classes.index(_POINT_SOURCE)
     point = morphology.predict(triplets).probabilities[:, at] >= 0.5
@@ -119,6 +118,12 @@ def tag(
         holds = (real, star, star and reference_peak(triplet) >= bright, real and star)
         tags.append([word for word, true in zip(TAGS, holds, strict=True) if true])
     return scores, tags
+
+
+def _demand(model: Classifier, morphology: Classifier) -> None:
+    for asked, name in ((model, "real"), (morphology, _POINT_SOURCE)):
+        if name not in asked.classes:
+            raise UsageError(f"{asked.record.id} has no class {name!r}, only {', '.join(asked.classes)}")
 
 
 def reference_peak(triplet: Triplet) -> float:

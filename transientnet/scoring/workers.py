@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,29 +26,17 @@ from ..errors import TransientnetError
 from ..files.paths import stem
 from ..models.classifier import Classifier
 from ..models.record import ModelRecord
-from ..readers.arrays import promised
 from ..readers.open import Input, Reading, paths_of, read
 from ..readers.sources import StampFiles
-from ..results.columns import plural
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag, Triplet
-from .batches import Batch, Mark, Part, Unit, batches, content_id, score
-from .engine import hold_memory
+from .batches import Batch, Mark, Part, Unit, batches, changed, content_id, flagged, lost_rows, score, weight
+from .boot import start
+from .engine import hold_memory, in_order
 
 __all__ = ["Workers", "main"]
 
 _HEADER = struct.Struct("<II")
-
-#: What a worker runs. Its stdout carries messages, so that whatever prints must be sent to stderr, and
-#: one thread is all it may use: linear algebra libraries read these variables when they are loaded.
-_BOOT = """
-import json, os, sys
-for name in ("OMP", "OPENBLAS", "MKL"):
-    os.environ[name + "_NUM_THREADS"] = "1"
-sys.path[:] = json.loads(sys.argv[1])
-from transientnet.scoring.workers import main
-main()
-"""
 
 
 class Workers:
@@ -61,14 +48,19 @@ class Workers:
         Already loaded here, so that workers need no registry.
     reading : Reading
     batch_size : int
+    threads : int
+        Of each process.
     """
 
-    def __init__(self, classifier: Classifier, reading: Reading, batch_size: int) -> None:
+    def __init__(
+        self, classifier: Classifier, reading: Reading, batch_size: int, *, threads: int = 1
+    ) -> None:
         self._setup = {
             "model": str(classifier.path),
             "record": classifier.record.to_dict(),
             "reading": asdict(reading),
             "batch_size": batch_size,
+            "threads": threads,
         }
         self._classes, self._model = classifier.classes, classifier.record.id
         self._reading = reading
@@ -130,15 +122,13 @@ class Workers:
             except _DiedError as death:
                 if content_id(item) != content:
                     continue
-                where = announced or {"id": stem(paths_of(item)[0]), "source": paths_of(item)[0]}
+                first = paths_of(item)[0]
+                where = announced or {"id": stem(first), "source": first}
                 # Without an announcement it died while reading, and would again: that input is at its end.
                 what, flag = ("reading", QualityFlag.UNREADABLE) if announced is None else ("scoring", 0)
-                yield self._flagged(
-                    where,
-                    f"{what} it killed a worker process twice ({death})",
-                    flag | QualityFlag.FAILED,
-                    Mark(content, 1, announced is None),
-                )
+                reason = f"{what} it killed a worker process twice ({death})"
+                row = Triplet.unreadable(where["id"], where["source"], reason)
+                yield self._flagged(row, flag | QualityFlag.FAILED, Mark(content, 1, announced is None))
                 skip += 1
                 if announced is None:
                     return
@@ -150,21 +140,11 @@ class Workers:
             *_, (readable, reason) = self._ask([item], [0], count=True)
         except _DiedError as death:
             readable, reason = 0, f"reading it kills a worker process ({death})"
-        total = promised(path)
-        missing = "the others" if total is None else f"the other {total - rows:,}"
-        error = (
-            f"the file changed while it was scored: its first {plural(rows, 'candidate')} "
-            f"{'is' if rows == 1 else 'are'} in the table, {missing} are missing; {readable:,} can be read "
-            f"from it now{reason and f' ({reason})'}; --resume tries again"
-        )
-        lost = (Mark(before, rows, False, True), Mark(now, rows, True, True))
-        return self._flagged({"id": stem(path), "source": path}, error, QualityFlag.UNREADABLE, *lost)
+        row = Triplet.unreadable(stem(path), path, changed(item, rows, readable, reason))
+        return self._flagged(row, QualityFlag.UNREADABLE, *lost_rows(before, now, rows))
 
-    def _flagged(self, where: dict[str, Any], reason: str, flag: int, *marks: Mark) -> Part:
-        triplet = Triplet.unreadable(where["id"], where["source"], reason)
-        nothing = np.full((1, len(self._classes)), np.nan, np.float32)
-        quality = np.array([flag], np.uint16)
-        return Part(Predictions.of([triplet], self._classes, nothing, quality, self._model), marks)
+    def _flagged(self, triplet: Triplet, flag: int, *marks: Mark) -> Part:
+        return Part(flagged(self._classes, self._model, triplet, flag), marks)
 
     def _ask(self, inputs: Sequence[Input], skips: Sequence[int], **how: bool) -> Iterator[Any]:
         """Answers of an idle worker; it is idle again only when it has answered all."""
@@ -226,13 +206,7 @@ class _Process:
     """One worker process, seen from here."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
-        self._popen = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # Ctrl-C at the terminal is for the parent to decide.
-            start_new_session=True,
-        )
+        self._popen = start()
         try:
             for _ in self.ask(setup):
                 pass
@@ -332,14 +306,19 @@ def main() -> None:
         reading = Reading(**setup["reading"])
         _send(answers, {"end": True})
         while (request := _receive(requests)) is not None:
-            _answer(request[0], classifier, reading, setup["batch_size"], answers)
+            _answer(request[0], classifier, reading, setup["batch_size"], setup["threads"], answers)
     except BrokenPipeError:
         # The parent has gone.
         os._exit(0)
 
 
 def _answer(
-    request: dict[str, Any], classifier: Classifier, reading: Reading, size: int, answers: IO[bytes]
+    request: dict[str, Any],
+    classifier: Classifier,
+    reading: Reading,
+    size: int,
+    threads: int,
+    answers: IO[bytes],
 ) -> None:
     inputs, skips = [_unpack(item) for item in request["inputs"]], request["skips"]
     try:
@@ -350,8 +329,9 @@ def _answer(
         elif request.get("alone"):
             _answer_alone(inputs[0], skips[0], classifier, reading, answers)
         else:
-            for batch in batches(inputs, reading, size, skips=skips):
-                _send_part(answers, score(classifier, batch))
+            found = batches(inputs, reading, size, skips=skips)
+            for part in in_order(lambda batch: (score(classifier, batch),), found, threads, weight):
+                _send_part(answers, part)
     except TransientnetError as error:
         _send(answers, {"error": type(error).__name__, "message": str(error)})
     else:

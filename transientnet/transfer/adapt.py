@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from .config import AdaptConfig, Progress
+from .config import AdaptConfig, Progress, silent
 from .outcome import AdaptResult
 
 __all__ = ["adapt"]
@@ -58,7 +59,7 @@ def adapt(
     LabelError
         The table cannot be used as it is; nothing was trained.
     UsageError
-        Neither labels nor unlabelled candidates are given, the base model does not tell bogus from real,
+        Neither labels nor unlabelled candidates are given, the base model does not separate bogus from real,
         the folder holds other files, another adaptation writes to it, or an option makes no sense.
     EmptyInputError
         No unlabelled candidate can be used.
@@ -80,6 +81,18 @@ def adapt(
     if labels is None and (cutouts is not None or groups is not None):
         raise UsageError("cutouts and groups belong to labels; unlabelled candidates are given by themselves")
     try:
+        if labels is None:
+            from .night import start_without_labels
+
+            return start_without_labels(
+                unlabelled,
+                base,
+                Path(output),
+                pixel_scale=pixel_scale,
+                fwhm=fwhm,
+                config=config or AdaptConfig(),
+                report=progress or silent,
+            )
         from .run import run
     except ImportError as error:
         if (error.name or "").split(".")[0] not in ("torch", "onnx", "onnxscript", "scipy"):

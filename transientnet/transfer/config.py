@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ..errors import UsageError
 
-__all__ = ["METHODS", "AdaptConfig", "Progress"]
+__all__ = ["METHODS", "AdaptConfig", "Progress", "silent"]
 
 METHODS = ("transfer", "probe")
 
@@ -18,6 +18,10 @@ class Progress(Protocol):
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Hear that `done` of `total` steps of a stage are over."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody sees."""
 
 
 @dataclass(frozen=True, slots=True)

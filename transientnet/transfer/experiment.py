@@ -62,7 +62,7 @@ def train_arm(
     folds: int = _FOLDS,
     on_step: Callable[[], None] = lambda: None,
 ) -> tuple[StampNetwork, Calibration]:
-    """Train one contestant on the same labels as the others.
+    """Train one candidate model on the same labels as the others.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def train_arm(
     Raises
     ------
     KeyboardInterrupt
-        On Ctrl-C: a contestant that was stopped early is not compared.
+        On Ctrl-C: a model that was stopped early is not compared.
     """
     recipe = recipe_for(len(survey), config, contract)
     device = next(start.parameters()).device

@@ -17,7 +17,7 @@ from ..errors import ContractError
 from ..models.record import METADATA_KEY, ModelRecord
 from .network import NetworkConfig, StampNetwork
 
-__all__ = ["OPSET", "PARITY", "export_onnx", "load_network", "rewrite_onnx", "rewrite_record"]
+__all__ = ["OPSET", "PARITY", "export_onnx", "load_network", "rewrite_onnx"]
 
 OPSET = 18
 PARITY = 1e-4
@@ -141,13 +141,6 @@ def rewrite_onnx(base: Path, network: StampNetwork, head: str, record: ModelReco
     logits = next(output for output in model.graph.output if output.name == "logits")
     logits.type.tensor_type.shape.dim[1].dim_value = len(record.classes)
     return _write(model, record, shipped, path)
-
-
-def rewrite_record(base: Path, record: ModelRecord, path: Path) -> None:
-    """Write a file's network, unchanged, with another record."""
-    model = onnx.load(str(base), load_external_data=False)
-    onnx.helper.set_model_props(model, {METADATA_KEY: record.to_metadata()})
-    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _keep_outputs(graph: onnx.GraphProto, names: list[str]) -> None:

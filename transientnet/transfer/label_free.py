@@ -10,9 +10,9 @@ A night is a mixture of two populations in the logit of p(real), and two estimat
    gives that share (Saerens, Latinne & Decaestecker 2002, Neural Computation 14, 21), and its threshold.
 
 The first is wrong where injected sources are easier than the night's own, the second where the network meets
-bogus here that it never saw. Their mean is taken; where one asks for a higher threshold and the other for a
-lower one, a part of it. It becomes p(real) = 0.5. The map is monotone: the order of the candidates, and so
-the AUC, stays. Loads no torch.
+bogus here that it never saw. Their mean is taken; where they contradict each other, half of the way that
+injection asks for. It becomes p(real) = 0.5. The map is monotone: the order of the candidates, and so the
+AUC, stays. Loads no torch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["DETECTED", "FEWEST", "MOST_LOST", "Source", "fit_night"]
 FloatArray = npt.NDArray[np.float64]
 
 FEWEST = 60
-"""Candidates that a night must have for two populations to be told apart."""
+"""Candidates that a night must have for two populations to be separated."""
 
 MOST_LOST = 0.10
 """Balanced accuracy on the base model's own survey that a new threshold may cost at most."""
@@ -52,8 +52,6 @@ _REAL_SHIFT, _BOGUS_SHIFT, _BOGUS_WIDTH, _EVEN = 0.2, 1.5, 0.35, 2.0
 _WIDTH, _WINGS = 2.0, 0.1
 # Bogus that looks half real: its share (and, in logits of it, the prior's width), place and width.
 _HARD, _HARD_SHIFT, _HARD_AT, _HARD_WIDTH = 0.15, 1.0, 1.0, 1.2
-# The way that is gone where the two estimates contradict each other.
-_PART = 0.7
 # Candidates of either kind that the estimate of the share starts from.
 _PRIOR = 10.0
 _RESAMPLES = 24
@@ -133,7 +131,7 @@ def fit_night(
     *,
     seed: int = 0,
 ) -> NightFit:
-    """Choose the threshold for a night without labels, or find out that the night does not tell.
+    """Choose the threshold for a night without labels, or find that the night does not constrain it.
 
     Parameters
     ----------
@@ -174,15 +172,15 @@ def fit_night(
         shares.append(drawn.share)
     low, high = (float(v) for v in np.quantile(values, [0.025, 0.975]))
     share_low, share_high = (float(v) for v in np.quantile(shares, [0.025, 0.975]))
-    told = NightFit(share=mixture.share, share_low=share_low, share_high=share_high)
+    fit = NightFit(share=mixture.share, share_low=share_low, share_high=share_high)
     for name, share in (("real", mixture.share), ("bogus", 1 - mixture.share)):
         if share * len(z) < _OF_EITHER:
-            return replace(told, reason=f"the night shows hardly any {name}")
+            return replace(fit, reason=f"the night shows hardly any {name}")
     threshold = source.bounded(_blend(mixture.threshold, _by_share(bins)))
     if abs(threshold) < _WORTH:
-        return replace(told, reason="the night asks for no other threshold")
+        return replace(fit, reason="the night asks for no other threshold")
     return replace(
-        told,
+        fit,
         threshold=threshold,
         low=low,
         high=high,
@@ -193,8 +191,8 @@ def fit_night(
 
 
 def _blend(by_injection: float, by_share: float) -> float:
-    mean = float(np.clip(by_injection + by_share, -2 * _FARTHEST, 2 * _FARTHEST)) / 2
-    return mean if by_injection * by_share > 0 else _PART * mean
+    agreed = by_share if by_injection * by_share > 0 else 0.0
+    return float(np.clip((by_injection + agreed) / 2, -_FARTHEST, _FARTHEST))
 
 
 def _by_share(bins: FloatArray) -> float:

@@ -22,15 +22,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..errors import ContractError, ModelIntegrityError, ModelUnavailableError, UsageError
+from ..errors import ContractError, ModelIntegrityError, UsageError
 from ..evaluation.completeness import real_column
 from ..files.atomic import write_atomically
 from ..models.classifier import Classifier
-from ..models.raw import raw_model
+from ..models.raw import raw_model, vector_inputs
 from ..models.raw_graph import onnx_package
-from ..models.raw_parity import TOLERANCE, Inputs, as_inputs, as_triplets, hard_stamps
-from ..models.registry.resolve import find, resolve, verified_files
-from ..models.vectors import stored_triplets
+from ..models.raw_parity import TOLERANCE, Inputs, as_triplets, hard_stamps
+from ..models.registry.resolve import find, resolve
 
 __all__ = ["FILES", "export_meas_transinet"]
 
@@ -100,7 +99,7 @@ def export_meas_transinet(name: str | Path, folder: Path, *, offline: bool | Non
     with tempfile.TemporaryDirectory() as temporary:
         _write(Path(temporary), contents)
         model = _load(Path(temporary))
-    batches = chain(_test_vectors(found), hard_stamps(_HARD_STAMPS, batch=_BATCH))
+    batches = chain(vector_inputs(found), hard_stamps(_HARD_STAMPS, batch=_BATCH))
     worst = _verify(model, classifier, batches)
     _write(folder, contents)
     return worst
@@ -192,16 +191,6 @@ def _load(folder: Path) -> nn.Module:
     weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model.load_state_dict(weights["model_state_dict"], strict=True)
     return model.eval()
-
-
-def _test_vectors(found: Any) -> list[Inputs]:
-    try:
-        _, vectors = verified_files(found)
-    except ModelUnavailableError as error:
-        if isinstance(error, ModelIntegrityError):
-            raise
-        vectors = None
-    return as_inputs(stored_triplets(vectors)) if vectors else []
 
 
 def _verify(model: nn.Module, classifier: Classifier, batches: Iterable[Inputs]) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from ..drawing.charts import Series, chart
 from ..drawing.document import Report, paragraph, table
@@ -21,19 +22,19 @@ from ..files.strict_json import dump_json
 from ..models.calibration import Calibration
 from ..models.cards import CARD_NAME, write_card
 from ..models.classifier import Classifier
-from ..models.record import ModelRecord
+from ..models.record import METADATA_KEY, ModelRecord
 from ..models.registry.manifest import MANIFEST_NAME, manifest_row, write_registry
+from ..models.registry.resolve import resolve
 from ..models.vectors import write_test_vectors
 from ..prepare.preprocess import preprocess
 from ..readers.open import open_triplets
 from ..triplet import Triplet
 from .config import AdaptConfig, Progress
-from .export import rewrite_record
-from .label_free import NightFit, Source, fit_night
-from .outcome import AdaptResult, NightMetrics
-from .output import check_folder, model_name, own_folder
+from .folder import check_folder, model_name, own_folder
+from .label_free import Source, fit_night
+from .outcome import AdaptResult, NightFit, NightMetrics
 
-__all__ = ["LEVELS", "MOST_STAMPS", "Night", "read_night", "start_without_labels"]
+__all__ = ["LEVELS", "MOST_STAMPS", "Night", "add_completeness", "read_night", "start_without_labels"]
 
 LEVELS = (0.8, 0.9, 0.95, 0.98)
 """Completenesses whose thresholds the record keeps."""
@@ -88,7 +89,7 @@ def read_night(
     Raises
     ------
     UsageError
-        The base model does not tell real from bogus.
+        The base model does not separate real from bogus.
     EmptyInputError
         Nothing could be read.
     """
@@ -118,8 +119,7 @@ def read_night(
 
 def start_without_labels(
     source: Any,
-    path: Path,
-    record: ModelRecord,
+    base: str,
     folder: Path,
     *,
     pixel_scale: float | None,
@@ -129,10 +129,11 @@ def start_without_labels(
 ) -> AdaptResult:
     """Write a model whose 0.5 is the threshold that a night without labels asks for.
 
-    The network stays as it is, only its calibration changes; where the night does not tell, that stays too.
+    The network stays as it is, only its calibration changes; without a clear answer not even that.
     """
     began = time.monotonic()
     check_folder(folder)
+    path, record = resolve(base)
     classifier = Classifier(path, record, device="cpu", threads=config.threads)
     night = read_night(
         source, classifier, pixel_scale=pixel_scale, fwhm=fwhm, seed=config.seed, report=report
@@ -215,7 +216,7 @@ def _write(
     )
     file = folder / "model.onnx"
     with replacing(file) as partial:
-        rewrite_record(path, record, partial)
+        _rewrite(path, record, partial)
     classifier = Classifier(file, record, device="cpu")
     usable = preprocess(night.triplets[:200], record.contract).usable
     shown = [
@@ -230,6 +231,50 @@ def _write(
     write_atomically(folder / "metrics.json", dump_json(metrics.to_dict()) + "\n")
     _report(row, metrics, night).write(folder / "report.html")
     return row
+
+
+def _rewrite(base: Path, record: ModelRecord, path: Path) -> None:
+    """A file's network, unchanged, with another record."""
+    model = onnx.load(str(base), load_external_data=False)
+    onnx.helper.set_model_props(model, {METADATA_KEY: record.to_metadata()})
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def add_completeness(
+    row: ModelRecord, folder: Path, source: Any, *, pixel_scale: float | None, fwhm: float | None, seed: int
+) -> ModelRecord:
+    """Put thresholds for a completeness on a night without labels into the record of an adapted model.
+
+    Parameters
+    ----------
+    row : ModelRecord
+        The manifest's, of ``model.onnx`` in `folder`.
+    folder : Path
+    source : path, glob, directory, ndarray or iterable of Triplet
+    pixel_scale, fwhm : float or None
+    seed : int
+
+    Returns
+    -------
+    ModelRecord
+    """
+    file = folder / "model.onnx"
+    counted = measure(
+        source, model=Classifier(file, row, device="cpu"), injections=_INJECTIONS, pixel_scale=pixel_scale,
+        fwhm=fwhm, seed=seed,
+    )  # fmt: skip
+    bare = replace(
+        row, file="", sha256="", size_bytes=0, sources=(), test_vectors={}, card="",
+        metrics={**row.metrics, **completeness_block(counted)},
+    )  # fmt: skip
+    with replacing(file) as partial:
+        _rewrite(file, bare, partial)
+    vectors = folder / row.test_vectors["file"] if row.test_vectors else None
+    new = manifest_row(bare, file, vectors=vectors, card=CARD_NAME)
+    write_card(new, folder)
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
+    write_registry(folder, [new])
+    return new
 
 
 def completeness_block(counted: Completeness) -> dict[str, Any]:
@@ -263,8 +308,8 @@ def _in_words(fit: NightFit, base: str) -> str:
     cost = ""
     if np.isfinite(fit.cost):
         cost = (
-            f" On the survey that {base} learnt from this costs at most {100 * max(0.0, fit.cost):.1f} points "
-            "of balanced accuracy."
+            f" On the survey that {base} learnt from this costs {100 * max(0.0, fit.cost):.1f} points of "
+            "balanced accuracy."
         )
     return (
         f"The network of {base} was kept; what it called {before[0]:.2f} ({before[1]:.2f}–{before[2]:.2f}) "

@@ -27,11 +27,12 @@ from ..prepare.contract import InputContract
 from ..prepare.preprocess import Prepared
 from ..triplet import Triplet
 from .checkpoints import CHECKPOINTS, Checkpoints, fingerprint
-from .config import AdaptConfig, Progress
+from .config import AdaptConfig, Progress, silent
 from .crossfit import cross_fit, make_folds
 from .doubts import doubtful
 from .experiment import compare_with_scratch, learning_curve
-from .night import start_without_labels
+from .folder import check_folder, own_folder
+from .night import add_completeness
 from .outcome import (
     AdaptMetrics,
     AdaptResult,
@@ -44,7 +45,7 @@ from .outcome import (
     Rise,
     in_words,
 )
-from .output import check_folder, own_folder, write_folder
+from .output import write_folder
 from .probe import load_base, survey_classes
 from .training import Survey, class_weights, logits_of, recipe_for, set_weights
 
@@ -69,15 +70,10 @@ def run(
 ) -> AdaptResult:
     """See `transientnet.transfer.adapt.adapt`."""
     began = time.monotonic()
-    report = progress or _silent
+    report = progress or silent
     folder = Path(output)
     check_folder(folder)
     path, record = resolve(base)
-    if labels is None:
-        return start_without_labels(
-            unlabelled, path, record, folder,
-            pixel_scale=pixel_scale, fwhm=fwhm, config=config, report=report,
-        )  # fmt: skip
     report("reading", 0, 1)
     table = read_labels(
         labels,
@@ -90,13 +86,23 @@ def run(
     )
     table = table.spelled_as(record.classes)
     everything = prepare(table.triplets, record.contract)
+    if unlabelled is not None and "real" not in table.labels and "bogus" not in table.labels:
+        raise UsageError(
+            "unlabelled candidates help a model of bogus and real; the labels have other classes"
+        )
     checked = check_labels(table, everything, record, new_classes=config.new_classes)
     table = checked.require(skip_bad=config.skip_bad)
     use = checked.usable
     prepared = Prepared(everything.tensor[use], everything.quality[use], everything.usable[use])
     report("reading", 1, 1)
     with own_folder(folder):
-        return _train(folder, checked, table, prepared, record, path, config, report, began)
+        result = _train(folder, checked, table, prepared, record, path, config, report, began)
+        if unlabelled is None or result.interrupted:
+            return result
+        written = add_completeness(
+            result.record, folder, unlabelled, pixel_scale=pixel_scale, fwhm=fwhm, seed=config.seed
+        )
+        return replace(result, record=written)
 
 
 def _train(
@@ -219,10 +225,6 @@ def _train(
         checkpoints.clear()
     report("measuring", _MEASUREMENTS, _MEASUREMENTS)
     return AdaptResult(folder, written, metrics.to_dict(), interrupted, metrics)
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
 
 
 def _counter(stage: str, total: int, report: Progress) -> Callable[[], None]:

@@ -11,6 +11,7 @@ for (const text of document.querySelectorAll("script.part")) {
 const scored = (r) => r.p[0] !== null, best = (r) => (scored(r) ? r.p.indexOf(Math.max(...r.p)) : -1);
 const bogus = C.indexOf("bogus");
 const worth = (r) => (bogus < 0 ? Math.max(...r.p) : 1 - r.p[bogus]);
+const ranking = R.filter(scored).sort((a, b) => worth(b) - worth(a));
 const words = (r) => K.flags.filter(([bit]) => r.q & bit).map(([, text]) => text).join("; ");
 const make = (kind, text = "", to) => {
   const e = document.createElement(kind);
@@ -29,8 +30,23 @@ function mark(r, change) {
   tell();
 }
 function tell() {
+  $("yield").textContent = found();
   $("export").disabled = !marks.size;
   $("export").textContent = marks.size ? `Save ${marks.size} mark${marks.size > 1 ? "s" : ""}` : "Save marks";
+}
+
+/** What was found as far down the ranking as marks go, with Wilson's 95 % interval. */
+function found() {
+  let marked = 0, real = 0, rank = 0;
+  if (bogus >= 0) ranking.forEach((r, i) => {
+    const label = marks.get(r.order)?.label;
+    if (label) { marked += 1; rank = i + 1; real += label !== C[bogus]; }
+  });
+  if (!marked) return "";
+  const share = real / marked, z = 1.96 ** 2 / marked, middle = (share + z / 2) / (1 + z);
+  const half = Math.sqrt(share * (1 - share) * z + z * z / 4) / (1 + z);
+  const [p, low, high] = [share, middle - half, middle + half].map((x) => Math.round(100 * x));
+  return `Of the best ${rank}, ${marked} marked: ${real} not bogus (${p} %, ${low}–${high}).`;
 }
 
 /** A table that `transientnet adapt --labels` reads: where the stamps are, and what they are. */

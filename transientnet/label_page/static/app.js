@@ -2,7 +2,9 @@ import { Refused, candidate, get, post, reason } from "./server.js";
 import { Outbox } from "./outbox.js";
 import { draw } from "./stamps.js";
 import { Grid } from "./grid.js";
-import { showCurve } from "./curve.js";
+import { fillGuide } from "./guide.js";
+import { showPace, showProgress } from "./panel.js";
+import { onSwipe } from "./touch.js";
 
 const $ = (id) => document.getElementById(id);
 const STRETCHES = ["asinh", "zscale", "linear"];
@@ -16,9 +18,9 @@ const QUANTITIES = {
 };
 
 const run = {
-  labeller: "", classes: [], keys: [], ids: [], order: [], answers: {}, next: [], progress: null, training: null,
+  labeller: "", classes: [], keys: [], ids: [], order: [], answers: {}, next: [], progress: null, training: null, again: null, links: [], goal: 0,
 };
-const view = { row: null, shown: null, past: [], stretch: "asinh", zoom: 0, blink: 0, phase: 0, grid: false };
+const view = { row: null, shown: null, past: [], stretch: "asinh", zoom: 0, blink: 0, phase: 0, grid: false, opinions: false };
 let outbox = null;
 
 // --- one thing after the other --------------------------------------------------------------------------
@@ -59,22 +61,23 @@ async function trying(action, failure) {
 
 async function take(state) {
   const generation = run.progress?.generation;
-  Object.assign(run, { next: state.next, progress: state.progress, training: state.training });
+  Object.assign(run, { next: state.next, again: state.again, progress: state.progress, training: state.training });
   for (const row of run.next) candidate(row).catch(() => {});
   if (generation !== undefined && generation !== run.progress.generation) {
     const session = await get(`api/session?labeller=${encodeURIComponent(run.labeller)}`);
     Object.assign(run, { order: session.order });
     const learned = run.progress.fitted_on ? `${run.progress.fitted_on} labels` : run.progress.model;
     say(`The queue is in a new order, after ${learned}.`);
-    if (view.grid) fillGrid();
   }
+  showPace(run.goal, run.progress.mine);
   if (state.trouble) alarm(state.trouble);
-  showProgress();
+  showProgress(run);
 }
 
 // --- one candidate ------------------------------------------------------------------------------------
 
-const said = (row) => run.answers[row] ?? ["none", "", ""];
+// One that is asked a second time looks as if it were new.
+const said = (row) => (row !== run.again && run.answers[row]) || ["none", "", ""];
 const say = (text) => ($("said").textContent = text);
 
 function buildStage() {
@@ -113,6 +116,7 @@ async function open(row) {
     $("stage").hidden = true;
     say("Nothing is left to ask you. Labels can still be changed in the grid.");
     $("answers").hidden = true;
+    $("given").textContent = "";
     return;
   }
   const found = await trying(() => candidate(row), "The stamps did not come.");
@@ -121,10 +125,10 @@ async function open(row) {
   view.row = row;
   view.shown = found;
   for (const next of run.next) candidate(next).catch(() => {});
-  $("model-says").textContent = "";
   $("note").value = said(row)[2];
   showFacts(found);
   showAnswer();
+  showDispute(row);
   paint();
   await painted();
 }
@@ -138,17 +142,54 @@ function showFacts(found) {
   for (const [name, [term, unit]] of Object.entries(QUANTITIES)) {
     if (found[name] !== undefined) facts.push([term, `${Number(found[name].toPrecision(4))}${unit}`]);
   }
+  if (found.ra !== undefined && found.dec !== undefined) facts.push(["RA, Dec", whereabouts(found)]);
   if (found.flags.length) facts.push(["quality", found.flags.join(", ")]);
   $("facts").replaceChildren(
     ...facts.map(([term, text]) => {
       const pair = document.createElement("div");
       const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
       dt.textContent = term;
-      dd.textContent = text;
+      dd.append(...[text].flat());
       pair.append(dt, dd);
       return pair;
     }),
   );
+}
+
+/** Where it is on the sky: to copy, and links that the user has set. */
+function whereabouts({ id, ra, dec }) {
+  const place = `${ra.toFixed(5)} ${dec.toFixed(5)}`;
+  const [text, copy] = ["span", "button"].map((tag) => document.createElement(tag));
+  text.textContent = place;
+  copy.type = "button";
+  copy.className = "small";
+  copy.textContent = "Copy";
+  copy.setAttribute("aria-label", `Copy RA and Dec ${place}`);
+  copy.addEventListener("click", async () => {
+    // A page that is not of this machine has no clipboard of its own: then the text is left marked.
+    getSelection().selectAllChildren(text);
+    await navigator.clipboard?.writeText(place).catch(() => {});
+    say(`${navigator.clipboard ? "copied" : "marked"}: ${place}`);
+  });
+  const links = run.links.map(([name, address]) => {
+    const link = document.createElement("a");
+    link.textContent = name;
+    link.target = "_blank";
+    link.rel = "noopener noreferrer";
+    const values = { ra, dec, id };
+    link.href = address.replace(/\{(ra|dec|id)\}/g, (_, key) => encodeURIComponent(values[key]));
+    return link;
+  });
+  return [text, copy, ...links];
+}
+
+async function showDispute(row) {
+  $("given").textContent = "";
+  if (!run.progress.disputed.includes(row)) return;
+  const given = await get(`api/given?row=${row}`).catch(() => []);
+  if (row !== view.row || !given.length) return;
+  const texts = given.map(([name, label, note]) => `${name}: ${label}${note ? ` (“${note}”)` : ""}`);
+  $("given").textContent = `In dispute. ${texts.join("; ")}. Your answer settles it.`;
 }
 
 function showAnswer() {
@@ -181,25 +222,35 @@ function buildAnswers() {
 
 /** An answer belongs to the stamp on the screen; the next one appears while the server writes. */
 async function answer(kind, label) {
-  const row = view.grid ? grid.row : view.row;
-  if (row === null || row === undefined) return;
-  give(row, kind, label, view.grid ? said(row)[2] : $("note").value);
+  if (view.grid) return answerGrid(kind, label);
+  const row = view.row;
+  if (row === null) return;
+  const again = row === run.again;
+  give(row, kind, label, $("note").value);
   say(`${label || kind}: ${run.ids[row]}`);
-  if (kind === "none") return;
-  if (view.grid) {
-    grid.paint(grid.at);
-    grid.select(grid.at + 1);
-    return;
-  }
+  $("model-says").textContent = "";
+  if (view.opinions && kind !== "skip" && !again) outbox.idle().then(() => opinionOf(row));
   view.past.push(row);
   $("note").blur();
   if (following() === undefined) await outbox.idle();
   await open(following());
 }
 
+/** In the grid an answer goes to all that are selected. */
+function answerGrid(kind, label) {
+  const rows = grid.chosenRows();
+  if (!rows.length) return;
+  for (const row of rows) give(row, kind, label, said(row)[2]);
+  say(`${label || kind}: ${rows.length > 1 ? `${rows.length} candidates` : run.ids[rows[0]]}`);
+  grid.unselect();
+  if (rows.length === 1) grid.select(grid.at + 1);
+}
+
 function give(row, kind, label, note) {
   outbox.push({ row, kind, label, note, before: run.answers[row] });
-  run.answers[row] = [kind, label, note];
+  showPace(run.goal, run.progress.mine + outbox.size, true);
+  if (row === run.again) run.again = null;
+  else run.answers[row] = [kind, label, note];
 }
 
 async function undo() {
@@ -229,18 +280,28 @@ async function forward() {
   await open(row ?? run.next[0]);
 }
 
+/** The model's opinion comes after the answer: of this one if it is given, else of each from now on. */
 async function opinion() {
-  const row = view.row;
-  if (row === null || view.grid) return;
+  if (view.grid || view.row === null) return;
+  const answered = ["label", "unsure"].includes(said(view.row)[0]);
+  if (answered) return opinionOf(view.row);
+  view.opinions = !view.opinions;
+  $("opinion").setAttribute("aria-pressed", view.opinions);
+  say(view.opinions ? "The model’s opinion follows each answer." : "The model’s opinion is hidden.");
+  if (!view.opinions) $("model-says").textContent = "";
+}
+
+async function opinionOf(row) {
   const found = await trying(() => post("api/opinion", { labeller: run.labeller, row }), "No opinion came.");
-  if (!found || row !== view.row) return;
+  if (!found) return;
   const p = Object.entries(found.probabilities ?? {}).map(([name, value]) => `${name} ${(100 * value).toFixed(1)} %`);
-  $("model-says").textContent = `${found.model}: ${p.join(", ") || "refuses to score this candidate"}`;
+  $("model-says").textContent = `${run.ids[row]}, ${found.model}: ${p.join(", ") || "refuses to score this candidate"}`;
 }
 
 function saveNote() {
   if (view.row === null) return;
   const [kind, label, note] = said(view.row);
+  if (view.row === run.again) return;
   if ($("note").value !== note) give(view.row, kind, label, $("note").value);
 }
 
@@ -284,7 +345,7 @@ const grid = new Grid($("grid"), {
     return { id: run.ids[row], text, className: kind === "label" ? `k${k}` : kind, stretch: view.stretch };
   },
   chosen: (row) => toggleGrid(row),
-  moved: () => {},
+  selected: (count) => ($("selected").textContent = count ? `${count} selected` : ""),
 });
 
 const FILTERS = {
@@ -310,6 +371,8 @@ async function toggleGrid(row) {
   view.grid = !view.grid;
   $("one").hidden = view.grid;
   $("many").hidden = !view.grid;
+  $("looks").hidden = view.grid;
+  $("answers").hidden = !view.grid && view.row === null && run.next.length === 0;
   $("mode").firstChild.textContent = view.grid ? "One by one " : "Grid ";
   if (view.grid) {
     fillGrid(view.row);
@@ -322,55 +385,6 @@ async function toggleGrid(row) {
 }
 
 // --- progress, agreement, training ----------------------------------------------------------------------
-
-function showProgress() {
-  const { total, judged, mine, counts, unsure, random, agreements, disputed, labellers } = run.progress;
-  $("bar").max = total;
-  $("bar").value = judged;
-  $("count").textContent = `${judged} of ${total}` + (labellers.length > 1 ? ` (${mine} by ${run.labeller})` : "");
-  const most = Math.max(1, ...Object.values(counts));
-  $("balance").replaceChildren(
-    ...Object.entries({ ...counts, "unsure or disputed": unsure }).flatMap(([name, count]) => {
-      const [term, bar, figure] = ["span", "progress", "span"].map((tag) => document.createElement(tag));
-      term.textContent = name;
-      bar.max = Math.max(most, unsure);
-      bar.value = count;
-      bar.setAttribute("aria-label", name);
-      figure.textContent = count;
-      return [term, bar, figure];
-    }),
-  );
-  $("random").textContent = `${random[0]} of ${random[1]} drawn at random are done: a uniform sample of the candidates.`;
-  $("agreement").replaceChildren(
-    ...(agreements.length ? agreements : [null]).map((one) => {
-      const line = document.createElement("p");
-      line.textContent = one
-        ? `${one.labellers.join(" and ")}: Cohen’s kappa ${one.kappa === null ? "undefined" : one.kappa.toFixed(2)}, ` +
-          `the same class for ${one.same} of ${one.n}.`
-        : "Nobody else has labelled the same candidates yet.";
-      return line;
-    }),
-    ...(disputed.length ? [`${disputed.length} disputed: choose “disputed” in the grid.`] : []),
-  );
-  showCurve($("curve"), $("worth"), run.progress);
-  showTraining();
-}
-
-function showTraining() {
-  const { state, lines } = run.training;
-  const texts = {
-    unavailable: "Training needs an optional dependency: pip install 'transientnet[adapt,label]'.",
-    idle: `The queue is ordered by ${run.progress.model}.`,
-    running: "Training; labelling can go on.",
-    ordering: "Trained; the new model puts the queue in order.",
-    done: `Trained. The queue is ordered by ${run.progress.model}.`,
-    failed: "Training failed:",
-  };
-  $("train-state").textContent = texts[state];
-  $("train-lines").hidden = lines.length === 0;
-  $("train-lines").textContent = lines.join("\n");
-  $("train").disabled = state === "unavailable" || state === "running" || state === "ordering";
-}
 
 async function train() {
   const state = await trying(() => post("api/train", { labeller: run.labeller }), "Training did not start.");
@@ -397,7 +411,8 @@ const COMMANDS = {
   x: ["blink science and reference", toggleBlink],
   "+": ["zoom in", () => setZoom(1)],
   "-": ["zoom out", () => setZoom(-1)],
-  m: ["show the model’s opinion", opinion],
+  m: ["the model’s opinion after each answer", opinion],
+  f: ["field guide", () => $("guide").showModal()],
   g: ["grid, or one by one", () => toggleGrid(view.grid ? grid.row : undefined)],
   "?": ["this list", () => $("help").showModal()],
 };
@@ -426,7 +441,8 @@ document.addEventListener("keydown", (event) => {
   }
   if (view.grid && grid.moves(event.key)) {
     event.preventDefault();
-    queued(() => grid.key(event.key));
+    const extend = event.shiftKey;
+    queued(() => grid.key(event.key, extend));
     return;
   }
   if (view.grid && event.key === "Enter" && event.target === $("grid")) return toggleGrid(grid.row);
@@ -453,6 +469,15 @@ $("opinion").addEventListener("click", () => queued(opinion));
 $("mode").addEventListener("click", () => toggleGrid(view.grid ? grid.row : undefined));
 $("panel-button").addEventListener("click", () => $("panel").showModal());
 $("help-button").addEventListener("click", () => $("help").showModal());
+$("guide-button").addEventListener("click", () => $("guide").showModal());
+$("pick").addEventListener("click", () => $("pick").setAttribute("aria-pressed", (grid.picking = !grid.picking)));
+$("unpick").addEventListener("click", () => grid.unselect());
+onSwipe($("stage"), (way) =>
+  queued(() => {
+    if (run.classes.length === 2) return answer("label", run.classes[way < 0 ? 0 : 1]);
+    return way < 0 ? forward() : back();
+  }),
+);
 $("filter").addEventListener("change", () => fillGrid());
 $("train").addEventListener("click", train);
 
@@ -476,7 +501,10 @@ async function start(name) {
   buildAnswers();
   buildFilters();
   buildKeys();
-  showProgress();
+  fillGuide($("guide-classes"), run.classes);
+  if (run.classes.length === 2) $("swipe").textContent = `Swipe: ← ${run.classes[0]}, ${run.classes[1]} →`;
+  showPace(run.goal, run.progress.mine);
+  showProgress(run);
   await open(run.next[0]);
   setTimeout(listen, LISTEN_MS);
 }

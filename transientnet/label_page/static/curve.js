@@ -22,13 +22,13 @@ function inWords({ labels, accuracy, low, high, next }, n) {
     "These are the candidates that were asked about, harder than the night as a whole.";
   if (!next) return `${now} More labels must come before their worth can be foretold.`;
   const worth = `the next ${next.labels} labels are worth about ${points(next.points)} points (${points(next.low)} to ${points(next.high)})`;
-  return `${now} ${next.high < 1 ? "Enough: " : next.low >= 1 ? "Go on: " : "As far as can be told, "}${worth}.`;
+  return `${now} ${next.high < 1 ? "Enough: " : next.low >= 1 ? "Go on: " : "As far as can be judged, "}${worth}.`;
 }
 
 export function showCurve(box, words, { curve, fitted_on: n }) {
   box.toggleAttribute("hidden", !curve);
   if (!curve) {
-    words.textContent = "After the first 25 labels the head is refitted, and after each 25 more.";
+    words.textContent = "After each ten labels the head is refitted.";
     return;
   }
   const text = inWords(curve, n);

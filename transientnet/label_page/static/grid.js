@@ -8,9 +8,12 @@ const NAME_HEIGHT = 40; // name, padding and border
 const SPARE_ROWS = 2;
 
 export class Grid {
-  /** box: the scrolling listbox; look(row): {text, className, stretch}; chosen(row): called on open. */
-  constructor(box, { look, chosen, moved }) {
-    Object.assign(this, { box, look, chosen, moved });
+  /** box: the scrolling listbox; look(row): {text, className, stretch}; chosen(row): called on open; selected(count). */
+  constructor(box, { look, chosen, selected }) {
+    Object.assign(this, { box, look, chosen, selected });
+    this.picked = new Set(); // rows
+    this.picking = false; // a tap picks, for those without a keyboard
+    this.anchor = 0;
     this.room = document.createElement("div");
     this.room.className = "room";
     this.room.setAttribute("role", "presentation");
@@ -22,7 +25,12 @@ export class Grid {
     new ResizeObserver(() => this.layout()).observe(box);
     box.addEventListener("click", (event) => {
       const tile = event.target.closest(".tile");
-      if (tile) this.select(Number(tile.dataset.place));
+      if (!tile) return;
+      const place = Number(tile.dataset.place);
+      if (event.shiftKey) this.#range(place);
+      else if (this.picking || event.ctrlKey || event.metaKey) this.#toggle(place);
+      else this.unselect();
+      this.select(place, event.shiftKey);
     });
     box.addEventListener("dblclick", () => this.rows.length && chosen(this.rows[this.at]));
   }
@@ -31,8 +39,38 @@ export class Grid {
     return this.rows[this.at];
   }
 
+  /** Those that an answer goes to: the picked ones, else the one under the cursor. */
+  chosenRows() {
+    return this.picked.size ? [...this.picked] : this.row === undefined ? [] : [this.row];
+  }
+
+  unselect() {
+    this.#changed([...this.picked], () => this.picked.clear());
+    this.repaint();
+  }
+
+  #changed(rows, change) {
+    change();
+    this.selected(this.picked.size);
+    for (const row of rows) this.paint(this.rows.indexOf(row));
+  }
+
+  #toggle(place) {
+    const row = this.rows[place];
+    this.#changed([row], () => this.picked.delete(row) || this.picked.add(row));
+    this.anchor = place;
+  }
+
+  #range(place) {
+    const rows = this.rows.slice(Math.min(this.anchor, place), Math.max(this.anchor, place) + 1);
+    this.#changed([...this.picked], () => (this.picked = new Set(rows)));
+    this.repaint();
+  }
+
   show(rows, at = 0) {
     this.rows = rows;
+    this.picked.clear();
+    this.selected(0);
     this.at = Math.max(0, Math.min(at, rows.length - 1));
     this.layout();
     this.select(this.at);
@@ -100,7 +138,8 @@ export class Grid {
     const row = this.rows[place];
     const { id, text, className, stretch } = this.look(row);
     tile.className = `tile ${className}`;
-    tile.setAttribute("aria-selected", place === this.at);
+    tile.classList.toggle("at", place === this.at);
+    tile.setAttribute("aria-selected", this.picked.size ? this.picked.has(row) : place === this.at);
     tile.querySelector("span").textContent = id;
     tile.querySelector("b").textContent = text;
     const found = await candidate(row).catch(() => null);
@@ -111,9 +150,10 @@ export class Grid {
     for (const place of this.tiles.keys()) this.paint(place);
   }
 
-  select(place) {
+  select(place, keepAnchor = false) {
     if (!this.rows.length) return;
     const before = this.at;
+    if (!keepAnchor) this.anchor = Math.max(0, Math.min(place, this.rows.length - 1));
     this.at = Math.max(0, Math.min(place, this.rows.length - 1));
     const line = this.height + GAP;
     const top = Math.floor(this.at / this.columns) * line;
@@ -124,7 +164,6 @@ export class Grid {
     this.paint(before);
     this.paint(this.at);
     this.box.setAttribute("aria-activedescendant", `tile-${this.at}`);
-    this.moved(this.rows[this.at]);
   }
 
   moves(name) {
@@ -139,7 +178,9 @@ export class Grid {
     };
   }
 
-  key(name) {
-    this.select(this.at + this.#steps()[name]);
+  key(name, extend) {
+    const to = Math.max(0, Math.min(this.at + this.#steps()[name], this.rows.length - 1));
+    if (extend) this.#range(to);
+    this.select(to, extend);
   }
 }

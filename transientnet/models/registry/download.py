@@ -55,7 +55,7 @@ class _Pace:
 
 
 class _Paced(io.RawIOBase):
-    """A connection's bytes; whoever waits for them, a line of the headers too, asks the clock before."""
+    """A connection's bytes; each wait for them, headers included, first checks the clock."""
 
     def __init__(self, raw: io.RawIOBase, pace: _Pace):
         self.raw, self.pace = raw, pace

@@ -21,7 +21,6 @@ from typing import Any
 
 from ...errors import ModelIntegrityError, ModelUnavailableError, UsageError
 from ..record import Source
-from .download import PATIENCE_S, SLOWEST, from_url
 from .manifest import MANIFEST_NAME
 from .safety import read_bounded
 
@@ -111,6 +110,9 @@ def fetch(source: Source, location: Location, part: Path, *, limit: int) -> Loca
     elif source.kind == "hf":
         _from_hub(source.repo, source.path, source.revision, part, limit)
     elif source.kind in ("path", "url"):
+        # Of the web only who fetches from it pays for the modules.
+        from .download import from_url
+
         from_url(source.url or location.url(source.path), part, limit)
     else:
         raise ModelUnavailableError(f"a source of kind {source.kind!r} works in the installed package only")
@@ -143,6 +145,8 @@ def _from_hub(repo: str, path: str, revision: str, part: Path, limit: int) -> st
         disable_progress_bars,
         enable_progress_bars,
     )
+
+    from .download import PATIENCE_S, SLOWEST
 
     staging = part.with_name(part.name + ".hub")
     quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()

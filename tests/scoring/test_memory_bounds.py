@@ -1,0 +1,177 @@
+"""Memory: a bound per file and per batch that holds when measured, and rows where it does not suffice."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from transientnet import QualityFlag, Triplet, classify, open_triplets
+from transientnet.models.classifier import Classifier, load_model
+from transientnet.readers.open import Reading
+from transientnet.scoring.batches import batches
+from transientnet.scoring.classify import score_triplets
+from transientnet.settings import memory_limit
+
+ROOT = Path(__file__).parents[2]
+#: Scores files, and says how much memory that took beyond what was there before: megabytes.
+MEASURE = """
+import resource, sys
+from transientnet import classify, load_model
+model = load_model("realbogus", threads=1)
+classify(["first.npy"], model=model, workers=1)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = peak()
+table = classify(sys.argv[1:], model=model, workers=2)
+print(peak() - before, len(table), sum(table.quality & 1))
+"""
+
+
+def fits_bytes(pixels: np.ndarray, **cards: float) -> bytes:
+    file = io.BytesIO()
+    fits.PrimaryHDU(pixels, fits.Header(cards)).writeto(file)
+    return file.getvalue()
+
+
+def measured(folder: Path, *names: str, memory: int) -> tuple[int, int, int]:
+    np.save(folder / "first.npy", np.random.default_rng(0).normal(100, 5, (3, 31, 31)))
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *names], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TRANSIENTNET_MEMORY": str(memory)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    peak, rows, unreadable = map(int, done.stdout.split())
+    return peak, rows, unreadable
+
+
+def avro(path: Path, cutout: bytes, records: int) -> None:
+    fastavro = pytest.importorskip("fastavro")
+    fields = [{"name": f"cutout{c}", "type": "bytes"} for c in ("Science", "Template", "Difference")]
+    schema = {"type": "record", "name": "alert", "fields": [{"name": "candid", "type": "long"}, *fields]}
+    with open(path, "wb") as file:
+        rows = ({"candid": n, **{item["name"]: cutout for item in fields}} for n in range(records))
+        fastavro.writer(file, schema, rows)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux counts it")
+def test_many_large_cutouts_stay_within_the_bound(tmp_path: Path) -> None:
+    # Each of 8 MB, the most that 128 MB allow for: 20 candidates hold 480 MB.
+    pixels = (np.arange(1020 * 1020) % 97).reshape(1020, 1020).astype(np.float64)
+    avro(tmp_path / "large.avro", gzip.compress(fits_bytes(pixels), 1), 20)
+    # Each of 64 MB: refused.
+    avro(tmp_path / "huge.avro", gzip.compress(fits_bytes(np.zeros((4096, 4095), np.float32)), 1), 4)
+    peak, rows, unreadable = measured(tmp_path, "large.avro", "huge.avro", memory=128)
+    assert (rows, unreadable) == (24, 4)
+    assert peak < 128 + 32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux counts it")
+def test_what_a_small_file_unpacks_to_stays_within_the_bound(tmp_path: Path) -> None:
+    for name, kind in (("bomb", np.float32), ("scaled", np.uint8)):
+        cube = np.zeros((3, 4000, 4000), kind)
+        raw = fits_bytes(cube, **({"BSCALE": 1.5, "BZERO": 7.0} if name == "scaled" else {}))
+        (tmp_path / f"{name}.fits.gz").write_bytes(gzip.compress(raw, 1))
+    stack = (np.arange(200 * 3 * 100 * 100) % 97).reshape(200, 3, 100, 100).astype(np.float32)
+    (tmp_path / "sound.fits.gz").write_bytes(gzip.compress(fits_bytes(stack), 1))
+    peak, rows, unreadable = measured(tmp_path, "bomb.fits.gz", "scaled.fits.gz", "sound.fits.gz", memory=128)
+    assert (rows, unreadable) == (202, 2)
+    assert peak < 128 + 32
+
+
+@pytest.mark.parametrize(
+    ("given", "megabytes"), [("", 512), ("64", 64), ("no", 512), ("-1", 512), ("nan", 512)]
+)
+def test_the_bound_is_a_setting(given: str, megabytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSIENTNET_MEMORY", given)
+    assert memory_limit() == megabytes * 2**20
+
+
+def test_large_stamps_make_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSIENTNET_MEMORY", "16")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(100, 5, (7, 3, 200, 200)).astype(np.float32))
+    found = list(batches([str(tmp_path / "x.npy")], Reading(), 64))
+    assert [len(batch.triplets) for batch in found] == [2, 2, 2, 1]
+    assert [sum(mark.rows for mark in batch.marks) for batch in found] == [2, 2, 2, 1]
+    assert [mark.ended for batch in found for mark in batch.marks] == [False] * 3 + [True]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_stamps_for_which_memory_does_not_suffice_are_flagged(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = Classifier.predict
+
+    def greedy(self: Classifier, triplets: list[Triplet], **options: int) -> object:
+        if any(triplet.id == "greedy" for triplet in triplets):
+            raise MemoryError
+        return predict(self, triplets, **options)
+
+    monkeypatch.setattr(Classifier, "predict", greedy)
+    stamps = np.random.default_rng(0).normal(100, 5, (5, 3, 31, 31))
+    given = [Triplet(*stamp, id="greedy" if n == 2 else str(n)) for n, stamp in enumerate(stamps)]
+    parts = list(score_triplets(given, load_model("realbogus"), workers=workers))
+    quality = np.concatenate([part.predictions.quality for part in parts])
+    assert [bool(bits & QualityFlag.FAILED) for bits in quality] == [False, False, True, False, False]
+    assert "memory" in parts[0].predictions.errors[2]
+
+
+def test_a_file_that_asks_for_more_than_there_is_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(path: str, layout: object) -> object:
+        raise MemoryError
+
+    np.save(tmp_path / "a.npy", np.ones((3, 31, 31)))
+    monkeypatch.setattr("transientnet.readers.arrays.read", greedy)
+    table = classify([tmp_path / "a.npy"], workers=1)
+    assert table.quality.tolist() == [QualityFlag.UNREADABLE]
+    assert "memory" in table.errors[0]
+
+
+def test_fortran_order_and_rows_on_disk(tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).normal(100, 5, (40, 3, 21, 23)).astype(">f4")
+    for order in (np.ascontiguousarray, np.asfortranarray):
+        np.save(tmp_path / "x.npy", order(stack))
+        found = np.array([np.stack(t.stamps) for t in open_triplets(tmp_path / "x.npy")])  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found, stack)
+
+
+#: The file is cut short when its first rows have been scored.
+CUT = """
+import os, sys
+from transientnet import load_model
+from transientnet.readers.open import Reading, find_inputs
+from transientnet.scoring.classify import score_inputs
+path, size = sys.argv[1], int(sys.argv[2])
+rows, errors = 0, []
+for part in score_inputs(find_inputs(path), load_model("realbogus", threads=1), Reading(), workers=1):
+    os.truncate(path, size)
+    rows += len(part.predictions)
+    errors += part.predictions.errors.values()
+print(rows, errors)
+"""
+
+
+@pytest.mark.parametrize("kind", ["npy", "fits"])
+def test_a_file_cut_short_while_one_process_reads_it_is_a_row(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"x.{kind}"
+    stack = np.tile(
+        np.random.default_rng(0).normal(100, 5, (1, 3, 63, 63)).astype(np.float32), (2000, 1, 1, 1)
+    )
+    np.save(path, stack) if kind == "npy" else path.write_bytes(fits_bytes(stack))
+    done = subprocess.run(
+        [sys.executable, "-c", CUT, path, "10000"], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TRANSIENTNET_MEMORY": "64"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows, _, errors = done.stdout.partition(" ")
+    assert 64 <= int(rows) <= 2000
+    assert "changed while it was scored" in errors or int(rows) == 2000
