@@ -94,7 +94,7 @@ class Plan:
     replay, judged : int
         Further chunks: for fine-tuning; and, never trained on, for calibration and the tables.
     folds, seeds : int
-        Of the cross-validation; the shipped network averages the weights of `seeds` trainings on all.
+        Of the cross-validation. A network is the mean of `seeds` trainings from the end of each cycle.
     steps : int
         Fine-tuning steps, of `real` + `foreign` + `semi` + `simulated` + `broken` stamps each.
     made : int

@@ -140,9 +140,12 @@ def test_pretraining_that_was_killed_goes_on_and_ends_with_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         pretraining.pretrain(killed, plan, 0, alone=True, log=kill)
     pretraining.pretrain(killed, plan, 0, alone=True, log=lambda line: None)
-    with np.load(whole / "pretrained.npz") as one, np.load(killed / "pretrained.npz") as other:
-        for name in one.files:
-            np.testing.assert_allclose(one[name], other[name], atol=1e-4)
+    for path, again in zip(
+        *(pretraining.pretrained(folder, plan) for folder in (whole, killed)), strict=True
+    ):
+        with np.load(path) as one, np.load(again) as other:
+            for name in one.files:
+                np.testing.assert_allclose(one[name], other[name], atol=1e-4)
     assert not list(whole.glob("simulated-*.npz"))
 
 
