@@ -122,8 +122,7 @@ def rows(path: Path) -> collections.Counter[str]:
     if path.suffix == ".jsonl":
         return collections.Counter(json.loads(line)["id"] for line in text.splitlines())
     lines = [line for line in text.splitlines() if not line.startswith("#")]
-    separator = "," if path.suffix == ".csv" else " "
-    return collections.Counter(row["id"] for row in csv.DictReader(lines, delimiter=separator))
+    return collections.Counter(row["id"] for row in csv.DictReader(lines))
 
 
 def score(run: Run, kills: int) -> None:

@@ -50,7 +50,10 @@ def test_the_watch_sees_a_socket_and_a_decoy(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_strace_sees_no_socket_either(tmp_path: Path) -> None:
+def test_strace_sees_no_socket_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = OFFLINE.hostile(tmp_path)
     (first, *_) = OFFLINE.commands(tmp_path, inputs)
     assert OFFLINE.opened(first, tmp_path, strace=True) == []
+    monkeypatch.setattr(OFFLINE, "WATCH", "import socket; socket.socket().close()")
+    (found,) = OFFLINE.opened([], tmp_path, strace=True)
+    assert "socket(AF_INET" in found

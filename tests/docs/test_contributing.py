@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from browsing import ROOT
 
-BLOCK = re.compile(r"<!-- (file|line): (\S+) -->\n```python\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"<!-- (file|diff): (\S+) -->\n```(?:python|diff)\n(.*?)^```$", re.M | re.S)
 
 
 def test_a_format_is_added_as_the_page_says(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_format_is_added_as_the_page_says(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "weights_manifest.json"):
         shutil.copy(ROOT / name, tmp_path / name)
     blocks = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-    assert [kind for kind, _, _ in blocks] == ["file", "file", "line"]
+    assert [kind for kind, _, _ in blocks] == ["file", "file", "diff"]
     for kind, name, code in blocks:
         path = tmp_path / name
         if kind == "file":
@@ -31,8 +31,10 @@ def test_a_format_is_added_as_the_page_says(tmp_path: Path) -> None:
             path.write_text(code)
         else:
             before = path.read_text(encoding="utf-8")
-            path.write_text(before.replace("_FORMATS = (\n", f"_FORMATS = (\n{code}", 1))
-            assert path.read_text(encoding="utf-8") != before
+            lines = code.splitlines(keepends=True)
+            old, new = ("".join(line[1:] for line in lines if line[0] in kept) for kept in (" -", " +"))
+            assert before.count(old) == 1, f"{name} has changed: the page must say where its line goes now"
+            path.write_text(before.replace(old, new), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider"]
     done = subprocess.run(

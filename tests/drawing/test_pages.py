@@ -59,6 +59,7 @@ def test_the_contact_sheet_scrolls_and_obeys_the_keyboard(
     browser: Any, sheet: Path, size: tuple[int, int]
 ) -> None:
     page = open_page(browser, size, sheet.as_uri())
+    assert page.problems == []
     assert page.text_content("#count").startswith(f"{N} of {N}")
     assert grave(page) == []
     frames = page.evaluate("""async () => {

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from transientnet import Triplet, open_triplets
 from transientnet.errors import ReadError
 from transientnet.readers import hdus, stamp
+from transientnet.readers.candidate import from_record
 from transientnet.readers.image import psf_fwhm
+from transientnet.readers.layouts import GENERIC
 from transientnet.readers.stamp import decode_image, decode_stamp
 
 RNG = np.random.default_rng(7)
@@ -353,8 +355,26 @@ def test_stamp_of_several_hdus_takes_the_image_its_mask_and_the_psf() -> None:
     variance = fits.ImageHDU(np.ones_like(SCI), name="VARIANCE")
     image = decode_image(as_bytes(fits.PrimaryHDU(SCI), variance, mask, psf))
     assert np.isnan(image.data).sum() == 20
-    assert image.fwhm == pytest.approx(4.0, rel=0.03)
+    assert image.seeing() == (pytest.approx(4.0, rel=0.03), None)
     np.testing.assert_array_equal(decode_stamp(as_bytes(fits.PrimaryHDU(SCI), saturated)), SCI)
+
+
+def test_the_psf_of_the_science_stamp_is_the_seeing_unless_a_header_gives_it() -> None:
+    def stamp(psf: float | None, **cards: object) -> bytes:
+        more = [] if psf is None else [fits.ImageHDU(gaussian(psf), name="PSFIMAGE")]
+        return as_bytes(fits.PrimaryHDU(SCI, fits.Header(cards)), *more)
+
+    for science, difference, fwhm in (
+        (stamp(4.0), stamp(6.0), 4.0),
+        (stamp(None), stamp(6.0), 6.0),
+        (stamp(4.0, PSF_FWHM=3.0), stamp(6.0), 3.0),
+        # In arcseconds, and no pixel scale: the PSF is in pixels.
+        (stamp(4.0, SEEING=1.2), stamp(6.0), 4.0),
+        (stamp(None), stamp(None), None),
+    ):
+        record = {"cutoutScience": science, "cutoutTemplate": stamp(9.0), "cutoutDifference": difference}
+        triplet = from_record(record, id="c", source="s", layout=GENERIC)
+        assert triplet.fwhm == (None if fwhm is None else pytest.approx(fwhm, rel=0.03))
 
 
 # ---------------------------------------------------------------- the fast path is astropy, bit for bit

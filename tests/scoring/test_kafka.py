@@ -154,6 +154,19 @@ def test_poison_is_a_flagged_row_and_the_offset_behind_it_is_committed(broker: B
     assert broker.committed("poison", "g", 1) == [len(poison) + 1]
 
 
+def test_real_packets_of_several_partitions_all_arrive(broker: Broker, model: Any, shared_data: Path) -> None:
+    packets = [path.read_bytes() for path in sorted((shared_data / "packets" / "ztf").glob("*.avro"))]
+    share = (packets * 9)[:100]
+    assert sum(map(len, share)) > 7_000_000
+    broker.topic("whole", 3)
+    broker.send("whole", dict.fromkeys(range(3), share))
+    seen: list[Predictions] = []
+    consume(settings(broker, "g"), ["whole"], model, seen.append, most=300)
+    rows = Predictions.concatenate(seen, model.classes, model.record.id)
+    assert set(rows.sources) == {f"whole[{part}]@{offset}" for part in range(3) for offset in range(100)}
+    assert broker.committed("whole", "g", 3) == [100] * 3
+
+
 def test_scores_are_sent_on_as_json(broker: Broker, model: Any) -> None:
     broker.topic("alerts", 1)
     broker.topic("scores", 1)

@@ -7,7 +7,7 @@ import sys
 import time
 from contextlib import ExitStack, suppress
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -199,10 +199,12 @@ def _processes(files: list[str], workers: int | None) -> int:
     """Worker processes that folders are sure to need, by a look at how many files lie in them."""
     least = MANY_INPUTS if workers is None else workers
     count = cores() if workers is None else workers
-    folders = chain.from_iterable(os.scandir(name) for name in files if os.path.isdir(name))
+    files_found = 0
     with suppress(OSError):
-        return count if count > 1 and sum(1 for _ in islice(folders, least)) == least else 0
-    return 0
+        for name in filter(os.path.isdir, files):
+            with os.scandir(name) as entries:
+                files_found += sum(1 for _ in islice(entries, least - files_found))
+    return count if count > 1 and files_found >= least else 0
 
 
 def _sources(files: list[str], from_file: Path | None) -> list[str]:

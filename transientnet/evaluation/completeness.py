@@ -29,7 +29,7 @@ from .injection_field import Night
 from .injection_places import OFFSETS, PLACES
 from .statistics import clopper_pearson
 
-__all__ = ["SNR_EDGES", "Completeness", "Limit", "Recall", "completeness"]
+__all__ = ["FEWEST_FOR_A_THRESHOLD", "SNR_EDGES", "Completeness", "Limit", "Recall", "completeness"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -38,6 +38,9 @@ SNR_EDGES = (3.0, 5.0, 7.0, 10.0, 15.0, 25.0, 50.0, 100.0, 300.0)
 
 DETECTED = 5.0
 """Signal-to-noise from which a pipeline calls a source a detection; recall as one number starts there."""
+
+FEWEST_FOR_A_THRESHOLD = 20
+"""Injected sources of a signal-to-noise of `DETECTED` or more that a threshold for a completeness needs."""
 
 _MOST_STAMPS = 4000
 _RESAMPLES = 300
@@ -179,12 +182,12 @@ class Completeness:
         Raises
         ------
         UsageError
-            `wanted` is not a share, or fewer than twenty sources could be injected.
+            `wanted` is not a share, or fewer than `FEWEST_FOR_A_THRESHOLD` sources could be injected.
         """
         if not 0 < wanted < 1:
             raise UsageError(f"a completeness is a share between 0 and 1, not {wanted}")
         rows = np.flatnonzero(self.snr >= DETECTED)
-        if len(rows) < 20:
+        if len(rows) < FEWEST_FOR_A_THRESHOLD:
             raise UsageError(f"{len(rows)} injected sources are too few for a threshold: give more stamps")
         p = np.nan_to_num(self.probability, nan=0.0)
         return self._resampled(lambda at: float(np.quantile(p[at], 1 - wanted, method="lower")), rows, seed)
@@ -238,7 +241,7 @@ class Completeness:
             "threshold_of_completeness": {
                 str(wanted): limit(self.threshold_for(wanted)) for wanted in (0.9, 0.95, 0.98)
             }
-            if (self.snr >= DETECTED).sum() >= 20
+            if (self.snr >= DETECTED).sum() >= FEWEST_FOR_A_THRESHOLD
             else {},
         }
 

@@ -162,9 +162,8 @@ class Injector:
             None if s is None else move(s, sky, field, site)
             for s, sky in zip(field.stamps, field.sky, strict=True)
         ]
-        profile = moffat(
-            field.shape, field.fwhm, self.night.beta, trail, float(self._rng.uniform(0, math.pi))
-        )
+        angle = float(self._rng.uniform(0, math.pi))
+        profile = moffat(field.shape, field.fwhm, self.night.beta, trail, angle if trail else 0.0)
         noise = field.noise[field.detection]
         flux = snr * noise / math.sqrt(float((profile**2).sum()))
         ratio = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ class Night:
     snr: FloatArray
 
 
+@lru_cache(maxsize=256)
 def moffat(
     shape: tuple[int, int], fwhm: float, beta: float, trail: float = 0.0, angle: float = 0.0
 ) -> FloatArray:
@@ -83,6 +85,7 @@ def moffat(
     Returns
     -------
     ndarray, shape `shape`
+        Read-only.
     """
     alpha = fwhm / (2 * math.sqrt(2 ** (1 / beta) - 1))
     y, x = (np.arange(n) - n // 2 for n in shape)
@@ -94,7 +97,9 @@ def moffat(
         for sy in (-1 / 3, 0, 1 / 3):
             for sx in (-1 / 3, 0, 1 / 3):
                 profile += (1 + ((dy[:, None] + sy) ** 2 + (dx + sx) ** 2) / alpha**2) ** -beta
-    return np.asarray(profile / profile.sum())
+    profile /= profile.sum()
+    profile.flags.writeable = False
+    return profile
 
 
 def matched_snr(image: FloatArray, fwhm: float, beta: float, sky: float, noise: float) -> float:

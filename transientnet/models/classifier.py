@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -29,6 +30,8 @@ __all__ = ["BATCH_SIZE", "Classifier", "load_model"]
 BATCH_SIZE = 64
 """Beyond this a CPU gains nothing."""
 
+#: How onnxruntime and CUDA say that memory does not suffice.
+_NO_MEMORY = re.compile("allocate memory|bad.?alloc|out of memory", re.IGNORECASE)
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -177,6 +180,8 @@ class Classifier:
         ------
         ContractError
             If the network does not take or give what its record promises.
+        MemoryError
+            If memory does not suffice for so many stamps at a time.
         """
         return list(self._run([n for n in self._given if n in ("logits", "features")], tensor).values())
 
@@ -186,6 +191,8 @@ class Classifier:
         try:
             results: list[npt.NDArray[np.float32]] = self._session.run(names, {"triplet": tensor})
         except Exception as error:  # onnxruntime raises bare classes of its own
+            if _NO_MEMORY.search(str(error)):
+                raise MemoryError(str(error)) from error
             reason = str(error).splitlines()[0]
             raise ContractError(
                 f"{self.path}: the network does not run on {n} stamps of {tensor.shape[-1]} pixels ({reason})"

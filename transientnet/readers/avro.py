@@ -78,7 +78,10 @@ def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
             size = _long(file)
             if size is None or size < 0 or count < 0:
                 raise ReadError("damaged block header")
-            block, at = _decompress(_exactly(file, size), codec), 0
+            limit = most_of_a_file()
+            if size > limit:
+                raise ReadError(f"a block of {size} bytes is beyond the limit of {limit}")
+            block, at = _decompress(_exactly(file, size), codec, limit), 0
             for _ in range(count):
                 triplet, at = _one(block, at, plan, path, n, layout)
                 yield triplet
@@ -143,8 +146,6 @@ def _string(file: IO[bytes]) -> bytes:
 
 
 def _exactly(file: IO[bytes], size: int) -> bytes:
-    if size > most_of_a_file():
-        raise ReadError(f"a block of {size} bytes is beyond the limit of {most_of_a_file()}")
     data = file.read(size)
     if len(data) < size:
         raise ReadError(f"the file ends {size - len(data)} bytes too early")
@@ -169,9 +170,8 @@ def _long(file: IO[bytes], at_end: Any = _REQUIRED) -> int | None:
     return None
 
 
-def _decompress(data: bytes, codec: str) -> bytes:
-    """One block, within the bound of memory."""
-    limit = most_of_a_file()
+def _decompress(data: bytes, codec: str, limit: int) -> bytes:
+    """One block, of at most `limit` bytes."""
     try:
         if codec == "null":
             return data

@@ -63,21 +63,33 @@ def from_images(
     ReadError
         There is no science stamp, or one is too large.
     """
+    roles = _Roles(scalars or {}, layout)
+    return _assemble(images, roles, id, source, layout, hints, most_of_a_stamp())
+
+
+def _assemble(
+    images: Mapping[str, Image | None],
+    roles: _Roles,
+    id: str,
+    source: str,
+    layout: Layout,
+    hints: tuple[str, ...],
+    limit: int,
+) -> Triplet:
     science = images.get("science")
     if science is None:
         present = [channel for channel in CHANNELS if images.get(channel) is not None]
         raise ReadError(
             f"{source}: candidate {id} has no science stamp ({', '.join(present) or 'no stamp'} only)"
         )
-    most = most_of_a_stamp() // 8
+    most = limit // 8
     for channel, image in images.items():
         if image is not None and image.data.size > most:
             raise ReadError(
                 f"{source}: the {channel} stamp of {id} has {image.data.size} pixels, more than the limit of "
                 f"{most}: cut stamps from frames with `transientnet cut`, or raise TRANSIENTNET_MEMORY"
             )
-    scalars = scalars or {}
-    roles = _Roles(scalars, layout)
+    scalars = roles.scalars
     group = roles.text("group")
     sampled = next((i.pixel_scale for i in images.values() if i and i.pixel_scale is not None), None)
     scale = _plausible(roles.number("pixel_scale")) or sampled
@@ -152,11 +164,13 @@ def _seeing(
         return fwhm, None
     arcsec = roles.number("fwhm_arcsec")
     if arcsec is None:
-        own = [image for c in ("science", "difference") if (image := images.get(c)) is not None]
-        first = next((image for image in own if image.fwhm is not None), None)
-        if first is not None and first.fwhm_arcsec is None:
-            return first.fwhm, None
-        arcsec = next((image.fwhm_arcsec for image in own if image.fwhm_arcsec is not None), None)
+        own = (image for channel in ("science", "difference") if (image := images.get(channel)) is not None)
+        for width, angle in map(Image.seeing, own):
+            arcsec = angle if arcsec is None else arcsec
+            if width is not None and angle is None:
+                return width, None
+            if width is not None:
+                break
     return seeing_px(arcsec, scale), arcsec
 
 
@@ -192,7 +206,8 @@ def from_record(
     scalars: dict[str, Any] = {}
     bulky: dict[str, Any] = {}
     _flatten(record, "", 0, scalars, bulky)
-    id = _Roles(scalars, layout).text("id") or id
+    roles = _Roles(scalars, layout)
+    id = roles.text("id") or id
     names = _channels(tuple(bulky), layout)
     try:
         if not names:
@@ -200,8 +215,9 @@ def from_record(
                 f"{source}: no field of the record is named like a science, reference or difference cutout "
                 f"(it has {', '.join(list(record)[:12])}); name them in a layout"
             )
-        images = {channel: _image(bulky[name], channel) for channel, name in names.items()}
-        return from_images(images, id=id, source=source, layout=layout, scalars=scalars, hints=hints)
+        limit = most_of_a_stamp()
+        images = {channel: _image(bulky[name], channel, limit) for channel, name in names.items()}
+        return _assemble(images, roles, id, source, layout, hints, limit)
     except ReadError as error:
         return Triplet.unreadable(id, source, str(error))
 
@@ -231,6 +247,8 @@ def _flatten(
         name = _joined(prefix, key) if prefix else key
         if isinstance(value, (str, float, int)):
             scalars[name] = value
+        elif value is None:
+            scalars[name] = bulky[name] = None
         elif isinstance(value, (bytes, bytearray, memoryview, list, np.ndarray)):
             bulky[name] = value
         elif isinstance(value, (dict, Mapping)):
@@ -238,16 +256,14 @@ def _flatten(
                 _flatten(value, f"{name}.", depth + 1, scalars, bulky)
         else:
             scalars[name] = value
-            if value is None:
-                bulky[name] = value
 
 
-def _image(value: Any, channel: str) -> Image | None:
+def _image(value: Any, channel: str, limit: int) -> Image | None:
     if value is None or (isinstance(value, (bytes, bytearray, list)) and len(value) == 0):
         return None
     try:
         if isinstance(value, (bytes, bytearray, memoryview)):
-            return decode_image(bytes(value))
+            return decode_image(bytes(value), limit)
         array = np.asarray(value)
     except ReadError as error:
         raise ReadError(f"{channel} cutout: {error}") from error
@@ -267,20 +283,20 @@ class _Roles:
     """Values of a record by what they mean."""
 
     def __init__(self, scalars: Mapping[str, Any], layout: Layout) -> None:
-        self._scalars = scalars
+        self.scalars = scalars
         self._names = match_roles(tuple(scalars), layout)
 
     def value(self, role: str) -> Any:
         """First value of `role` that is not null, None if there is none."""
-        for name in self._names[role]:
-            value = self._scalars[name]
+        for name in self._names.get(role, ()):
+            value = self.scalars[name]
             if value is not None and value != "":
                 return value
         return None
 
     def number(self, role: str) -> float | None:
         """The value if it is a finite number and no sentinel (-99, -999, 1e30…)."""
-        value = self.value(role)
+        value = self.value(role) if role in self._names else None
         if value is None or isinstance(value, bool):
             return None
         try:
@@ -300,7 +316,7 @@ class _Roles:
 
     def texts(self, role: str) -> list[str]:
         """Every text of `role`."""
-        return [v for name in self._names[role] if isinstance(v := self._scalars[name], str)]
+        return [v for name in self._names.get(role, ()) if isinstance(v := self.scalars[name], str)]
 
 
 _SENTINELS = (-99.0, -999.0, -9999.0)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import ReadError
 from ..files.compressed import GZIP, gunzip, most_of_a_file, most_of_a_stamp
 from ..files.fits_counts import check_counts
-from .image import Image, bad_pixels, facts, psf_fwhm
+from .image import Image, bad_pixels, facts
 from .plain import header_of, plain_file, plain_hdu
 from .sniff import Loaded, open_file
 from .vocabulary import NAME_KEYS, companion_of
@@ -282,9 +282,6 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
     if hdu.data is None or hdu.data.size == 0:
         return None
     scale, fwhm, matrix, arcsec = facts(hdu.keywords, hdu.comment)
-    if fwhm is None and psf is not None and psf.data is not None:
-        fwhm = psf_fwhm(psf.data)
-        arcsec = arcsec if fwhm is None else None
     data = hdu.data
     while data.ndim > 2 and data.shape[0] == 1:
         data = data[0]
@@ -295,7 +292,7 @@ def hdu_image(hdu: Hdu, mask: Hdu | None = None, psf: Hdu | None = None) -> Imag
                 f"limit of {most_of_a_file()}: raise TRANSIENTNET_MEMORY, or write the file in parts"
             )
         data = apply_mask(data, mask)
-    return Image(data, scale, fwhm, matrix, arcsec)
+    return Image(data, scale, fwhm, matrix, arcsec, None if psf is None else psf.data)
 
 
 def apply_mask(data: npt.NDArray[Any], mask: Hdu) -> npt.NDArray[Any]:

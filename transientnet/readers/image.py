@@ -35,13 +35,22 @@ _SEEINGS = (0.01, 120.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Image:
-    """A stamp of shape (H, W), masked pixels NaN; the other attributes are those of `Facts`."""
+    """A stamp of shape (H, W), masked pixels NaN, and its PSF image; the others are those of `Facts`."""
 
     data: npt.NDArray[Any]
     pixel_scale: float | None = None
     fwhm: float | None = None
     matrix: npt.NDArray[np.float64] | None = None
     fwhm_arcsec: float | None = None
+    psf: npt.NDArray[Any] | None = None
+
+    def seeing(self) -> tuple[float | None, float | None]:
+        """FWHM in pixels, and in arcseconds if the header gives it so; the PSF counts where it gives none.
+
+        The PSF is measured here, and not when the stamp is decoded: that takes longer than decoding it.
+        """
+        measured = psf_fwhm(self.psf) if self.fwhm is None and self.psf is not None else None
+        return (self.fwhm, self.fwhm_arcsec) if measured is None else (measured, None)
 
 
 class Facts(NamedTuple):
@@ -232,9 +241,12 @@ def psf_fwhm(psf: npt.NDArray[Any]) -> float | None:
     if not image.max() > 0:
         return None
     waves = np.fft.fftshift(np.fft.fft2(image))
-    before = [fine * n // 2 - n // 2 for n in psf.shape]
-    margins = [(b, (fine - 1) * n - b) for b, n in zip(before, psf.shape, strict=True)]
-    image = np.fft.ifft2(np.fft.ifftshift(np.pad(waves, margins))).real
+    for axis, n in ((1, psf.shape[1]), (0, psf.shape[0])):
+        # An axis at a time: the rows that the other one adds are zero, and so is what they become.
+        before = fine * n // 2 - n // 2
+        margins = [(before, (fine - 1) * n - before) if i == axis else (0, 0) for i in (0, 1)]
+        waves = np.fft.ifft(np.fft.ifftshift(np.pad(waves, margins), axes=axis), axis=axis)
+    image = waves.real
     peak = image.max()
     if not (np.isfinite(peak) and peak > 0):
         return None

@@ -241,8 +241,8 @@ def match_channels(names: Sequence[str], layout: Layout = GENERIC) -> dict[str, 
 
 @lru_cache(maxsize=256)
 def match_roles(names: tuple[str, ...], layout: Layout = GENERIC) -> dict[str, list[str]]:
-    """`match_role` of every role."""
-    return {role: match_role(names, role, layout) for role in ROLES}
+    """`match_role` of every role that one of `names` plays."""
+    return {role: found for role in ROLES if (found := match_role(names, role, layout))}
 
 
 @lru_cache(maxsize=256)

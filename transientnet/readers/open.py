@@ -104,8 +104,9 @@ def _complete(
     triplet: Triplet, layout: Layout, scale: float | None, fwhm: float | None, is_angle: bool
 ) -> Triplet:
     """Fill in pixel scale and seeing: the user's, else the file's, else the layout's."""
-    meta = dict(triplet.meta)
+    meta = triplet.meta
     values: dict[str, Any] = {}
+    notes: dict[str, str] = {}
     arcsec = meta.get("fwhm_arcsec")
     if fwhm is not None and is_angle:
         known = scale or triplet.pixel_scale or layout.pixel_scale
@@ -116,19 +117,20 @@ def _complete(
     for name, given in (("pixel_scale", scale), ("fwhm", fwhm)):
         usual = getattr(layout, name)
         if given is not None:
-            values[name], meta[f"{name}_from"] = given, "user"
+            values[name], notes[f"{name}_from"] = given, "user"
         elif name == "fwhm" and arcsec and "pixel_scale" in values and meta.get("fwhm_from") != "user":
             # The better pixel scale converts the header's arcseconds.
             converted = seeing_px(arcsec, values["pixel_scale"])
             if converted is not None:
-                values[name], meta["fwhm_from"] = converted, "file"
+                values[name], notes["fwhm_from"] = converted, "file"
         elif getattr(triplet, name) is not None:
-            meta.setdefault(f"{name}_from", "file")
+            if f"{name}_from" not in meta:
+                notes[f"{name}_from"] = "file"
         elif usual is not None:
-            values[name], meta[f"{name}_from"] = usual, "layout"
-    if layout.name:
-        meta.setdefault("survey", layout.name)
-    return triplet if not values and meta == triplet.meta else replace(triplet, meta=meta, **values)
+            values[name], notes[f"{name}_from"] = usual, "layout"
+    if layout.name and "survey" not in meta:
+        notes["survey"] = layout.name
+    return replace(triplet, meta={**meta, **notes}, **values) if notes else triplet
 
 
 def open_triplets(

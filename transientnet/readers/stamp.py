@@ -37,9 +37,13 @@ def decode_stamp(data: bytes) -> npt.NDArray[Any]:
     return decode_image(data).data
 
 
-def decode_image(data: bytes) -> Image:
-    """As `decode_stamp`, with the pixel scale, FWHM and orientation that the header or PSF gives."""
-    limit = most_of_a_stamp()
+def decode_image(data: bytes, limit: int | None = None) -> Image:
+    """As `decode_stamp`, with the pixel scale, FWHM and orientation that the header or PSF gives.
+
+    `limit` is what a stamp may hold in bytes, where `most_of_a_stamp` was asked already.
+    """
+    if limit is None:
+        limit = most_of_a_stamp()
     if data[:2] == GZIP:
         data = gunzip(data, limit)
     if len(data) > limit:

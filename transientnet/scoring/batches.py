@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..files.paths import stem
 from ..models.classifier import Classifier
 from ..readers.arrays import promised
 from ..readers.hdus import is_mapped
+from ..readers.layouts import load_layout
 from ..readers.open import Input, Reading, paths_of, read
 from ..readers.sniff import Loaded
 from ..readers.sources import StampFiles
@@ -206,6 +208,7 @@ def batches(
     ------
     Batch
     """
+    reading = replace(reading, layout=load_layout(reading.layout))
     triplets: list[Triplet] = []
     marks: list[Mark] = []
     most, taken = memory_limit() // _SHARE, 0

@@ -38,12 +38,20 @@ def prepare(count: int) -> None:
 
 
 def start() -> subprocess.Popen[bytes]:
-    """A worker process: one that is prepared, else a new one."""
-    while _prepared:
-        process = _prepared.pop(0)
-        if process.poll() is None:
-            return process
-        _close(process)
+    """A worker process: one that is prepared, else a new one.
+
+    Raises
+    ------
+    OSError
+        None can be started.
+    """
+    # Threads ask at the same time: whether one is left is known by taking it.
+    with suppress(IndexError):
+        while True:
+            process = _prepared.pop(0)
+            if process.poll() is None:
+                return process
+            _close(process)
     return _begin()
 
 

@@ -206,7 +206,10 @@ class _Process:
     """One worker process, seen from here."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
-        self._popen = start()
+        try:
+            self._popen = start()
+        except OSError as error:
+            raise _DiedError(error.strerror or str(error)) from error
         try:
             for _ in self.ask(setup):
                 pass
@@ -220,18 +223,18 @@ class _Process:
         return self._popen.poll() is None
 
     def ask(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Send a request and give its answers, until the worker says that there are no more."""
+        """Send a request and give its answers, up to the one that says that it is the last."""
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
         try:
             _send(self._popen.stdin, request)
             while (message := _receive(self._popen.stdout)) is not None:
                 header, body = message
-                if "end" in header:
-                    return
                 if "error" in header:
                     raise getattr(errors, header["error"])(header["message"])
                 yield header, body
+                if header["end"]:
+                    return
         except (BrokenPipeError, ConnectionError):
             pass
         code = self._popen.wait()
@@ -249,13 +252,12 @@ class _Process:
 
 def _start(setup: dict[str, Any]) -> _Process:
     """A new worker process; one that is killed while it starts is started once more."""
+    with suppress(_DiedError):
+        return _Process(setup)
     try:
         return _Process(setup)
-    except _DiedError:
-        try:
-            return _Process(setup)
-        except _DiedError as death:
-            raise TransientnetError(f"a worker process could not start ({death}); try --workers 1") from death
+    except _DiedError as death:
+        raise TransientnetError(f"a worker process could not start ({death}); try --workers 1") from death
 
 
 def _send(stream: IO[bytes], header: dict[str, Any], body: bytes = b"") -> None:
@@ -325,17 +327,16 @@ def _answer(
         if request.get("count"):
             errors_of = [triplet.error for triplet in read(inputs[0], reading)]
             reasons = [error for error in errors_of if error is not None]
-            _send(answers, {"count": [errors_of.count(None), reasons[0] if reasons else ""]})
+            _send(answers, {"count": [errors_of.count(None), reasons[0] if reasons else ""], "end": True})
         elif request.get("alone"):
             _answer_alone(inputs[0], skips[0], classifier, reading, answers)
         else:
-            found = batches(inputs, reading, size, skips=skips)
+            found, left = batches(inputs, reading, size, skips=skips), len(inputs)
             for part in in_order(lambda batch: (score(classifier, batch),), found, threads, weight):
-                _send_part(answers, part)
+                left -= sum(mark.ended for mark in part.marks)
+                _send_part(answers, part, left == 0)
     except TransientnetError as error:
         _send(answers, {"error": type(error).__name__, "message": str(error)})
-    else:
-        _send(answers, {"end": True})
 
 
 def _answer_alone(
@@ -344,14 +345,15 @@ def _answer_alone(
     """Announce each candidate before it is scored, so that the parent knows which one was the end of us."""
     content = content_id(item)
     for triplet in islice(read(item, reading), skip, None):
-        _send(answers, {"id": triplet.id, "source": triplet.source})
-        _send_part(answers, score(classifier, Batch([triplet], (Mark(content, 1, False),))))
-    _send_part(answers, score(classifier, Batch([], (Mark(content, 0, True),))))
+        _send(answers, {"id": triplet.id, "source": triplet.source, "end": False})
+        _send_part(answers, score(classifier, Batch([triplet], (Mark(content, 1, False),))), False)
+    _send_part(answers, score(classifier, Batch([], (Mark(content, 0, True),))), True)
 
 
-def _send_part(answers: IO[bytes], part: Part) -> None:
+def _send_part(answers: IO[bytes], part: Part, last: bool) -> None:
     predictions = part.predictions
     header = {
+        "end": last,
         "ids": predictions.ids.tolist(),
         "sources": predictions.sources.tolist(),
         "errors": predictions.errors,

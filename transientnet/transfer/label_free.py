@@ -61,8 +61,9 @@ _OF_EITHER = 5.0
 # Share of bright injected sources that the base model must call real: if fewer, either the injection or the
 # model does not work here.
 _BRIGHT, _RECOVERED, _BRIGHT_ENOUGH = 10.0, 0.5, 50
-# Shifts of the threshold, in logits, that are not worth a new model.
-_WORTH = 0.2
+# Shifts of the threshold, in logits, that are not worth a new model, and errors per candidate that are not
+# worth a shift.
+_WORTH, _ALIKE = 0.2, 0.005
 
 
 class Source(NamedTuple):
@@ -230,10 +231,15 @@ class _Mixture:
 
     @property
     def threshold(self) -> float:
-        """With the fewest expected errors, within `_FARTHEST`."""
-        within = np.abs(_EDGES) <= _FARTHEST
-        errors = [self.errors(float(edge)) for edge in _EDGES[within]]
-        return float(_EDGES[within][int(np.argmin(errors))])
+        """The one nearest to 0, within `_FARTHEST`, with hardly more than the fewest expected errors.
+
+        Where the populations lie far apart the errors hardly change between them, and their minimum may lie
+        anywhere: within `_ALIKE` of it a threshold counts as good as the best.
+        """
+        trial = _EDGES[np.abs(_EDGES) <= _FARTHEST + _STEP / 2]
+        errors = np.array([self.errors(float(edge)) for edge in trial])
+        good = trial[errors <= errors.min() + _ALIKE]
+        return float(good[int(np.argmin(np.abs(good)))])
 
     def slope(self, threshold: float) -> float:
         """Factor on the logits about a threshold that comes closest to the posterior."""
@@ -272,8 +278,16 @@ def _fit(bins: FloatArray, injected: FloatArray, source: Source, start: _Mixture
     starts.append(np.array([0.0, 0.0, 0.0, _logit(0.6 * share), 1.0, 0.5]))
     if start is not None:
         starts = [start.parameters]
-    options = {"maxiter": 500, "xatol": 0.02, "fatol": 0.02}
-    ends = [minimize(loss, x, method="Nelder-Mead", options=options) for x in starts]
+    ends = []
+    for x in starts:
+        # By itself scipy would move a parameter that starts at 0 by 0.00025, and end where it began.
+        options = {
+            "maxiter": 3000,
+            "xatol": 0.01,
+            "fatol": 0.01,
+            "initial_simplex": [x, *(x + 0.6 * np.eye(len(x)))],
+        }
+        ends.append(minimize(loss, x, method="Nelder-Mead", options=options))
     return mixture(min(ends, key=lambda end: float(end.fun)).x)
 
 

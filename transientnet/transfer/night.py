@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ import onnx
 from ..drawing.charts import Series, chart
 from ..drawing.document import Report, paragraph, table
 from ..errors import EmptyInputError, UsageError
-from ..evaluation.completeness import Completeness
+from ..evaluation.completeness import FEWEST_FOR_A_THRESHOLD, Completeness
 from ..evaluation.completeness import completeness as measure
 from ..files.atomic import replacing, write_atomically
 from ..files.strict_json import dump_json
@@ -34,7 +35,15 @@ from .folder import check_folder, model_name, own_folder
 from .label_free import Source, fit_night
 from .outcome import AdaptResult, NightFit, NightMetrics
 
-__all__ = ["LEVELS", "MOST_STAMPS", "Night", "add_completeness", "read_night", "start_without_labels"]
+__all__ = [
+    "LEVELS",
+    "MOST_STAMPS",
+    "Night",
+    "add_completeness",
+    "read_night",
+    "read_unlabelled",
+    "start_without_labels",
+]
 
 LEVELS = (0.8, 0.9, 0.95, 0.98)
 """Completenesses whose thresholds the record keeps."""
@@ -99,10 +108,8 @@ def read_night(
             "help a model of bogus and real alone"
         )
     report("reading", 0, 1)
-    triplets = list(islice(open_triplets(source, pixel_scale=pixel_scale, fwhm=fwhm), MOST_STAMPS))
+    triplets = read_unlabelled(source, pixel_scale=pixel_scale, fwhm=fwhm)
     report("reading", 1, 1)
-    if not triplets or all(triplet.error is not None for triplet in triplets):
-        raise EmptyInputError(f"none of {len(triplets)} unlabelled candidates could be read")
     probabilities = classifier.predict(triplets).probabilities
     logits = _logits(probabilities[:, classifier.classes.index("real")])
     report("injecting", 0, 1)
@@ -115,6 +122,20 @@ def read_night(
         logits, _logits(injected.probability), injected.snr, Source.of(classifier.record), seed=seed
     )
     return Night(triplets, logits, injected, fit)
+
+
+def read_unlabelled(source: Any, *, pixel_scale: float | None, fwhm: float | None) -> list[Triplet]:
+    """The first `MOST_STAMPS` candidates of a night.
+
+    Raises
+    ------
+    EmptyInputError
+        Nothing could be read.
+    """
+    triplets = list(islice(open_triplets(source, pixel_scale=pixel_scale, fwhm=fwhm), MOST_STAMPS))
+    if not triplets or all(triplet.error is not None for triplet in triplets):
+        raise EmptyInputError(f"none of {len(triplets)} unlabelled candidates could be read")
+    return triplets
 
 
 def start_without_labels(
@@ -241,7 +262,7 @@ def _rewrite(base: Path, record: ModelRecord, path: Path) -> None:
 
 
 def add_completeness(
-    row: ModelRecord, folder: Path, source: Any, *, pixel_scale: float | None, fwhm: float | None, seed: int
+    row: ModelRecord, folder: Path, triplets: list[Triplet], *, fwhm: float | None, seed: int
 ) -> ModelRecord:
     """Put thresholds for a completeness on a night without labels into the record of an adapted model.
 
@@ -250,19 +271,24 @@ def add_completeness(
     row : ModelRecord
         The manifest's, of ``model.onnx`` in `folder`.
     folder : Path
-    source : path, glob, directory, ndarray or iterable of Triplet
-    pixel_scale, fwhm : float or None
+    triplets : list of Triplet
+        The night's candidates.
+    fwhm : float or None
     seed : int
 
     Returns
     -------
     ModelRecord
+        As `row`, with the thresholds; `row` itself, with a warning, where no source can be injected.
     """
     file = folder / "model.onnx"
-    counted = measure(
-        source, model=Classifier(file, row, device="cpu"), injections=_INJECTIONS, pixel_scale=pixel_scale,
-        fwhm=fwhm, seed=seed,
-    )  # fmt: skip
+    classifier = Classifier(file, row, device="cpu")
+    try:
+        counted = measure(triplets, model=classifier, injections=_INJECTIONS, fwhm=fwhm, seed=seed)
+    except EmptyInputError as error:
+        # The labels' model is written by now, and good without.
+        warnings.warn(f"no thresholds for a completeness: {error}", stacklevel=2)
+        return row
     bare = replace(
         row, file="", sha256="", size_bytes=0, sources=(), test_vectors={}, card="",
         metrics={**row.metrics, **completeness_block(counted)},
@@ -280,7 +306,8 @@ def add_completeness(
 def completeness_block(counted: Completeness) -> dict[str, Any]:
     """The field ``metrics`` of a record: recall of injected sources and thresholds for a completeness."""
     recall = counted.recall()
-    thresholds = {f"{level:g}": counted.threshold_for(level) for level in LEVELS}
+    levels = LEVELS if recall.n >= FEWEST_FOR_A_THRESHOLD else ()
+    thresholds = {f"{level:g}": counted.threshold_for(level) for level in levels}
     return {
         "injected": {
             "n": recall.n,

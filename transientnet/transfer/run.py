@@ -32,7 +32,7 @@ from .crossfit import cross_fit, make_folds
 from .doubts import doubtful
 from .experiment import compare_with_scratch, learning_curve
 from .folder import check_folder, own_folder
-from .night import add_completeness
+from .night import add_completeness, read_unlabelled
 from .outcome import (
     AdaptMetrics,
     AdaptResult,
@@ -90,6 +90,10 @@ def run(
         raise UsageError(
             "unlabelled candidates help a model of bogus and real; the labels have other classes"
         )
+    night = None
+    if unlabelled is not None:
+        # A night that cannot be read is found before the training, not after it.
+        night = read_unlabelled(unlabelled, pixel_scale=pixel_scale, fwhm=fwhm)
     checked = check_labels(table, everything, record, new_classes=config.new_classes)
     table = checked.require(skip_bad=config.skip_bad)
     use = checked.usable
@@ -97,11 +101,9 @@ def run(
     report("reading", 1, 1)
     with own_folder(folder):
         result = _train(folder, checked, table, prepared, record, path, config, report, began)
-        if unlabelled is None or result.interrupted:
+        if night is None or result.interrupted:
             return result
-        written = add_completeness(
-            result.record, folder, unlabelled, pixel_scale=pixel_scale, fwhm=fwhm, seed=config.seed
-        )
+        written = add_completeness(result.record, folder, night, fwhm=fwhm, seed=config.seed)
         return replace(result, record=written)
 
 
