@@ -74,12 +74,13 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, warnings as errors."""
-    session.install("-e", ".[docs]")
+    """The documentation, warnings as errors, and each of its pages in a browser where there is one."""
+    session.install("-e", ".[test]")
     if shutil.which("npm"):
         browser = str(ROOT / "docs" / "browser")
         session.run("npm", "clean-install", "--ignore-scripts", "--prefix", browser, external=True)
     session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", "site")
+    session.run("pytest", "-m", "site")
 
 
 @nox.session

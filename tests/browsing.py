@@ -7,8 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,12 +42,17 @@ def chromium() -> Iterator[Any]:
 
 def open_page(browser: Any, size: tuple[int, int], address: str | None = None) -> Any:
     """A page that keeps what went wrong in it (`problems`) and what it asked for (`requests`)."""
-    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+    page = watched(browser.new_page(viewport={"width": size[0], "height": size[1]}))
+    if address is not None:
+        page.goto(address)
+    return page
+
+
+def watched(page: Any) -> Any:
+    """A page, which from now on keeps its `problems` and `requests`."""
     page.problems, page.requests = [], []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("request", lambda request: page.requests.append(request.url))
-    if address is not None:
-        page.goto(address)
     return page
 
 
@@ -108,3 +116,36 @@ def label_server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def documentation(folder: Path, only: str | None = None) -> Iterator[str]:
+    """Address of the documentation, built in `folder`: all of it, warnings as errors, or one page of it."""
+    config, strict = ROOT / "mkdocs.yml", ["--strict"]
+    if only is not None:
+        config, strict = folder / "mkdocs.yml", []
+        config.write_text(
+            f"INHERIT: {ROOT / 'mkdocs.yml'}\nstrict: false\nplugins: [search]\nnav: [{only}]\n"
+            f"docs_dir: {ROOT / 'docs'}\nhooks: [{ROOT / 'docs' / 'browser' / 'build.py'}]\n"
+            "exclude_docs: |\n  *.md\n  *.ipynb\n  *.py\n  *.json\n  node_modules/\n  examples/\n"
+            f"  !/{only}\n"
+        )
+    command = [sys.executable, "-m", "mkdocs", "build", *strict, "--quiet", "--config-file", str(config)]
+    done = subprocess.run(
+        [*command, "--site-dir", str(folder / "built")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**environment(), "TRANSIENTNET_CACHE": str(folder / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder / "built")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        server.server_close()

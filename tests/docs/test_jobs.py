@@ -66,14 +66,15 @@ def test_sessions_and_the_local_run_do_the_same() -> None:
     assert f"-m pytest {' '.join(map(str, tests))}\n" in local
     assert "-c constraints/oldest.txt -e '.[parquet,hdf5,pandas]'" in local
     assert {"constraints/oldest.txt", ".[parquet,hdf5,pandas]"} <= set(constants(sessions()["oldest"]))
-    for name, command in {
-        "lint": '/ruff" format --check .',
-        "types": '/mypy"',
-        "imports": '/lint-imports"',
-        "docs": '/mkdocs" build --strict --quiet --site-dir',
-        "packages": "-m build --outdir",
-        "wheel": 'transientnet" models verify',
-    }.items():
+    for name, command in (
+        ("lint", '/ruff" format --check .'),
+        ("types", '/mypy"'),
+        ("imports", '/lint-imports"'),
+        ("docs", '/mkdocs" build --strict --quiet --site-dir'),
+        ("docs", '/pytest" -m site\n'),
+        ("packages", "-m build --outdir"),
+        ("wheel", 'transientnet" models verify'),
+    ):
         assert command in local
         words = re.findall(r"[\w-]{3,}", command)
         assert set(words) <= {w.strip(".") for w in constants(sessions()[name])} | {"transientnet"}, name

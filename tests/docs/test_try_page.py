@@ -5,18 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browsing import DESKTOP, PHONE, chromium, environment, grave, open_page, stamps
+from browsing import DESKTOP, PHONE, chromium, documentation, grave, open_page, stamps
 
 from transientnet import classify
 
@@ -36,27 +31,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the documentation, of which only this page is built."""
     if not (ROOT / "docs" / "browser" / "node_modules" / "onnxruntime-web").is_dir():
         pytest.skip("run `npm ci --ignore-scripts` in docs/browser")
-    folder = tmp_path_factory.mktemp("site")
-    config = folder / "mkdocs.yml"
-    config.write_text(
-        f"INHERIT: {ROOT / 'mkdocs.yml'}\nstrict: false\nplugins: [search]\nnav: [browser/index.md]\n"
-        f"docs_dir: {ROOT / 'docs'}\nsite_dir: {folder / 'built'}\n"
-        f"hooks: [{ROOT / 'docs' / 'browser' / 'build.py'}]\n"
-    )
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", str(config)]
-    cache = {**environment(), "TRANSIENTNET_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, cwd=ROOT, env=cache, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder / "built")))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
-    server.server_close()
+    with documentation(tmp_path_factory.mktemp("site"), only="browser/index.md") as address:
+        yield address
 
 
 def drop(page: Any, files: list[Path]) -> list[dict[str, str]]:

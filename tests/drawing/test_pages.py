@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browsing import DESKTOP, PHONE, ROOT, chromium, environment, grave, open_page, stamps
+from browsing import DESKTOP, PHONE, ROOT, chromium, documentation, grave, open_page, stamps, watched
 
 from transientnet import Predictions, QualityFlag, Triplet
 from transientnet.drawing.gallery import GalleryWriter
@@ -205,48 +200,59 @@ def test_the_report_is_for_everybody(browser: Any, report: Path, size: tuple[int
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the built documentation."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    """Address of the whole documentation."""
+    with documentation(tmp_path_factory.mktemp("site")) as address:
+        yield address
 
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
-    server.server_close()
+@pytest.fixture(scope="module")
+def visitors(browser: Any) -> Iterator[dict[str, Any]]:
+    """One on a phone who prefers light pages, one at a desk who prefers dark ones."""
+    found = {}
+    for scheme, (width, height) in (("light", PHONE), ("dark", DESKTOP)):
+        # Each with a context of its own: the theme remembers the first scheme that it met.
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        found[scheme] = watched(context.new_page())
+    yield found
+    for page in found.values():
+        page.context.close()
 
 
 PLACES = [
     f"{source.relative_to(ROOT / 'docs').with_suffix('')}/".removesuffix("index/")
     for source in sorted((ROOT / "docs").rglob("*"))
-    if source.suffix in (".md", ".ipynb")
+    if source.suffix in (".md", ".ipynb") and "node_modules" not in source.parts
 ]
 
 COLOURS = {"light": "default", "dark": "slate"}
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place or "home")
-def test_the_documentation_is_for_everybody(browser: Any, site: str, place: str) -> None:
+def is_for_everybody(visitors: dict[str, Any], site: str, place: str) -> None:
     cut = "e.scrollWidth > e.clientWidth && e.tabIndex < 0"
-    for scheme, size in (("light", PHONE), ("dark", DESKTOP)):
-        # A page of its own: the theme remembers the first scheme that it met.
-        page = open_page(browser, size)
-        page.emulate_media(color_scheme=scheme)
+    for scheme, page in visitors.items():
+        page.requests.clear()
         page.goto(site + place)
         page.wait_for_timeout(200)
         assert page.evaluate("document.body.dataset.mdColorScheme") == COLOURS[scheme]
         assert grave(page) == [], scheme
         assert page.evaluate(f"[...document.querySelectorAll('pre > code')].filter(e => {cut}).length") == 0
         assert [r for r in page.requests if not r.startswith((site, "data:", "blob:"))] == []
-        page.close()
 
 
+def test_the_first_page_of_the_documentation_is_for_everybody(
+    visitors: dict[str, Any], tmp_path: Path
+) -> None:
+    with documentation(tmp_path, only="index.md") as address:
+        is_for_everybody(visitors, address, "")
+
+
+@pytest.mark.site
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place or "home")
+def test_the_documentation_is_for_everybody(visitors: dict[str, Any], site: str, place: str) -> None:
+    is_for_everybody(visitors, site, place)
+
+
+@pytest.mark.site
 def test_the_documentation_is_searched_and_shows_what_the_notebook_makes(site: str, browser: Any) -> None:
     page = open_page(browser, DESKTOP, f"{site}tutorials/notebook/")
     assert page.locator(".jp-OutputArea-output img").count() >= 3
