@@ -32,7 +32,7 @@ from transientnet.transfer.network import StampNetwork
 from transientnet.transfer.training import fast_math
 from transientnet.triplet import Triplet
 
-from . import learn
+from . import learn, pretraining
 from .data import Alerts, load, load_foreign, normalised
 from .install import ROOT, replace_between
 from .learn import CONTRACT, EXTRA, HEADS, Plan, real_targets
@@ -234,7 +234,7 @@ def _job(
     torch.manual_seed(fold)
     variant = VARIANTS[key]
     plan = dataclasses.replace(plan, **variant.plan)
-    pretrained = run / "work" / "pretrained.npz"
+    pretrained = pretraining.pretrained(run / "work", plan)[-1]
     chunks = sorted((run / "work").glob("further-*.npz"))[: plan.replay]
     none = load_foreign(None)
     known = _relabelled(alerts, variant.labels)

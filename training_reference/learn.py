@@ -80,7 +80,11 @@ class Plan:
 
     Attributes
     ----------
-    pretrain_steps, pretrain_batch : int
+    cycles : tuple of int
+        Steps of pre-training, as cycles of the learning rate: it rises and falls in each, and each begins
+        where the one before ended. The peak of cycle k is `pretrain_rate` / sqrt(k).
+    pretrain_batch : int
+    pretrain_rate : float
     batches : int
         Size of a simulated chunk, times 128 stamps.
     window : int
@@ -90,7 +94,7 @@ class Plan:
     replay, judged : int
         Further chunks: for fine-tuning; and, never trained on, for calibration and the tables.
     folds, seeds : int
-        Of the cross-validation; the shipped network averages the weights of `seeds` trainings on all.
+        Of the cross-validation. A network is the mean of `seeds` trainings from the end of each cycle.
     steps : int
         Fine-tuning steps, of `real` + `foreign` + `semi` + `simulated` + `broken` stamps each.
     made : int
@@ -101,7 +105,7 @@ class Plan:
         Real stamps are drawn by their class's rarity to this power.
     """
 
-    pretrain_steps: int = 7000
+    cycles: tuple[int, ...] = (7000, 10_000)
     pretrain_batch: int = 128
     pretrain_rate: float = 4e-3
     batches: int = 20
@@ -111,11 +115,11 @@ class Plan:
     judged: int = 3
     folds: int = 5
     seeds: int = 2
-    steps: int = 400
-    real: int = 56
+    steps: int = 500
+    real: int = 64
     foreign: int = 8
     semi: int = 16
-    simulated: int = 24
+    simulated: int = 16
     broken: int = 6
     made: int = 4000
     rate: float = 1e-3
@@ -124,16 +128,21 @@ class Plan:
     network: NetworkConfig = field(default_factory=NetworkConfig)
 
     @property
+    def pretrain_steps(self) -> int:
+        """Steps of pre-training."""
+        return sum(self.cycles)
+
+    @property
     def chunks(self) -> int:
         """Simulated chunks that pre-training sees."""
         return self.window + (self.pretrain_steps - 1) // self.fresh_every
 
 
-LONG = Plan(pretrain_steps=100_000, fresh_every=20, seeds=4)
+LONG = Plan(cycles=(7000, 93_000), fresh_every=20, seeds=4)
 """Eight hours on two cores: every stamp is seen once."""
 
 SMOKE = Plan(
-    pretrain_steps=20, pretrain_batch=32, batches=2, window=1, fresh_every=20, replay=1, judged=1, folds=2,
+    cycles=(12, 8), pretrain_batch=32, batches=2, window=1, fresh_every=20, replay=1, judged=1, folds=2,
     seeds=1, steps=20, made=100,
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ number, so a run that was killed goes on from its checkpoint and makes again wha
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections.abc import Callable
@@ -26,7 +27,8 @@ from .data import MORPHOLOGY, SCIENCE
 from .learn import CONTRACT, EXTRA, Plan, Targets, best_device, new_network, save, step, targets_of
 from .simulator import CAUSES, simulate
 
-__all__ = ["CHECKPOINT_STEPS", "chunk_path", "keep_simulating", "load_chunk", "pretrain", "simulate_chunk"]
+__all__ = ["CHECKPOINT_STEPS", "chunk_path", "keep_simulating", "load_chunk", "pretrain", "pretrained",
+           "simulate_chunk"]  # fmt: skip
 
 # What the simulator's kinds are among the broker's classes; a hostless transient is none of them.
 _SCIENCE_OF = {"asteroid": 0, "supernova": 1, "variable star": 2, "nuclear": 3, "hostless": -1}
@@ -43,6 +45,11 @@ _BROKEN = 0.06
 _AHEAD, _PATIENCE = 6, 90.0
 CHECKPOINT_STEPS = 200
 """Steps after which a killed run need not do anything again."""
+
+
+def pretrained(work: Path, plan: Plan) -> list[Path]:
+    """The weights at the end of each cycle."""
+    return [work / f"pretrained-{k}.npz" for k in range(len(plan.cycles))]
 
 
 def chunk_path(work: Path, index: int) -> Path:
@@ -106,7 +113,7 @@ def load_chunk(path: Path) -> tuple[np.ndarray, Targets]:
 
 def keep_simulating(work: Path, plan: Plan, number: int, count: int) -> None:
     """Make every `count`-th chunk, not too far ahead of the trainer, until it is done."""
-    progress, done = work / "progress.txt", work / "pretrained.npz"
+    progress, done = work / "progress.txt", pretrained(work, plan)[-1]
     index = number
     while index < plan.chunks and not done.exists():
         oldest = int(progress.read_text()) if progress.exists() else 0
@@ -158,7 +165,7 @@ class _Window:
 
 
 def pretrain(work: Path, plan: Plan, seed: int, *, alone: bool, log: Callable[[str], None] = print) -> None:
-    """Train on simulated stamps alone; batch statistics are folded into ``pretrained.npz``.
+    """Train on simulated stamps alone; each cycle ends in a network, its batch statistics folded.
 
     Parameters
     ----------
@@ -170,25 +177,24 @@ def pretrain(work: Path, plan: Plan, seed: int, *, alone: bool, log: Callable[[s
         Whether no other process makes the chunks.
     log : callable
     """
-    path = work / "pretrained.npz"
-    if path.exists():
+    ends = dict(zip(np.cumsum(plan.cycles).tolist(), pretrained(work, plan), strict=True))
+    if all(path.exists() for path in ends.values()):
         return
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 2))
     # A quarter to a half faster on the CPU than the other order of the axes.
     network = new_network(plan).to(best_device(), memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), plan.pretrain_rate, weight_decay=0.02, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, plan.pretrain_rate, total_steps=plan.pretrain_steps
-    )
     vary = Augmentation(shift=0.0, blur=0.0, noise=0.0, drop=0.08, softening=CONTRACT.softening)
     generator = torch.Generator().manual_seed(seed)
     checkpoint = work / "pretraining.checkpoint.npz"
-    first = _restore(checkpoint, network, optimizer, schedule, rng, generator)
+    first = _restore(checkpoint, network, optimizer, rng, generator)
     window = _Window(work, plan, alone)
     spoilt = max(2, round(_BROKEN * plan.pretrain_batch))
     recent = 0.0
     for number in range(first, plan.pretrain_steps):
+        if number == first or number in ends:
+            schedule = _cycle(optimizer, plan, number)
         window.move(number // plan.fresh_every)
         rows = rng.integers(0, len(window.tensor), plan.pretrain_batch)
         x = window.tensor[rows].astype(np.float32)
@@ -202,11 +208,27 @@ def pretrain(work: Path, plan: Plan, seed: int, *, alone: bool, log: Callable[[s
         if number % CHECKPOINT_STEPS == CHECKPOINT_STEPS - 1 or number + 1 == plan.pretrain_steps:
             log(f"pre-training step {number + 1}/{plan.pretrain_steps}: loss {recent:.3f}")
             _store(checkpoint, network, optimizer, number + 1, rng, generator)
-    network.fold()
-    save(path, **{name: value.numpy() for name, value in get_weights(network).items()})
+        if number + 1 in ends:
+            folded = get_weights(copy.deepcopy(network).fold())
+            save(ends[number + 1], **{name: value.numpy() for name, value in folded.items()})
     checkpoint.unlink(missing_ok=True)
     for chunk in work.glob("simulated-*.npz"):
         chunk.unlink(missing_ok=True)
+
+
+def _cycle(optimizer: torch.optim.Optimizer, plan: Plan, number: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """The cycle of learning rate and momentum that step `number` is in, where that step finds it."""
+    ends = np.cumsum(plan.cycles)
+    k = int(np.searchsorted(ends, number, side="right"))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, plan.pretrain_rate * (k + 1) ** -0.5, total_steps=plan.cycles[k]
+    )
+    with warnings.catch_warnings():
+        # The steps of the optimizer were done by the run that was killed.
+        warnings.simplefilter("ignore")
+        for _ in range(number - int(ends[k]) + plan.cycles[k]):
+            schedule.step()
+    return schedule
 
 
 def _store(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer, number: int,
@@ -228,8 +250,7 @@ def _store(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer, 
 
 
 def _restore(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer,
-             schedule: torch.optim.lr_scheduler.LRScheduler, rng: np.random.Generator,
-             generator: torch.Generator) -> int:  # fmt: skip
+             rng: np.random.Generator, generator: torch.Generator) -> int:  # fmt: skip
     """Go on where a killed run stood; gives the number of steps done."""
     if not path.exists():
         return 0
@@ -243,17 +264,10 @@ def _restore(path: Path, network: StampNetwork, optimizer: torch.optim.Optimizer
         if name.startswith("opt/"):
             _, index, key = name.split("/")
             state["state"].setdefault(int(index), {})[key] = torch.from_numpy(value)
-    number = int(arrays["step"])
-    with warnings.catch_warnings():
-        # The steps of the optimizer were done by the run that was killed.
-        warnings.simplefilter("ignore")
-        for _ in range(number):
-            schedule.step()
-    state["param_groups"] = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict(state)
     words = [int(word) for word in arrays["numpy"]]
     inner = {"state": words[0] | words[1] << 64, "inc": words[2] | words[3] << 64}
     waiting = dict(zip(("has_uint32", "uinteger"), words[4:], strict=False))
     rng.bit_generator.state = {**rng.bit_generator.state, "state": inner, **waiting}
     generator.set_state(torch.from_numpy(arrays["torch"]))
-    return number
+    return int(arrays["step"])

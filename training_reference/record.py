@@ -37,7 +37,7 @@ __all__ = ["VERSION", "write_models"]
 
 VERSION = "0.2.0"
 
-FLAGGED = 0.02
+FLAGGED = 0.05
 """Share of sound simulated stamps, of telescopes of every kind, that are flagged as broken."""
 _DESCRIPTIONS = {
     "realbogus": "Is the difference-image candidate a real astrophysical source?",
@@ -256,7 +256,7 @@ def write_models(
                 "circular": _CIRCULAR,
                 "split": f"{run['plan']['folds']} folds by sky object; every figure is of stamps whose "
                 "object the judging network never saw. The shipped weights average "
-                f"{run['plan']['seeds']} trainings on all alerts.",
+                f"{run['plan']['seeds'] * len(run['plan']['cycles'])} trainings on all alerts.",
                 "prior": "The probabilities are for classes of equal number, and for a mixture of the source "
                 "survey and of simulated telescopes of every kind.",
                 "reproduce": f"{run['command']} --data DATA --foreign RUBIN --test SETS --output RUN "

@@ -77,10 +77,10 @@ def train(
     pool_size = workers or cores()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the workers, which inherit it
     log = _Log(work, {"plan": _plan(plan), "seed": seed})
-    pretrained = work / "pretrained.npz"
+    pretrained = pretraining.pretrained(work, plan)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(pool_size, mp_context=context) as pool:
-        if not pretrained.exists():
+        if not all(path.exists() for path in pretrained):
             others = pool_size - 1
             jobs: list[Job] = [(_pretrain, (work, plan, seed, others == 0))]
             jobs += [(pretraining.keep_simulating, (work, plan, k, others)) for k in range(others)]
@@ -109,13 +109,15 @@ def train(
         ]:
             rows = np.setdiff1d(np.arange(len(alerts)), unseen)
             foreign_rows = np.setdiff1d(np.flatnonzero(elsewhere.binary >= 0), foreign_unseen)
-            soups[name] = [work / f"tuned-{name}-{s}.npz" for s in range(plan.seeds)]
+            # Trainings of several seeds from the end of each cycle: their mean is one network.
+            begun = [(k, s) for k in range(len(pretrained)) for s in range(plan.seeds)]
+            soups[name] = [work / f"tuned-{name}-{k}-{s}.npz" for k, s in begun]
             jobs += [
                 (
                     learn.fine_tune,
                     (
                         path,
-                        pretrained,
+                        pretrained[k],
                         further[: plan.replay],
                         alerts,
                         rows,
@@ -125,7 +127,7 @@ def train(
                         seed + 100 * s,
                     ),
                 )
-                for s, path in enumerate(soups[name])
+                for (k, s), path in zip(begun, soups[name], strict=True)
             ]
         log.stage("fine-tuning", pool, jobs)
 

@@ -62,6 +62,7 @@ from transientnet.triplet import Triplet
 
 from .data import MORPHOLOGY, load, load_foreign
 from .install import ROOT, replace_between
+from .pretraining import pretrained
 
 ARMS = ("transfer", "probe", "scratch", "zero-shot", "forest", "grey levels", "untrained")
 BASED = ("transfer", "probe", "zero-shot")
@@ -345,7 +346,15 @@ def base_without_2018(run: Path, data: Path, name: str) -> Path:
         chunks = sorted(work.glob("further-*.npz"))[: Plan().replay]
         nothing = np.zeros(0, int)
         fine_tune(
-            weights, work / "pretrained.npz", chunks, alerts, rows, load_foreign(None), nothing, Plan(), 0
+            weights,
+            pretrained(work, Plan())[-1],
+            chunks,
+            alerts,
+            rows,
+            load_foreign(None),
+            nothing,
+            Plan(),
+            0,
         )
         # What the shipped calibration learned, it learned from 2018 too.
         record = replace(resolve(name)[1], calibration={"method": "temperature", "temperature": 1.0})

@@ -125,7 +125,7 @@ def test_a_chunk_is_a_function_of_its_number_and_holds_the_truth(tmp_path: Path)
 def test_pretraining_that_was_killed_goes_on_and_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = replace(learn.SMOKE, batches=1, window=2, fresh_every=3, pretrain_steps=8)
+    plan = replace(learn.SMOKE, batches=1, window=2, fresh_every=3, cycles=(5, 3))
     monkeypatch.setattr(pretraining, "CHECKPOINT_STEPS", 2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
@@ -140,9 +140,12 @@ def test_pretraining_that_was_killed_goes_on_and_ends_with_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         pretraining.pretrain(killed, plan, 0, alone=True, log=kill)
     pretraining.pretrain(killed, plan, 0, alone=True, log=lambda line: None)
-    with np.load(whole / "pretrained.npz") as one, np.load(killed / "pretrained.npz") as other:
-        for name in one.files:
-            np.testing.assert_allclose(one[name], other[name], atol=1e-4)
+    for path, again in zip(
+        *(pretraining.pretrained(folder, plan) for folder in (whole, killed)), strict=True
+    ):
+        with np.load(path) as one, np.load(again) as other:
+            for name in one.files:
+                np.testing.assert_allclose(one[name], other[name], atol=1e-4)
     assert not list(whole.glob("simulated-*.npz"))
 
 
@@ -168,7 +171,7 @@ def test_folds_never_cut_through_an_object(prepared: Path) -> None:
 def test_a_run_makes_models_that_load_and_a_rerun_goes_on_from_its_files(
     prepared: Path, tmp_path: Path
 ) -> None:
-    plan = replace(learn.SMOKE, batches=1, pretrain_steps=4, steps=4, made=30)
+    plan = replace(learn.SMOKE, batches=1, cycles=(2, 2), steps=4, made=30)
     train(prepared, tmp_path, plan, workers=1, resamples=20)
     manifest = Manifest.parse((tmp_path / "weights_manifest.json").read_text(), "manifest")
     assert {record.name for record in manifest.records} == set(learn.HEADS)
