@@ -99,7 +99,7 @@ def test_most_of_a_night_without_seeing_or_unlike_the_training_is_said(tmp_path:
     # A gradient that no survey leaves in its stamps.
     np.save(tmp_path / "tilted.npy", faint + 200 * np.arange(63))
     run = score(tmp_path / "tilted.npy", "--fwhm", "4")
-    assert "12 of 12 candidates are unlike what realbogus@0.1.0 was trained on" in run.stderr
+    assert "12 of 12 candidates are unlike what realbogus@" in run.stderr
     assert "transientnet adapt" in run.stderr
 
 
