@@ -26,6 +26,7 @@ from transientnet.results.scores import read_scores
 from transientnet.scoring.run import score_run
 from transientnet.transfer.export import OPSET, export_onnx, load_network, rewrite_onnx
 from transientnet.transfer.network import NetworkConfig, StampNetwork
+from transientnet.transfer.probe import load_base
 
 SMALL = NetworkConfig(oriented=(1, 1, 1, 1), plain=(2, 2, 2, 2), features=8)
 KINDS = ("residual", "cosmic ray", "noise")
@@ -160,3 +161,15 @@ def test_a_model_without_kinds_or_without_bogus_says_so(network: StampNetwork, t
     for name in (model, "realbogus@0.1.0"):
         with pytest.raises(UsageError, match="does not name kinds of bogus"):
             classify(stamps(2), model=load_model(name), kinds=True)
+
+
+def test_a_base_with_side_outputs_can_be_adapted(network: StampNetwork, tmp_path: Path) -> None:
+    """The head of its classes is the one that is taken over."""
+    base = tmp_path / "small.onnx"
+    export_onnx(network, "small", record(0.0), base)
+    taken = load_base(base, record(0.0), ("bogus", "real"))
+    assert len(taken.heads) == 1
+    with torch.inference_mode():
+        tensor = torch.zeros(2, 3, 63, 63)
+        (mine,) = taken(tensor).values()
+        np.testing.assert_allclose(mine, network(tensor)["small"], atol=1e-4)

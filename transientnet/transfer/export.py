@@ -17,7 +17,7 @@ from ..errors import ContractError
 from ..models.record import METADATA_KEY, ModelRecord
 from .network import NetworkConfig, StampNetwork
 
-__all__ = ["OPSET", "PARITY", "export_onnx", "load_network", "rewrite_onnx"]
+__all__ = ["OPSET", "PARITY", "SIDES", "export_onnx", "load_network", "rewrite_onnx"]
 
 OPSET = 18
 PARITY = 1e-4
@@ -32,8 +32,8 @@ def _of_use(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("torchvision is not installed")
 
 
-# Heads that a network may carry beside that of its classes: which kind of bogus, and sound or broken input.
-_KINDS, _INPUT = "kinds", "input"
+_KINDS, _INPUT = SIDES = ("kinds", "input")
+"""Heads that a network may carry beside its classes: which kind of bogus, and sound or broken input."""
 
 
 class _Shipped(nn.Module):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..errors import ContractError
 from ..evaluation.splits import grouped_folds
 from ..models.record import ModelRecord
-from .export import load_network
+from .export import SIDES, load_network
 from .network import StampNetwork
 from .training import HEAD, Survey
 
@@ -63,7 +63,7 @@ def load_base(path: Path, base: ModelRecord, classes: tuple[str, ...]) -> StampN
     heads = [
         name.split(".")[-2]
         for name in (item.name for item in initializers)
-        if name.endswith("weight") and ".heads." in f".{name}"
+        if name.endswith("weight") and ".heads." in f".{name}" and name.split(".")[-2] not in SIDES
     ]
     if len(heads) != 1:
         raise ContractError(f"{path}: {base.id} must have one head to adapt, not {len(heads)}")
