@@ -264,7 +264,8 @@ class _Log:
 
     def is_of(self, key: str, value: Any) -> None:
         """A run has one plan, one seed and one data set, over all the times that it is started."""
-        if self.record.setdefault(key, value) != json.loads(json.dumps(value)):
+        value = json.loads(json.dumps(value))
+        if self.record.setdefault(key, value) != value:
             raise SystemExit(
                 f"{self._work} belongs to a run of another plan, seed or data: give another --output"
             )

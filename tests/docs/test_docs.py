@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"(?:^<!-- (?P<mark>[^>]*) -->\n)?^```(?P<kind>[^\n`]*)\n(?P<code>.*?)^```$", re.M | re.S)
 # The command reference is made from the commands' own help, and compared with it below.
-PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if page.name != "cli.md")]
+PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md"))
+         if page.name != "cli.md" and "node_modules" not in page.parts)]  # fmt: skip
 LABELLED = 40
 TRY_LAYOUT = "from transientnet.readers.layouts import load_layout; load_layout('my.toml')"
 

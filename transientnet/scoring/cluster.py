@@ -257,8 +257,7 @@ def score_packets(
         A row per candidate, in order.
     """
     classifier = worker_model(model)
-    parts = list(classifier.stream(read_packets(packets, reading or Reading())))
-    return Predictions.concatenate(parts, classifier.classes, classifier.record.id)
+    return classifier.joined(list(classifier.stream(read_packets(packets, reading or Reading()))))
 
 
 def _decoded(packets: Iterable[Any], reading: Reading) -> Iterator[Triplet]:

@@ -67,8 +67,7 @@ def score_jobs(classifier: Classifier, jobs: Sequence[Job]) -> list[Predictions]
                 yield triplet
 
     try:
-        parts = list(classifier.stream(triplets(), batch_size=BATCH_SIZE))
-        rows = Predictions.concatenate(parts, classifier.classes, classifier.record.id)
+        rows = classifier.joined(list(classifier.stream(triplets(), batch_size=BATCH_SIZE)))
     except Exception as error:  # whatever it is, it must not take the other requests along
         if len(jobs) > 1:
             return [score_jobs(classifier, [job])[0] for job in jobs]

@@ -95,9 +95,7 @@ def consume(
             if messages:
                 triplets = reading.open(_packets(messages, layout))
                 parts = [score(classifier, Batch(some, ())) for some in cut(triplets, batch_size)]
-                scores = Predictions.concatenate(
-                    [part.predictions for part in parts], classifier.classes, classifier.record.id
-                )
+                scores = classifier.joined([part.predictions for part in parts])
                 write(scores)
                 written.add(messages)
                 done += len(messages)
