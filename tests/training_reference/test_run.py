@@ -192,7 +192,7 @@ def test_a_run_makes_models_that_load_and_a_rerun_goes_on_from_its_files(
     with pytest.raises(SystemExit, match="another plan"):
         train(prepared, tmp_path, plan, seed=1, workers=1)
     # What is there is not made again: not even its inputs are looked at.
-    stored = tmp_path / "work" / "tuned-all-0.npz"
+    stored = tmp_path / "work" / "tuned-all-0-0.npz"
     before = stored.read_bytes()
     none = load_foreign(None)
     learn.fine_tune(stored, Path("absent"), [], load(prepared), np.arange(3), none, np.arange(0), plan, 0)
