@@ -1,4 +1,4 @@
-"""Write ``constraints/tested.txt``: the versions of this environment, with which the tests were run.
+"""Write ``constraints/tested.txt``: the versions of the environment in which the tests are developed.
 
     pip install -e '.[test]' && pytest && python constraints/write_tested.py
     pip install -c constraints/tested.txt 'transientnet[all]'
@@ -49,7 +49,7 @@ def resolved() -> dict[str, str]:
 def main() -> None:
     """Write the file."""
     system = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    lines = [f"# Versions with which the tests were run, {system}; made by write_tested.py."]
+    lines = [f"# Versions in which the tests are developed, {system}; made by write_tested.py."]
     lines += [f"{name}=={version}" for name, version in sorted(resolved().items())]
     (FOLDER / "tested.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -173,3 +173,18 @@ def test_a_base_with_side_outputs_can_be_adapted(network: StampNetwork, tmp_path
         tensor = torch.zeros(2, 3, 63, 63)
         (mine,) = taken(tensor).values()
         np.testing.assert_allclose(mine, network(tensor)["small"], atol=1e-4)
+
+
+def test_a_batch_that_was_never_scored_takes_no_kinds_from_the_others(
+    network: StampNetwork, tmp_path: Path
+) -> None:
+    """Rows of a worker that died, or for which memory did not suffice, have no kind."""
+    model = tmp_path / "small.onnx"
+    export_onnx(network, "small", record(None), model)
+    classifier = load_model(model)
+    scored = classifier.score(stamps(3))
+    lost = replace(classifier.score([Triplet.unreadable("lost", "a.fits", "gone")]), kinds=None)
+    joined = classifier.joined([scored, lost], kinds=True)
+    assert joined.kinds is not None
+    assert scored.kinds is not None
+    assert joined.kinds.tolist() == [*scored.kinds.tolist(), ""]

@@ -230,7 +230,9 @@ class Predictions:
             errors.update({start + row: message for row, message in part.errors.items()})
             start += len(part)
         sets = [part.sets for part in parts if part.sets is not None]
-        kinds = [part.kinds for part in parts if part.kinds is not None]
+        # Rows for which no network was asked have none; the others keep theirs.
+        kinds = [np.full(len(part), "") if part.kinds is None else part.kinds for part in parts]
+        named = any(part.kinds is not None for part in parts)
         known = [name for name in POSITIONS if any(name in part.positions for part in parts)]
         return cls(
             np.concatenate([part.ids for part in parts]),
@@ -243,7 +245,7 @@ class Predictions:
             parts[0].threshold,
             np.concatenate(sets) if len(sets) == len(parts) else None,
             {name: np.concatenate([part.position(name) for part in parts]) for name in known},
-            np.concatenate(kinds) if len(kinds) == len(parts) else None,
+            np.concatenate(kinds) if named else None,
         )
 
     def position(self, name: str) -> npt.NDArray[np.float64]:
