@@ -8,6 +8,7 @@ Rules, first match wins:
 
 real/bogus
     1. A catalogue match of a bright source (magnitude below 17): real. Bright residuals fool the eye.
+       Of a fainter one that the eye calls bogus: no label.
     2. ``vetted`` (visual inspection, where the table has it): real or bogus; ``unsure`` is no label.
     3. A catalogue match (minor planet within 5", or the table's ``realbogus_evidence`` = catalogue): real.
     4. The survey's score: real at drb >= 0.9, bogus below 0.1 (``rb`` >= 0.8 and < 0.2 where an old
@@ -161,6 +162,8 @@ def _assemble(triplets: np.ndarray, rows: list[dict[str, Any]]) -> Alerts:
         rejudged = ""
         if evidence == "catalogue" and raw_binary == 1 and binary != 1 and _number(row, "magpsf") < BRIGHT:
             binary, rejudged = 1, "a catalogue match of a bright source outranks the eye"
+        elif evidence == "catalogue" and raw_binary == 1 and vetted == 0:
+            binary, rejudged = -1, "a catalogue match of a faint source that the eye contradicts"
         elif (
             evidence == "score"
             and vetted < 0

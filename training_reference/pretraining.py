@@ -40,7 +40,7 @@ _EIGHT_BIT = 0.25
 # Share of simulated batches whose seeing is not told to the preprocess.
 _UNTOLD = 0.3
 # Share of a batch that is broken on purpose.
-_BROKEN = 0.06
+_BROKEN = 0.08
 # Chunks that may wait for the trainer; seconds that it waits for one before it makes it itself.
 _AHEAD, _PATIENCE = 6, 90.0
 CHECKPOINT_STEPS = 200

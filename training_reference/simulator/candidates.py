@@ -53,13 +53,15 @@ CAUSES = {
 }
 """What an observer would call the kinds of `BOGUS`; a spoilt reference has no one name."""
 
-_REAL_SHARE = (0.3, 0.12, 0.28, 0.15, 0.15)
+_REAL_SHARE = (0.27, 0.12, 0.34, 0.14, 0.13)
 _BOGUS_SHARE = (
     *(0.12, 0.08, 0.08, 0.06, 0.08, 0.14, 0.16, 0.05),
     *(0.03, 0.03, 0.02, 0.03, 0.02, 0.05, 0.03, 0.02),
 )
 # Share of the reals that outshine the usual range, to what saturates a hundred times over.
-_BRIGHT = 0.14
+_BRIGHT = 0.25
+# Share of all candidates that are seen through clouds, which the reference was not.
+_CLOUDY = 0.05
 # Sources that a candidate sits on, for the kinds that are residuals of one.
 _RESIDUALS = ("dipole", "kernel mismatch", "shape mismatch", "flux scale")
 
@@ -151,6 +153,7 @@ def draw_candidates(
     )
     _transients(rng, telescope, made, gallery, fwhm, area, misshapen)
     _residuals(rng, telescope, made, gallery, fwhm, area, misshapen)
+    _clouds(rng, telescope, made, area)
     return made
 
 
@@ -228,7 +231,7 @@ def _transients(
     steady = np.clip(steady, np.where(star, faintest, 0), 0.6 * full[rows])
     # A bright star's change must stand out of its residual, a saturated one's still more.
     shining = star & (bright[rows] | (steady > telescope.saturation * area[rows]))
-    steady[shining] = np.minimum(steady, rng.uniform(0.2, 6, len(rows)) * flux[rows])[shining]
+    steady[shining] = np.minimum(steady, 10 ** rng.uniform(-0.7, 1.25, len(rows)) * flux[rows])[shining]
     steady[star] = np.minimum(steady, np.maximum(most[rows], faintest))[star]
     dims = rng.random(len(rows)) < np.where(star, 0.45, 0.3)
     steady = np.where(
@@ -309,6 +312,9 @@ def _residuals(
     for axis in range(2):
         errors.broadening[rows[kernel], axis] = (wrong * lopsided[:, axis])[kernel]
     errors.shape[rows[shape]] = np.minimum(share / (0.7 * np.maximum(misshapen[rows], 0.02)), 0.9)[shape]
+    # Faults come together: what triggers has a net flux more often than not.
+    net = share * np.where(rng.random(k) < 0.8, rng.uniform(0.1, 1.2, k), 0)
+    errors.scale[rows] += sign * net
     # A whole frame scaled wrongly, or the core of one galaxy of another colour.
     errors.scale[rows[scale]] = (sign * share)[scale]
     errors.broadening[rows[scale], 0] = (0.1 * wrong)[scale]
@@ -326,11 +332,6 @@ def _residuals(
     rows = made.where("saturated core")
     flux = telescope.saturation * area[rows] * np.exp(rng.uniform(-0.4, 3.5, len(rows)))
     made.science_flux[rows] = made.reference_flux[rows] = flux
-    # Through thick clouds the stars go, and what the detector adds stays.
-    rows = made.where("cosmic ray", "noise peak")
-    rows = rows[rng.random(len(rows)) < 0.15]
-    made.transparency[rows] = rng.uniform(0.02, 0.5, len(rows))
-    errors.scale[rows] = made.transparency[rows] - 1
     # Some artefacts fall on a source.
     rows = made.where(
         "cosmic ray", "noise peak", "bad column", "ghost", "reference artefact", "noisy reference"
@@ -339,3 +340,20 @@ def _residuals(
     flux = (10 ** rng.uniform(0.8, 2.2, len(rows))) * np.sqrt(area[rows])
     made.position[rows] += rng.normal(0, 1, (len(rows), 2)) * fwhm[rows][:, None]
     made.science_flux[rows] = made.reference_flux[rows] = flux
+
+
+def _clouds(rng: np.random.Generator, telescope: Telescope, made: Candidates, area: FloatArray) -> None:
+    """Let clouds dim what is steady: the reference is deeper than the science image by so much.
+
+    The subtraction scales the reference down; what the detector adds stays as it is.
+    """
+    unhurt = np.isin(made.kind, ("cosmic ray", "noise peak"))
+    rows = np.flatnonzero(rng.random(len(made.kind)) < np.where(unhurt, 0.15, _CLOUDY))
+    share = (10 ** rng.uniform(-2.0, -0.2, len(rows))).astype(np.float32)
+    made.transparency[rows] = share
+    made.errors.scale[rows] = (1 + made.errors.scale[rows]) * share - 1
+    brightest = 50 * telescope.saturation * area[rows]
+    change = made.science_flux[rows] - made.reference_flux[rows]
+    made.reference_flux[rows] = np.minimum(made.reference_flux[rows] / share, brightest)
+    made.science_flux[rows] = np.maximum(share * made.reference_flux[rows] + change, 0)
+    made.host_flux[rows] = np.minimum(made.host_flux[rows] / share, brightest)

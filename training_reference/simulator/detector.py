@@ -100,7 +100,7 @@ def saturate(
         pixels[near] *= np.float32(rng.uniform(0.94, 1.0))
         pixels[mask] = level * (1 + 0.02 * rng.standard_normal(int(mask.sum()), np.float32))
         if core == "dark":
-            pixels[deep] = level * np.float32(rng.uniform(-0.1, 0.6))
+            pixels[deep] *= np.float32(rng.uniform(-0.1, 0.6))
         elif core == "interpolate":
             columns = np.arange(pixels.shape[1])
             for y in np.flatnonzero(mask.any(axis=1) & ~mask.all(axis=1)):

@@ -186,6 +186,7 @@ class _Draw:
             made.reference_noise / made.science_noise,
             self.fwhm,
         )
+        self._combed(difference, images[0])
         noise = 1.4826 * np.median(np.abs(filtered[:, ::3, ::3]), axis=(1, 2))
         centre, peak = self._triggers(filtered)
         if scope.blanks_core:
@@ -224,6 +225,16 @@ class _Draw:
             (y, x), r = centre[row], max(2, round(float(self.fwhm[row])))
             core[row] |= mask[y - r : y + r + 1, x - r : x + r + 1].any()
         return core
+
+    def _combed(self, difference: FloatArray, science: FloatArray) -> None:
+        """Lines that alternate where an undersampled bright source was shifted to the reference's grid."""
+        if not self.telescope.comb:
+            return
+        level = self.telescope.saturation * self.rng.uniform(0.02, 0.5)
+        bright = np.clip(np.nan_to_num(science, nan=0.0) / level - 0.5, 0, 1)
+        lines = np.where(np.arange(self.grid.n) % 2, 1, -1).astype(np.float32)[:, None]
+        size = self.rng.uniform(0, self.telescope.comb, (self.n, 1, 1)).astype(np.float32)
+        difference += np.abs(difference) * bright.astype(np.float32) * size * lines
 
     # --- sky --------------------------------------------------------------------------------------
 
@@ -300,7 +311,7 @@ class _Draw:
             return
         k = len(rows)
         step = np.minimum(
-            rng.uniform(1.5, 8, k) * self.fwhm[rows], rng.uniform(0.12, 0.2, k) * self.telescope.size
+            rng.uniform(1.5, 8, k) * self.fwhm[rows], rng.uniform(0.12, 0.36, k) * self.telescope.size
         )
         angle = rng.uniform(0, np.pi, k)
         heading = np.stack([np.sin(angle), np.cos(angle)], axis=1)
@@ -317,7 +328,8 @@ class _Draw:
             * made.science_noise[rows]
         )
         # Three flashes at least tell a train from a lone source.
-        one_sided = (rng.random(k) < 0.25)[:, None] & (ticks < 0)
+        short = step < 0.2 * self.telescope.size
+        one_sided = (short & (rng.random(k) < 0.25))[:, None] & (ticks < 0)
         flux = flux[:, None] * inside * ~one_sided * np.exp(rng.normal(0, 0.15, (k, len(ticks))))
         sky[rows] += point_sources(self.grid, position.astype(np.float32), flux.astype(np.float32))
 

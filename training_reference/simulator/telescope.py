@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 __all__ = ["DECAM_LIKE", "ZTF_LIKE", "Telescope"]
+
+_LIKE_ZTF = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Telescope:
         star to star.
     ringing : float
         How much the difference is sharpened beyond the seeing: bright sources get negative rings.
+    comb : float
+        How much the lines of the difference alternate in the core of bright, undersampled sources.
     method : str
         ``"kernel"`` (Alard & Lupton 1998, ApJ 503, 325) or ``"zogy"`` (Zackay et al. 2016, ApJ 830, 27).
     centring : float
@@ -95,6 +99,7 @@ class Telescope:
     shape_error: float = 0.0
     colour_error: float = 0.01
     ringing: float = 0.0
+    comb: float = 0.0
     method: str = "zogy"
     centring: float = 0.0
     masks_saturation: bool = True
@@ -117,7 +122,22 @@ class Telescope:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Telescope:
-        """A telescope at random: 0.15–9″/px, FWHM 1.2–10 px, stamps of 25–101 px."""
+        """A telescope at random: 0.15–9″/px, FWHM 1.2–10 px, stamps of 25–101 px; one in five like ZTF."""
+        if rng.random() < _LIKE_ZTF:
+            return replace(
+                ZTF_LIKE,
+                fwhm=ZTF_LIKE.fwhm * float(np.exp(rng.normal(0, 0.15))),
+                beta=float(rng.uniform(2.5, 4.0)),
+                sky=ZTF_LIKE.sky * float(np.exp(rng.normal(0, 0.7))),
+                full_well=float(rng.uniform(4e4, 1e5)),
+                stars=ZTF_LIKE.stars * float(np.exp(rng.normal(0.3, 1.0))),
+                registration=float(rng.uniform(0.03, 0.15)),
+                kernel_error=float(rng.uniform(0.02, 0.06)),
+                ringing=float(rng.uniform(0.0, 1.0)),
+                comb=float(rng.exponential(0.6)),
+                saturated_core=str(rng.choice(["clip", "interpolate", "dark"])),
+                unit=float(np.exp(rng.uniform(np.log(2), np.log(20)))),
+            )
         large = rng.random() < 0.3
         if large:
             # Large telescopes sample the seeing well, cut small stamps and subtract a sharper reference.
@@ -164,6 +184,7 @@ class Telescope:
             shape_error=float(rng.exponential(0.12)) if rng.random() < 0.5 else 0.0,
             colour_error=float(rng.uniform(0.002, 0.02)),
             ringing=float(rng.uniform(0.1, 1.2)) if rng.random() < 0.35 else 0.0,
+            comb=float(rng.exponential(0.6)) if fwhm < 3 and rng.random() < 0.3 else 0.0,
             method=str(rng.choice(["zogy", "kernel"], p=[0.2, 0.8] if large else [0.55, 0.45])),
             centring=float(rng.uniform(0.05, 0.3)) if rng.random() < 0.3 else 0.0,
             masks_saturation=bool(rng.random() < 0.4),

@@ -6,7 +6,9 @@ no orientation and kernels that are their own mirror image. Written out, it is a
 convolution, and that is what the ONNX file holds. Stamps enter as a fovea (the central half at full
 sampling) beside the whole field at half sampling, so that the expensive layers see 31x31 pixels
 instead of 63x63; and once more as fluxes in units of the central peak, where the shape of a bright
-source shows that the logarithm of the first scale hides. Convolutions with stride 2 and no padding
+source shows that the logarithm of the first scale hides. Beside what is seen stands how much the
+planes agree: the noise of a difference is that of the images it was made of, pixel by pixel, so it
+correlates with theirs; a plane of another candidate does not. Convolutions with stride 2 and no padding
 keep the grid's centre: 63, 31, 15, 7, 3.
 
 Batch statistics serve the first training only: `fold` merges them into the convolutions, so what is
@@ -32,6 +34,11 @@ _LARGEST = 15.0
 _PEAK_REACH = 5
 # Neighbours are cut off at so many peaks; the peak itself gets the spread that the other scale has.
 _MOST_PEAKS, _PEAK_SCALE = 3.0, 3.0
+# Planes whose noise is compared; no pixel counts for more than so much of the tensor's scale.
+_PAIRS = ((0, 2), (1, 2), (0, 1))
+_MOST_NOISE = 0.5
+# Of an absent plane, which correlates with none.
+_LEAST_POWER = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +53,26 @@ class NetworkConfig:
         Residual blocks at 15, 7 and 3 pixels.
     features : int
         Length of the invariant feature vector before the head.
+    agreement : bool
+        Whether the correlations of the planes' noise are among what the features are made of; models
+        before 0.2.0 lack them.
     """
 
     oriented: tuple[int, ...] = (1, 2, 4, 6)
     plain: tuple[int, ...] = (8, 16, 32, 36)
     blocks: tuple[int, ...] = (1, 1, 1)
     features: int = 64
+    agreement: bool = True
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NetworkConfig:
         """From the field ``network`` of a record."""
         return cls(
-            tuple(data["oriented"]), tuple(data["plain"]), tuple(data["blocks"]), int(data["features"])
+            tuple(data["oriented"]),
+            tuple(data["plain"]),
+            tuple(data["blocks"]),
+            int(data["features"]),
+            bool(data.get("agreement", False)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -260,7 +275,10 @@ class StampNetwork(nn.Module):
                 )
             )
         self.stages = nn.ModuleList(stages)
-        self.embed = nn.Linear(2 * (2 * self.last.oriented + self.last.plain), config.features)
+        pooled = 2 * (2 * self.last.oriented + self.last.plain)
+        if config.agreement:
+            pooled += 4 * len(_PAIRS)
+        self.embed = nn.Linear(pooled, config.features)
         self.heads = nn.ModuleDict({name: nn.Linear(config.features, count) for name, count in heads.items()})
 
     @staticmethod
@@ -281,12 +299,27 @@ class StampNetwork(nn.Module):
         in_peaks = (flux / torch.cat([peak, peak], dim=1)).clamp(-_MOST_PEAKS, _MOST_PEAKS)
         return torch.cat([both, _PEAK_SCALE * in_peaks], dim=1)
 
+    @staticmethod
+    def _agreement(planes: Tensor) -> Tensor:
+        """(N, 6, 31, 31), centre and field -> (N, 12): correlations of the planes' noise, and their sizes."""
+        rough = planes - F.avg_pool2d(planes, 3, 1, 1, count_include_pad=False)
+        rough = rough.clamp(-_MOST_NOISE, _MOST_NOISE).flatten(2)
+        found = []
+        for first in (0, 3):
+            band = rough[:, first : first + 3]
+            product = band @ band.transpose(1, 2) / band.shape[2]
+            power = [product[:, k, k] + _LEAST_POWER for k in range(3)]
+            found += [product[:, i, j] / torch.sqrt(power[i] * power[j]) for i, j in _PAIRS]
+        correlation = torch.stack(found, dim=1)
+        return torch.cat([correlation, correlation.abs()], dim=1)
+
     def embedding(self, x: Tensor) -> Tensor:
         """Invariant features (N, F) of a normalised tensor (N, 3, S, S)."""
-        x = F.relu(self.stem(self._foveate(x)))
+        seen = self._foveate(x)
+        x = F.relu(self.stem(seen))
         for stage in self.stages:
             x = stage(x)
-        pooled: list[Tensor] = []
+        pooled: list[Tensor] = [self._agreement(seen[:, :6])] if self.config.agreement else []
         for values in (x.mean((2, 3)), x.amax((2, 3))):
             # The shape's own number, not len(): an exported batch must stay free.
             sets = values[:, : 8 * self.last.oriented].reshape(x.shape[0], self.last.oriented, 8)
