@@ -80,8 +80,8 @@ def test_catalogues_outrank_the_eye_where_it_is_bright_and_the_score_is_no_evide
         "d,real,score,variable,,19,0.99,1,,\n"
     )
     alerts = load(tmp_path)
-    assert alerts.binary.tolist() == [1, 0, -1, 1]
-    assert [bool(reason) for reason in alerts.rejudged] == [True, False, True, False]
+    assert alerts.binary.tolist() == [1, -1, -1, 1]
+    assert [bool(reason) for reason in alerts.rejudged] == [True, True, True, False]
 
 
 def test_visits_and_objects_are_never_split(shared_data: Path) -> None:

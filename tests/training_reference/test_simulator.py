@@ -342,7 +342,7 @@ def test_a_round_kernel_leaves_a_residual_of_a_defocused_exposure() -> None:
     inside = distance(63)[None] < 12
     difference = np.where(inside, np.nan_to_num(batch.triplets[:, 2]), 0)[batch.snr > 20]
     net = np.abs(difference.sum(axis=(1, 2))) / np.abs(difference).sum(axis=(1, 2))
-    assert np.median(net) < 0.4
+    assert np.median(net) < 0.6
 
 
 def test_stamps_of_large_telescopes_may_be_small_and_framed() -> None:
