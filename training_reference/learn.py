@@ -61,6 +61,8 @@ Targets = dict[str, np.ndarray]
 _LARGEST_GRADIENT = 5.0
 # The side tasks shall not lead the trunk.
 _WEIGHT = {"kinds": 0.3, "input": 0.4}
+# Magnitudes between which real stamps are evened out, and how much oftener the rarest are drawn at the most.
+_BRIGHTNESS, _MOST_OFTEN = (15.0, 16.0, 17.0), 8.0
 # What the makers of candidates out of real stamps call the kinds of bogus.
 _CAUSE_OF_MADE = {
     "dipole": "residual",
@@ -328,10 +330,15 @@ def fine_tune(
 
 
 def evened(alerts: Alerts, power: float) -> np.ndarray:
-    """Chance of each real stamp to be drawn: rare classes more often, unknown ones as the common."""
-    count = np.bincount(alerts.morphology[alerts.morphology >= 0], minlength=len(MORPHOLOGY))
-    weight = (count.max() / np.maximum(count, 1)) ** power
-    chance = np.where(alerts.morphology >= 0, weight[alerts.morphology], 1.0)
+    """Chance of each real stamp to be drawn: rare classes and bright sources more often.
+
+    Real or bogus decides first, then host and brightness; unknown classes are drawn as the common ones.
+    """
+    bright = np.digitize(alerts.magnitude, _BRIGHTNESS)  # NaN is faint
+    cells = np.unique(np.stack([alerts.binary, alerts.morphology, bright]), axis=1, return_inverse=True)[1]
+    count = np.bincount(cells.ravel())
+    weight = np.minimum((count.max() / count) ** power, _MOST_OFTEN)[cells.ravel()]
+    chance = np.where(alerts.binary >= 0, weight, 1.0)
     return np.asarray(chance / chance.sum())
 
 
