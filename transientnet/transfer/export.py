@@ -110,7 +110,7 @@ def rewrite_onnx(base: Path, network: StampNetwork, head: str, record: ModelReco
     """Write one head of a network into the graph of the file that it was loaded from.
 
     What `export_onnx` does, without tracing the network anew, which takes longer than a small
-    adaptation. Side outputs of the base are left out: their heads were taught on its features.
+    adaptation. Side outputs whose heads the network lacks are left out.
 
     Parameters
     ----------
@@ -135,7 +135,8 @@ def rewrite_onnx(base: Path, network: StampNetwork, head: str, record: ModelReco
     _keep_outputs(model.graph, shipped.outputs)
     for item in model.graph.initializer:
         parts = item.name.split(".")
-        name = ".".join(["network", "heads", head, parts[-1]]) if "heads" in parts else item.name
+        main = "heads" in parts and parts[-2] not in SIDES
+        name = ".".join(["network", "heads", head, parts[-1]]) if main else item.name
         if name in weights:
             item.CopyFrom(numpy_helper.from_array(weights[name].detach().numpy(), item.name))
     logits = next(output for output in model.graph.output if output.name == "logits")

@@ -7,26 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..evaluation.calibration import Calibrated
 from ..files.atomic import replacing, write_atomically
 from ..files.strict_json import dump_json
 from ..models.cards import CARD_NAME, write_card
 from ..models.classifier import Classifier
-from ..models.outliers import fit_reference
+from ..models.outliers import PASSING, fit_reference
 from ..models.record import ModelRecord
 from ..models.registry.manifest import MANIFEST_NAME, manifest_row, write_registry
 from ..models.vectors import write_test_vectors
 from ..prepare.contract import InputContract
 from ..triplet import QualityFlag, Triplet
-from .export import OPSET, rewrite_onnx
+from .export import OPSET, SIDES, rewrite_onnx
 from .folder import model_name
 from .network import StampNetwork
 from .outcome import AdaptMetrics, LeftOut
+from .probe import features_of
 from .summary import write_report
 from .training import HEAD
 
 __all__ = ["write_folder"]
+
+_INPUT = SIDES[1]
 
 
 def write_folder(
@@ -61,13 +65,14 @@ def write_folder(
         The manifest's row.
     """
     config, table, judged = metrics.config, left_out.table, metrics.cross_validation
+    kinds = base.network.get("kinds")
     record = ModelRecord(
         name=model_name(config, folder),
         version=config.version,
         classes=metrics.classes,
         contract=contract,
         **calibrated.to_record(),
-        reference=_reference(left_out, metrics),
+        reference={**_reference(left_out, metrics), **_oddity(network.cpu(), left_out, base)},
         metrics={
             "n": judged.new["n"],
             "n_groups": judged.new["n_groups"],
@@ -84,7 +89,7 @@ def write_folder(
             "outcome": metrics.outcome,
             "seed": config.seed,
         },
-        network=network.config.to_dict(),
+        network={**network.config.to_dict(), **({"kinds": kinds} if kinds else {})},
         description=config.description or f"{base.name} adapted to {len(table)} labels",
         licence=config.licence,
         citation=config.citation,
@@ -121,6 +126,17 @@ def _reference(left_out: LeftOut, metrics: AdaptMetrics) -> dict[str, Any]:
         groups=left_out.table.groups[rows],
         seed=metrics.config.seed,
     )
+
+
+def _oddity(network: StampNetwork, left_out: LeftOut, base: ModelRecord) -> dict[str, Any]:
+    """Threshold of the flag: the base's, or a higher one that few stamps of the survey itself exceed."""
+    if _INPUT not in network.heads or "oddity" not in base.reference:
+        return {}
+    features = features_of(network, torch.from_numpy(left_out.prepared.tensor[left_out.rows]))
+    with torch.inference_mode():
+        sound, broken = network.heads[_INPUT](features).numpy().T
+    usual = float(np.quantile(broken - sound, PASSING, method="higher"))
+    return {"oddity": {"threshold": max(float(base.reference["oddity"]["threshold"]), usual)}}
 
 
 def _shown(left_out: LeftOut, classes: int) -> list[Triplet]:

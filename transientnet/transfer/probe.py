@@ -52,22 +52,23 @@ def load_base(path: Path, base: ModelRecord, classes: tuple[str, ...]) -> StampN
     Returns
     -------
     StampNetwork
-        With one head, `HEAD`.
+        With the head `HEAD`, and the base's side heads as they are, which no label of a survey teaches.
 
     Raises
     ------
     ContractError
         The file holds another kind of network, or more heads than one.
     """
-    initializers = onnx.load(str(path), load_external_data=False).graph.initializer
-    heads = [
-        name.split(".")[-2]
-        for name in (item.name for item in initializers)
-        if name.endswith("weight") and ".heads." in f".{name}" and name.split(".")[-2] not in SIDES
-    ]
+    weights = {
+        item.name.split(".")[-2]: item.dims[0]
+        for item in onnx.load(str(path), load_external_data=False).graph.initializer
+        if item.name.endswith("weight") and ".heads." in f".{item.name}"
+    }
+    heads = [name for name in weights if name not in SIDES]
     if len(heads) != 1:
         raise ContractError(f"{path}: {base.id} must have one head to adapt, not {len(heads)}")
-    network = load_network(path, base, {heads[0]: len(base.classes)})
+    sides = {name: int(weights[name]) for name in SIDES if name in weights}
+    network = load_network(path, base, {heads[0]: len(base.classes), **sides})
     old = network.heads[heads[0]]
     new = nn.Linear(network.config.features, len(classes))
     assert isinstance(old, nn.Linear)
@@ -78,7 +79,7 @@ def load_base(path: Path, base: ModelRecord, classes: tuple[str, ...]) -> StampN
             columns = [base.classes.index(name) for name in classes]
             new.weight.copy_(old.weight[columns])
             new.bias.copy_(old.bias[columns])
-    network.heads = nn.ModuleDict({HEAD: new})
+    network.heads = nn.ModuleDict({HEAD: new, **{name: network.heads[name] for name in sides}})
     return network
 
 
