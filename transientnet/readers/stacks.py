@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..errors import ReadError
 from ..files.compressed import most_of_a_file, most_of_a_stamp
 from ..triplet import Triplet
-from .candidate import from_images
+from .candidate import from_images, refuse_frames
 from .image import Image
 from .layouts import Layout, match_channels, match_roles
 from .vocabulary import ORDER_NAMES, STACK_NAMES, channel_of, companion_of, is_companion, normalise
@@ -160,8 +160,11 @@ def _read(
             bad = missing(first, stop)
             cubes = {channel: _nan_where(bad, cube, mask_label) for channel, cube in cubes.items()}
         for i, row in enumerate(range(first, stop)):
+            images = {channel: Image(cube[i]) for channel, cube in cubes.items()}
+            if stamps.single:
+                refuse_frames(images, layout, where)
             yield from_images(
-                {channel: Image(cube[i]) for channel, cube in cubes.items()},
+                images,
                 id=called(row),
                 source=source,
                 layout=layout,
