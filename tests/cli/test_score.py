@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 from score_rows import read as rows_of
+from typer.testing import CliRunner
+
+from transientnet.cli import app
 
 ROOT = Path(__file__).parents[2]
 HEADER = "id,source,label,p_bogus,p_real,quality,model"
@@ -54,6 +57,12 @@ def score(*args: object, given: str | None = None, **options: Any) -> subprocess
     with started(*args, **options) as process:
         out, err = process.communicate(given, timeout=200)
     return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+
+def quick(*args: object) -> subprocess.CompletedProcess[str]:
+    """``score`` in this process, where only its answer matters."""
+    done = CliRunner().invoke(app, ["score", *map(str, args)])
+    return subprocess.CompletedProcess(args, done.exit_code, done.stdout, done.stderr)
 
 
 def has_grown(process: subprocess.Popen[str], table: Path, size: int) -> bool:
@@ -133,7 +142,7 @@ def test_most_of_a_night_without_seeing_or_unlike_the_training_is_said(tmp_path:
 
 def test_threshold_names_the_class(night: Path) -> None:
     for threshold, label in (("0", "real"), ("1", "bogus")):
-        lines = score(night / "c0.npy", "--threshold", threshold).stdout.splitlines()
+        lines = quick(night / "c0.npy", "--threshold", threshold).stdout.splitlines()
         assert lines[1].split(",")[2] == label
 
 
@@ -318,7 +327,7 @@ def test_gallery_and_explanations_are_drawn_beside_the_table(tmp_path: Path) -> 
     examples = Path(__file__).parents[2] / "docs" / "examples" / "cutouts"
     files = [str(examples / f"{name}.fits") for name in ("asteroid", "blank", "cosmic_ray")]
     page, folder = tmp_path / "night.html", tmp_path / "why"
-    done = score(*files, "--gallery", str(page), "--explain", str(folder), "--sets", "0.95")
+    done = quick(*files, "--gallery", str(page), "--explain", str(folder), "--sets", "0.95")
     assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()
     assert rows[0].endswith(",set")
@@ -417,17 +426,17 @@ def test_positions_are_written_where_they_are_known(night: Path, tmp_path: Path)
         np.save(folder / f"a{i:03d}.npy", stamps(1, i)[0])
     plain = fits.PrimaryHDU(stamps(1, 1)[0])
     plain.writeto(folder / "plain.fits")
-    assert score(folder / "plain.fits").stdout.splitlines()[0] == HEADER
+    assert quick(folder / "plain.fits").stdout.splitlines()[0] == HEADER
     placed = fits.PrimaryHDU(stamps(1, 2)[0])
     placed.header["RA"], placed.header["DEC"] = 150.25, -2.5
     placed.writeto(folder / "placed.fits")
-    alone = score(folder / "placed.fits").stdout.splitlines()
+    alone = quick(folder / "placed.fits").stdout.splitlines()
     assert alone[0] == HEADER + ",ra,dec,x,y"
     assert alone[1].endswith(",150.2500000,-2.5000000,,")
     # The position stands in the last of many rows: the table is one table, however it is cut into parts.
     tables = [tmp_path / f"{workers}.csv" for workers in (1, 2)]
     for workers, table in enumerate(tables, 1):
-        assert score(folder, "-o", table, "--workers", workers).returncode == 0
+        assert quick(folder, "-o", table, "--workers", workers).returncode == 0
     assert tables[0].read_bytes() == tables[1].read_bytes()
     lines = tables[0].read_text().splitlines()
     assert len(lines) == 603
@@ -436,17 +445,17 @@ def test_positions_are_written_where_they_are_known(night: Path, tmp_path: Path)
     assert lines[-2].endswith(",150.2500000,-2.5000000,,")
     # A table that was begun without positions goes on without.
     begun = tmp_path / "begun.csv"
-    assert score(night / "c0.npy", "-o", begun).returncode == 0
-    assert score(night / "c0.npy", folder / "placed.fits", "-o", begun, "--resume").returncode == 0
+    assert quick(night / "c0.npy", "-o", begun).returncode == 0
+    assert quick(night / "c0.npy", folder / "placed.fits", "-o", begun, "--resume").returncode == 0
     assert [line.count(",") for line in begun.read_text().splitlines()] == [6, 6, 6]
 
 
 def test_a_table_of_an_earlier_version_is_continued_as_it_is(night: Path, tmp_path: Path) -> None:
     table, journal = tmp_path / "s.csv", tmp_path / "s.csv.journal"
-    assert score(night / "c0.npy", "-o", table).returncode == 0
+    assert quick(night / "c0.npy", "-o", table).returncode == 0
     # Its journal said nothing of positions.
     journal.write_text(journal.read_text().replace(', "positions": false', ""))
-    assert score(night / "c0.npy", night / "c1.npy", "-o", table, "--resume").returncode == 0
+    assert quick(night / "c0.npy", night / "c1.npy", "-o", table, "--resume").returncode == 0
     assert [line.split(",")[0] for line in table.read_text().splitlines()] == ["id", "c0", "c1"]
 
 
@@ -456,7 +465,7 @@ def test_tables_for_astronomers_are_written_and_continued(night: Path, tmp_path:
 
     table = tmp_path / f"s.{ending}"
     for files in (["c0.npy"], ["c0.npy", "c1.npy"]):
-        run = score(*(night / name for name in files), "-o", table, "--resume")
+        run = quick(*(night / name for name in files), "-o", table, "--resume")
         assert run.returncode == 0, run.stderr
     read = Table.read(table)
     assert [str(name) for name in read["id"]] == ["c0", "c1"]
