@@ -168,7 +168,7 @@ def test_killed_again_and_again_with_workers_nothing_is_lost_or_doubled(tmp_path
     assert score(folder, "-o", whole, "--workers", 1).returncode == 0
     growing = tmp_path / f"{name}.staged" if name.endswith(".parquet") else killed
     kills = 0
-    for _ in range(6):
+    for _ in range(5):
         begun = growing.stat().st_size if growing.exists() else 0
         with started(folder, "-o", killed, "--resume", "--workers", 1 + kills % 2) as process:
             has_grown(process, growing, begun + 500)
@@ -187,7 +187,7 @@ def test_killed_again_and_again_with_workers_nothing_is_lost_or_doubled(tmp_path
         else:
             assert process.returncode == -signal.SIGKILL
             kills += 1
-        if kills == 3:
+        if kills == 2:
             break
     assert kills
     assert score(folder, "-o", killed, "--resume", "--workers", 2).returncode == 0
