@@ -67,13 +67,14 @@ def read_columns(stream: IO[bytes], form: str, limit: int) -> Columns:
             sides = (math.prod(int(n) for n in re.findall(r"[0-9]+", shape)) for shape in shapes)
             if (side := max(sides, default=1)) > len(text):
                 raise ReadError(f"cells of {side} values in a table of {len(text)} bytes")
-        if form == "ascii.sextractor":
-            # A vector of values is announced by the number of the next column: gaps become columns.
-            last = max((int(n) for n in re.findall(r"^#\s*([0-9]{1,18})\s", text, re.MULTILINE)), default=0)
-            if last > _MAX_COLUMNS:
-                raise ReadError(f"column {last} in a table of {len(text)} bytes")
         # As lines: a text alone could be taken for the name of a file, or for an address.
         lines = [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
+        if form == "ascii.sextractor":
+            # A vector of values is announced by the number of the next column: gaps become columns.
+            named = (re.match(r"\s*#\s*0*([0-9]+)\s", line) for line in lines)
+            last = max((int(number[1][:9]) for number in named if number), default=0)
+            if last > _MAX_COLUMNS:
+                raise ReadError(f"it names column {last}; a SExtractor catalogue has up to {_MAX_COLUMNS}")
         return columns_of(Table.read(lines, format=form))
 
 
