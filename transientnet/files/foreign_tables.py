@@ -18,7 +18,9 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import MissingDependencyError, ReadError
+from .compressed import Growth
 from .fits_counts import check_counts
+from .parquet_pages import batches
 
 __all__ = ["columns_of", "open_parquet", "read_columns"]
 
@@ -201,21 +203,19 @@ def open_parquet(
         names = tuple(pyarrow.parquet.ParquetFile(stream).schema_arrow.names)
 
     def read(wanted: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
-        number = size = 0
+        number, growth = 0, Growth(0, least=limit)
         try:
-            with opened() as stream:
+            with opened() as stream, opened() as pages:
                 file = pyarrow.parquet.ParquetFile(stream)
                 # Without columns no bytes carry the rows, whatever their number is.
-                for batch in file.iter_batches(_BATCH_ROWS, columns=list(wanted)) if wanted else ():
-                    size += batch.nbytes
-                    if size > limit:
-                        raise ReadError(f"{where} holds more than the limit of {limit} bytes")
-                    for row in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True):
-                        number += 1
-                        yield number, row
+                for group in range(file.metadata.num_row_groups if wanted else 0):
+                    for batch in batches(file, pages, group, wanted, growth, _BATCH_ROWS):
+                        for row in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True):
+                            number += 1
+                            yield number, row
+        except ReadError as error:
+            raise ReadError(f"{where}: row {number}: {error}") from error
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            if isinstance(error, ReadError):
-                raise
             raise ReadError(f"{where} is damaged behind row {number}: {str(error)[:200]}") from error
 
     return names, read

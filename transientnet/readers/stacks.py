@@ -25,16 +25,12 @@ from .layouts import Layout, match_channels, match_roles
 from .vocabulary import ORDER_NAMES, STACK_NAMES, channel_of, companion_of, is_companion, normalise
 
 __all__ = [
-    "MAX_EXPANSION",
     "Rows",
     "check_dtype",
     "declared_order",
     "filled",
     "read_stack",
 ]
-
-MAX_EXPANSION = 200
-"""Most that a packed array may grow by once it is beyond the bound of a file; stamps pack far less."""
 
 _BLOCK_BYTES = 16 * 2**20
 _ACCEPTED = (

@@ -1,0 +1,162 @@
+"""What the pages of a Parquet file unpack to, by their own headers: before anything unpacks them.
+
+A dictionary or a run of equal values makes a few bytes stand for any number of large values, and the sizes
+in a file's footer are those of the packed form. The headers of the pages (Thrift's compact protocol, as the
+Parquet format defines them) hold what pyarrow will ask memory for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+from ..errors import ReadError
+from ..settings import memory_limit
+from .compressed import Growth
+
+__all__ = ["batches"]
+
+#: Bytes of an unpacked batch, if its rows are no larger than that.
+_BATCH_BYTES = 32 * 2**20
+#: Beside each value: its place in the lists that hold it, and where it begins.
+_BESIDE = 12
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+_DICTIONARY = 2
+
+
+def batches(
+    file: Any, stream: IO[bytes], group: int, columns: Sequence[str], growth: Growth, most_rows: int
+) -> Iterator[Any]:
+    """Rows of one row group, in batches that stay within the bound of memory.
+
+    Parameters
+    ----------
+    file : pyarrow.parquet.ParquetFile
+    stream : file
+        Its bytes, where no one else reads.
+    group : int
+        Number of the row group.
+    columns : sequence of str
+        Dotted names of the columns to read.
+    growth : Growth
+        What the file may still unpack to.
+    most_rows : int
+        Rows of a batch, where they are small.
+
+    Yields
+    ------
+    pyarrow.RecordBatch
+        Columns that the file keeps as categories come as their values.
+
+    Raises
+    ------
+    ReadError
+        Pages or values of one row are beyond the bound, the file unpacks to more than it may, or a page has a
+        damaged header.
+    """
+    import pyarrow
+
+    stored = file.metadata.row_group(group)
+    held, row = 0, 1
+    for index in range(stored.num_columns):
+        chunk = stored.column(index)
+        if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
+            pages, value = _cost(stream, chunk, stored.num_rows, growth)
+            held, row = held + pages, row + value
+    # pyarrow keeps each of them up to four times while it unpacks them.
+    limit = memory_limit() // 4
+    if held + row > limit:
+        raise ReadError(
+            f"its pages of {held / 2**20:,.0f} MiB and rows of up to {row / 2**20:,.0f} MiB are beyond the "
+            f"limit of {limit // 2**20} MiB; if it is sound, write it with smaller pages, or raise "
+            "TRANSIENTNET_MEMORY"
+        )
+    rows = max(1, min(most_rows, _BATCH_BYTES // row))
+    for batch in file.iter_batches(rows, row_groups=[group], columns=list(columns), use_threads=False):
+        values = [
+            column.dictionary_decode() if pyarrow.types.is_dictionary(column.type) else column
+            for column in batch.columns
+        ]
+        batch = pyarrow.RecordBatch.from_arrays(values, batch.schema.names)
+        growth.take(batch.nbytes)
+        yield batch
+
+
+def _cost(stream: IO[bytes], chunk: Any, rows: int, growth: Growth) -> tuple[int, int]:
+    """Bytes that the pages of a column chunk hold while it is read, and those of the values of one row.
+
+    The row of a list is a mean: how many of the values it has is known when they are unpacked.
+    """
+    width = _WIDTHS.get(chunk.physical_type, 0)
+    dictionary = largest = values = unpacked = 0
+    heaviest = float(width)
+    for kind, size, count in _pages(stream, chunk):
+        if kind == _DICTIONARY:
+            dictionary = max(dictionary, size)
+            continue
+        largest, values = max(largest, size), values + count
+        # Each value of a dictionary may be its largest.
+        heaviest = max(heaviest, dictionary if not width else 0, size / max(count, 1))
+        unpacked += max(size, count * width) + count * _BESIDE
+    growth.check(unpacked)
+    return dictionary + largest, int((heaviest + _BESIDE) * max(1.0, values / max(rows, 1)))
+
+
+def _pages(stream: IO[bytes], chunk: Any) -> Iterator[tuple[int, int, int]]:
+    """Type, unpacked size and number of values of each page."""
+    first = chunk.data_page_offset
+    if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < first:
+        first = chunk.dictionary_page_offset
+    at, end = first, first + chunk.total_compressed_size
+    while at < end:
+        stream.seek(at)
+        header = _struct(stream)
+        kind, size, packed = (header.get(field, 0) for field in (1, 2, 3))
+        inner = header.get(8, header.get(5, {}))
+        count = inner.get(1, 0) if isinstance(inner, dict) else -1
+        if min(size, packed, count) < 0:
+            raise ReadError("a page has a damaged header")
+        yield kind, size, count
+        at = stream.tell() + packed
+
+
+def _struct(stream: IO[bytes], depth: int = 0) -> dict[int, Any]:
+    """Numbers and structures of a Thrift structure, by their field."""
+    found: dict[int, Any] = {}
+    field = 0
+    while head := _byte(stream):
+        field = field + (head >> 4) if head >> 4 else _zigzag(stream)
+        kind = head & 15
+        if kind in (1, 2):
+            found[field] = kind == 1
+        elif kind in (4, 5, 6):
+            found[field] = _zigzag(stream)
+        elif kind in (3, 7, 8):
+            stream.seek({3: 1, 7: 8}.get(kind) or _varint(stream), 1)
+        elif kind == 12 and depth < 4:
+            found[field] = _struct(stream, depth + 1)
+        else:
+            raise ReadError("a page has a damaged header")
+    return found
+
+
+def _byte(stream: IO[bytes]) -> int:
+    byte = stream.read(1)
+    if not byte:
+        raise ReadError("a page begins behind the end of the file")
+    return byte[0]
+
+
+def _varint(stream: IO[bytes]) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = _byte(stream)
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value
+    raise ReadError("a page has a damaged header")
+
+
+def _zigzag(stream: IO[bytes]) -> int:
+    value = _varint(stream)
+    return (value >> 1) ^ -(value & 1)
