@@ -50,7 +50,7 @@ class Growth:
         """Raise `ReadError` where `size` bytes more are too many."""
         if size > self._left:
             raise ReadError(
-                f"{label} unpacks to more than the limit of {self._most / 2**20:,.0f} MiB for its size; if "
+                f"{label} unpacks to more than the {self._most / 2**20:,.0f} MiB that its size allows: refused; if "
                 "it is sound, write it anew without compression, or raise TRANSIENTNET_MEMORY"
             )
 

@@ -20,6 +20,8 @@ __all__ = ["batches"]
 _BATCH_BYTES = 32 * 2**20
 #: Beside each value: its place in the lists that hold it, and where it begins.
 _BESIDE = 12
+#: A dictionary that need not be looked into, bytes: writers' own limit, as a rule.
+_SMALL = 2**20
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _DICTIONARY = 2
 
@@ -63,13 +65,12 @@ def batches(
         if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
             pages, value = _cost(stream, chunk, stored.num_rows, growth)
             held, row = held + pages, row + value
-    # pyarrow keeps each of them up to four times while it unpacks them.
-    limit = memory_limit() // 4
-    if held + row > limit:
+    # As measured: pyarrow's decoders copy pages, and its builders and Python the values of a row.
+    if 2.5 * held + 5 * row > memory_limit():
         raise ReadError(
-            f"its pages of {held / 2**20:,.0f} MiB and rows of up to {row / 2**20:,.0f} MiB are beyond the "
-            f"limit of {limit // 2**20} MiB; if it is sound, write it with smaller pages, or raise "
-            "TRANSIENTNET_MEMORY"
+            f"its pages of {held / 2**20:,.0f} MiB and rows of up to {row / 2**20:,.0f} MiB take more than "
+            f"the limit of {memory_limit() // 2**20} MiB to unpack; if it is sound, write it with smaller "
+            "pages, or raise TRANSIENTNET_MEMORY"
         )
     rows = max(1, min(most_rows, _BATCH_BYTES // row))
     for batch in file.iter_batches(rows, row_groups=[group], columns=list(columns), use_threads=False):
@@ -88,22 +89,43 @@ def _cost(stream: IO[bytes], chunk: Any, rows: int, growth: Growth) -> tuple[int
     The row of a list is a mean: how many of the values it has is known when they are unpacked.
     """
     width = _WIDTHS.get(chunk.physical_type, 0)
-    dictionary = largest = values = unpacked = 0
-    heaviest = float(width)
-    for kind, size, count in _pages(stream, chunk):
+    dictionary = value = largest = values = unpacked = 0
+    mean = float(width)
+    for kind, size, count, place in _pages(stream, chunk):
         if kind == _DICTIONARY:
             dictionary = max(dictionary, size)
+            if not width and dictionary <= memory_limit() // 2:
+                value = max(value, _largest(stream, chunk, place, size))
             continue
         largest, values = max(largest, size), values + count
-        # Each value of a dictionary may be its largest.
-        heaviest = max(heaviest, dictionary if not width else 0, size / max(count, 1))
+        mean = max(mean, size / max(count, 1))
         unpacked += max(size, count * width) + count * _BESIDE
     growth.check(unpacked)
-    return dictionary + largest, int((heaviest + _BESIDE) * max(1.0, values / max(rows, 1)))
+    return dictionary + largest, int((max(mean, value) + _BESIDE) * max(1.0, values / max(rows, 1)))
 
 
-def _pages(stream: IO[bytes], chunk: Any) -> Iterator[tuple[int, int, int]]:
-    """Type, unpacked size and number of values of each page."""
+def _largest(stream: IO[bytes], chunk: Any, place: tuple[int, int], size: int) -> int:
+    """Bytes of the largest value of a dictionary of byte arrays; of a small or damaged one, all of it."""
+    import pyarrow
+
+    if size <= _SMALL or chunk.physical_type != "BYTE_ARRAY":
+        return size
+    stream.seek(place[0])
+    page: Any = stream.read(place[1])
+    try:
+        if chunk.compression != "UNCOMPRESSED":
+            page = pyarrow.Codec(chunk.compression.lower()).decompress(page, size)
+        page, at, largest = memoryview(page), 0, 0
+        while at + 4 <= len(page):
+            length = int.from_bytes(page[at : at + 4], "little")
+            largest, at = max(largest, length), at + 4 + length
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError):
+        return size
+    return min(largest, size)
+
+
+def _pages(stream: IO[bytes], chunk: Any) -> Iterator[tuple[int, int, int, tuple[int, int]]]:
+    """Type, unpacked size and number of values of each page; where it lies, and its packed size."""
     first = chunk.data_page_offset
     if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < first:
         first = chunk.dictionary_page_offset
@@ -116,8 +138,9 @@ def _pages(stream: IO[bytes], chunk: Any) -> Iterator[tuple[int, int, int]]:
         count = inner.get(1, 0) if isinstance(inner, dict) else -1
         if min(size, packed, count) < 0:
             raise ReadError("a page has a damaged header")
-        yield kind, size, count
-        at = stream.tell() + packed
+        at = stream.tell()
+        yield kind, size, count, (at, packed)
+        at += packed
 
 
 def _struct(stream: IO[bytes], depth: int = 0) -> dict[int, Any]:
