@@ -50,8 +50,8 @@ class Growth:
         """Raise `ReadError` where `size` bytes more are too many."""
         if size > self._left:
             raise ReadError(
-                f"{label} unpacks to more than the {self._most / 2**20:,.0f} MiB that its size allows: refused; if "
-                "it is sound, write it anew without compression, or raise TRANSIENTNET_MEMORY"
+                f"{label} unpacks to more than the {self._most / 2**20:,.0f} MiB that its size allows: "
+                "refused; if it is sound, write it anew without compression, or raise TRANSIENTNET_MEMORY"
             )
 
     def take(self, size: int, label: str = "the file") -> None:
