@@ -64,6 +64,8 @@ class Run:
         boot = code or "import sys; from transientnet.cli import main; sys.argv[0] = 'transientnet'; main()"
 
         def bound() -> None:
+            # What a shell starts in the background would ignore it.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             if limit is not None:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -11,6 +11,7 @@ import bz2
 import io
 import json
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ..errors import MissingDependencyError, ReadError
-from ..files.compressed import most_of_a_file
+from ..files.compressed import Growth, most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images, from_record
@@ -72,7 +73,7 @@ def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
         raise ReadError(f"{path}: an Avro file without a schema") from error
     except (ReadError, UnicodeDecodeError) as error:
         raise ReadError(f"{path}: {error}") from error
-    n = 0
+    n, growth = 0, Growth(len(path.data) if isinstance(path, Loaded) else os.path.getsize(path))
     try:
         while (count := _long(file, at_end=None)) is not None:
             size = _long(file)
@@ -82,6 +83,7 @@ def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
             if size > limit:
                 raise ReadError(f"a block of {size} bytes is beyond the limit of {limit}")
             block, at = _decompress(_exactly(file, size), codec, limit), 0
+            growth.take(len(block))
             for _ in range(count):
                 triplet, at = _one(block, at, plan, path, n, layout)
                 yield triplet
