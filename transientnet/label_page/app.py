@@ -37,7 +37,10 @@ GUIDE = (
 )
 """Simulated examples of the field guide."""
 
-_SCRIPTS = ("app", "curve", "grid", "guide", "outbox", "panel", "server", "stamps", "touch")
+_SCRIPTS = (
+    *("app", "curve", "grid", "guide", "lightcurve", "notices", "one", "outbox"),
+    *("panel", "server", "stamps", "state", "touch"),
+)
 STATIC = {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
@@ -112,7 +115,9 @@ def make_app(
 
     routes = [
         Route("/api/session", page.session),
+        Route("/api/order", page.order),
         Route("/api/stamps", page.stamps),
+        Route("/api/history", page.history),
         Route("/api/progress", page.progress),
         Route("/api/answers", page.answers, methods=["POST"]),
         Route("/api/undo", page.undo, methods=["POST"]),
@@ -180,6 +185,9 @@ class _Page:
             }
         )
 
+    async def order(self, _: Request) -> Response:
+        return Json(self._session.order)
+
     async def stamps(self, request: Request) -> Response:
         rows = [self._row(text) for text in request.query_params.get("rows", "").split(",")[:MAX_STAMPS]]
         parts = []
@@ -189,6 +197,12 @@ class _Page:
             packed = pack_stamps(self._session.candidates.triplet(row))
             parts += [len(about).to_bytes(4, "little"), len(packed).to_bytes(4, "little"), about, packed]
         return Response(b"".join(parts), media_type="application/octet-stream")
+
+    async def history(self, request: Request) -> Response:
+        """The light curve of one candidate, as far as its packet has one."""
+        row = self._row(request.query_params.get("row"))
+        found = await asyncio.to_thread(self._session.candidates.history, row)
+        return Json([point._asdict() for point in found])
 
     async def progress(self, request: Request) -> Response:
         return Json(self._state(labeller_of(request.query_params.get("labeller"))))

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EmptyInputError
+from ..errors import EmptyInputError, TransientnetError
 from ..models.classifier import BATCH_SIZE, Classifier
 from ..prepare.missing import background, observed
 from ..prepare.preprocess import preprocess
+from ..readers.history import Measurement, history
 from ..triplet import CHANNELS, Triplet
 
 __all__ = ["Candidate", "Candidates", "Judgement", "pack_stamps"]
@@ -46,6 +47,8 @@ class Candidate:
     details: Mapping[str, Any] = field(default_factory=dict)
     pixel_scale: float | None = None
     fwhm: float | None = None
+    #: The file that it was read from, and its place among the candidates of that file.
+    place: tuple[str, int] = ("", 0)
 
     @property
     def row(self) -> dict[str, Any]:
@@ -163,6 +166,15 @@ class Candidates:
             fwhm=item.details.get("fwhm"),
         )
 
+    def history(self, row: int) -> list[Measurement]:
+        """The light curve that the candidate's packet brings along; empty where there is none."""
+        item = self.items[row]
+        try:
+            return history(*item.place, self._options.get("layout"), str(item.details.get("survey", "")))
+        except (TransientnetError, OSError):
+            # The stamps were read before the file went; without its light curve they can be judged.
+            return []
+
     def ambiguous(self) -> list[str]:
         """Ids that several candidates of one file share: a table cannot distinguish these."""
         counts = Counter(candidate.key for candidate in self.items)
@@ -192,7 +204,10 @@ class Candidates:
         from ..readers.open import open_triplets
 
         end = 0
+        seen: Counter[str] = Counter()
         for triplet in open_triplets(sources, **self._options):
+            place = triplet.source, seen[triplet.source]
+            seen[triplet.source] += 1
             if triplet.error is not None:
                 self.unreadable.append(f"{triplet.source or triplet.id}: {triplet.error}")
                 continue
@@ -206,12 +221,12 @@ class Candidates:
                 places.append((end, data.shape, data.dtype))
                 end += data.nbytes
             self._places.append(places)
-            self.items.append(self._describe(triplet))
+            self.items.append(self._describe(triplet, place))
             if progress is not None and len(self.items) % 100 == 0:
                 progress(len(self.items))
         self._spool.flush()
 
-    def _describe(self, triplet: Triplet) -> Candidate:
+    def _describe(self, triplet: Triplet, place: tuple[str, int]) -> Candidate:
         paths = self._companions.get(triplet.source) or {"path": triplet.source}
         details: dict[str, float | str] = {
             name: float(value)
@@ -227,6 +242,7 @@ class Candidates:
             details,
             self._options.get("pixel_scale"),
             self._options.get("fwhm"),
+            place,
         )
 
     def _from_folder(self, path: str) -> str:
