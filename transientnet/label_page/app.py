@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -50,6 +50,8 @@ STATIC = {
 }
 MAX_ANSWERS = 64
 MAX_STAMPS = 96
+FIRST_LOOK = 5.0
+"""Seconds for which the model waits for somebody to open the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def make_app(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(page.keep_table())]
         if classifier is not None:
-            tasks.append(asyncio.create_task(page.judge(classifier)))
+            tasks.append(asyncio.create_task(page.judge_in_turn(classifier)))
         yield
         for task in tasks:
             task.cancel()
@@ -132,7 +134,8 @@ def make_app(
         routes=[Mount(f"/{token}", routes=routes)],
         middleware=[
             Middleware(Gate, token=token, hosts=options.hosts),
-            Middleware(GZipMiddleware, minimum_size=1024),
+            # For phones on a slow network; more of it costs more than it saves on any other.
+            Middleware(GZipMiddleware, minimum_size=1024, compresslevel=1),
         ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
@@ -143,6 +146,7 @@ class _Page:
     def __init__(self, session: Session, training: Training, options: Options) -> None:
         self._session, self._training, self._options = session, training, options
         self._changed = asyncio.Event()
+        self._shown = asyncio.Event()
         #: labeller and visit of the page -> number of the last answer that is on disk
         self._heard: dict[tuple[str, str], int] = {}
         self._task: asyncio.Task[None] | None = None
@@ -163,9 +167,16 @@ class _Page:
                 self._changed.set()
                 await asyncio.sleep(2)
 
+    async def judge_in_turn(self, classifier: Classifier) -> None:
+        """Judge, but show first: who opens the page at once has their stamps before a core is busy."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._shown.wait(), FIRST_LOOK)
+        await self.judge(classifier)
+
     async def judge(self, classifier: Classifier) -> None:
         """Put the queue in the order that a model suggests, once it has seen all candidates."""
-        self._session.use(await asyncio.to_thread(self._session.candidates.judge, classifier))
+        judgement = await asyncio.to_thread(self._session.candidates.judge, classifier)
+        (await asyncio.to_thread(self._session.taking(judgement)))()
         self._learn()
 
     async def session(self, request: Request) -> Response:
@@ -196,6 +207,7 @@ class _Page:
             about += b" " * (len(about) % 2)
             packed = pack_stamps(self._session.candidates.triplet(row))
             parts += [len(about).to_bytes(4, "little"), len(packed).to_bytes(4, "little"), about, packed]
+        self._shown.set()
         return Response(b"".join(parts), media_type="application/octet-stream")
 
     async def history(self, request: Request) -> Response:

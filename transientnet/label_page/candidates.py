@@ -29,6 +29,8 @@ FIELD = 127
 
 BLANK_PIXEL = -32768
 _MAX_CODE = 32767
+#: Bytes of stamps that are written at a time.
+_SPOOLED = 2**20
 _NUMBERS = ("magnitude", "snr", "ra", "dec", "jd")
 
 
@@ -117,7 +119,7 @@ class Candidates:
         self._options = dict(options)
         self._companions = _companions(sources, options.get("layout"))
         self._folder = folder.resolve()
-        self._spool = tempfile.TemporaryFile(prefix="transientnet-label-")  # noqa: SIM115 (lives as long as we)
+        self._spool = tempfile.TemporaryFile(buffering=_SPOOLED, prefix="transientnet-label-")  # noqa: SIM115 (lives as long as we)
         # Stamps are fetched in one thread while a model judges in another.
         self._reading = Lock()
         #: For each stamp of each candidate: place in the file, shape and dtype; None where there is none.
@@ -133,7 +135,9 @@ class Candidates:
         except BaseException:
             self.close()
             raise
-        self.index = {candidate.key: row for row, candidate in enumerate(self.items)}
+        #: Of each candidate, `Candidate.key`.
+        self.keys = [candidate.key for candidate in self.items]
+        self.index = {key: row for row, key in enumerate(self.keys)}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -177,7 +181,7 @@ class Candidates:
 
     def ambiguous(self) -> list[str]:
         """Ids that several candidates of one file share: a table cannot distinguish these."""
-        counts = Counter(candidate.key for candidate in self.items)
+        counts = Counter(self.keys)
         return [key.split("\n")[1] for key, count in counts.items() if count > 1]
 
     def judge(self, classifier: Classifier) -> Judgement:
