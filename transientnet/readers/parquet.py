@@ -21,7 +21,7 @@ from .layouts import Layout, match_channels, match_role, match_roles
 from .sniff import Loaded, open_file
 from .vocabulary import STACK_NAMES, normalise
 
-__all__ = ["read"]
+__all__ = ["read", "read_record"]
 
 _BATCH_ROWS = 64
 
@@ -85,6 +85,26 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
                 message = f"{path}: {where}: {error}"
                 yield Triplet.unreadable(f"{stem(path)}_{row}", path, message)
             first += stored.num_rows
+
+
+def read_record(path: str, number: int) -> dict[str, Any]:
+    """One row of a file without its stamps, lists of records included; raises `ReadError`."""
+    import pyarrow.parquet
+    from pyarrow import types
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for group in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if number < rows:
+                small = [
+                    f.name
+                    for f in file.schema_arrow
+                    if not types.is_binary(f.type) and _pixel_type(f.type) is None
+                ]
+                record: dict[str, Any] = file.read_row_group(group, small).slice(number, 1).to_pylist()[0]
+                return record
+            number -= rows
+    raise ReadError(f"{path}: the file ends before that row")
 
 
 def _leaves(fields: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
