@@ -64,6 +64,8 @@ class Run:
         boot = code or "import sys; from transientnet.cli import main; sys.argv[0] = 'transientnet'; main()"
 
         def bound() -> None:
+            # What a shell starts in the background would ignore it.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             if limit is not None:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -274,7 +276,7 @@ def label(run: Run, kills: int) -> None:
             run.count.problems.append("the page did not start")
             return
         until = time.monotonic() + run.rng.uniform(0, 1.0)
-        while time.monotonic() < until and len(said) < 1000:
+        while time.monotonic() < until and len(said) < len(names):
             number, answer = len(said), run.rng.choice(("real", "bogus"))
             body = {"labeller": "ana", "visit": str(process.pid), "answers": [
                 {"number": number + 1, "row": number, "kind": "label", "label": answer, "note": ""}
@@ -320,7 +322,7 @@ def adapt(run: Run, kills: int) -> None:
     made = 0
     while run.count.faults < kills:
         for _ in range(min(3, kills - run.count.faults)):
-            run.kill(run.start(f"m{made}", code=ADAPT), shortest=2.0)
+            run.kill(run.start(f"m{made}", code=ADAPT), shortest=0.1 * run.usual)
         run.end(run.start(f"m{made}", code=ADAPT), 0)
         run.count.lost += weights(run.folder / f"m{made}" / "model.onnx") != whole
         made += 1

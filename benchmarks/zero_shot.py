@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from transientnet import Triplet, load_model
-from transientnet.evaluation.metrics import evaluate, roc_auc
+from transientnet.evaluation.metrics import roc_auc
 from transientnet.evaluation.statistics import bootstrap
+from transientnet.evaluation.summary import evaluate
 
 FWHM_PER_SIGMA = 2.3548
 

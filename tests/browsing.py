@@ -98,9 +98,11 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def label_server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def label_server(
+    folder: Path, *options: str, source: str = "s.npz"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """``transientnet label s.npz -o my.csv`` in `folder`: the process and the address that it prints."""
-    command = [sys.executable, "-m", "transientnet", "label", "s.npz", "-o", "my.csv", "--port", "0"]
+    command = [sys.executable, "-m", "transientnet", "label", source, "-o", "my.csv", "--port", "0"]
     process = subprocess.Popen(
         [*command, *options], cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
     )

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from transientnet import InputContract, QualityFlag, Triplet, classify, load_model, open_triplets
 from transientnet.cli import app
 from transientnet.errors import ContractError, ModelIntegrityError, ModelUnavailableError, TransientnetError
-from transientnet.evaluation.metrics import evaluate
+from transientnet.evaluation.summary import evaluate
 from transientnet.models.classifier import Classifier
 from transientnet.models.registry.manifest import Manifest, bundled_folder
 from transientnet.models.registry.resolve import local_models, resolve, verified_files

@@ -14,8 +14,9 @@ import numpy as np
 
 from transientnet.drawing.stamps import GAP, encode_png, strip
 from transientnet.evaluation import calibration
-from transientnet.evaluation.metrics import evaluate, roc_auc
+from transientnet.evaluation.metrics import roc_auc
 from transientnet.evaluation.statistics import wilson
+from transientnet.evaluation.summary import evaluate
 from transientnet.models.cards import write_card
 from transientnet.models.classifier import Classifier
 from transientnet.models.outliers import fit_reference

@@ -222,6 +222,7 @@ def grouped_folds(alerts: Alerts, count: int, seed: int) -> list[np.ndarray]:
     # What is too rare to be in every fold goes with the most common.
     names, index, members = np.unique(kind, return_inverse=True, return_counts=True)
     kind = np.where(members[index] < count, names[members.argmax()], kind)
+    # Not the package's split: the records of released weights name these folds by their seed.
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     return [rows for _, rows in splitter.split(kind, kind, alerts.groups)]
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -141,6 +140,8 @@ class Triplet:
         return f"<Triplet {self.id!r}: {', '.join(facts)}>"
 
     def _repr_html_(self) -> str:
+        from html import escape
+
         stamps, name = _drawing("stamps"), escape(self.id, quote=True)
         image = stamps.data_uri(stamps.strip(self))
         facts = "".join(f" ({text})" for text in [stamps.caption(self)] if text)

@@ -231,11 +231,14 @@ def test_the_commands_and_code_of_a_page_run(page: Path, prepared: Path, hub: Hu
     script = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     python: list[str] = []
     port = free_port()
-    for number, (kind, code) in enumerate(blocks(page)):
+    runs = blocks(page)
+    for number, (kind, code) in enumerate(runs):
         code = code.replace("8786", port)
         if kind == "python":
-            # Later blocks of a page see the names of earlier ones.
+            # Later blocks of a page see the names of earlier ones, and those on end run as one program.
             python.append(code)
+            if number + 1 < len(runs) and runs[number + 1][0] == "python":
+                continue
             (folder / f"block{number}.py").write_text("\n".join(python))
             script.append(f"{shlex.quote(sys.executable)} -W error block{number}.py")
         elif kind == "toml":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from transientnet.evaluation import metrics as ev
+from transientnet.evaluation.summary import compare, evaluate, recall_by
 
 metrics = pytest.importorskip("sklearn.metrics")
 
@@ -83,10 +84,10 @@ def test_reliability_bins_hold_everything_once() -> None:
 
 
 def test_recall_by_brightness_leaves_unknown_out_and_keeps_the_last_edge() -> None:
-    rows = ev.recall_by([17, 18, 19, 20, math.nan], [1, 1, 1, 0, 1], edges=[17, 18.5, 20])
+    rows = recall_by([17, 18, 19, 20, math.nan], [1, 1, 1, 0, 1], edges=[17, 18.5, 20])
     assert [(row["n"], row["recall"]) for row in rows] == [(2, 1.0), (2, 0.5)]
-    assert ev.recall_by([math.nan], [True]) == []
-    assert ev.recall_by([18.0] * 5, [True] * 5)[0]["n"] == 5
+    assert recall_by([math.nan], [True]) == []
+    assert recall_by([18.0] * 5, [True] * 5)[0]["n"] == 5
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -99,7 +100,7 @@ def test_evaluate_counts_unusable_rows_and_brackets_its_values(k: int) -> None:
     p[:7] = np.nan
     names = [f"c{i}" for i in range(k)]
     groups = np.arange(300) // 3
-    found = ev.evaluate(p, y, names, groups=groups, brightness=rng.uniform(16, 21, 300), resamples=100)
+    found = evaluate(p, y, names, groups=groups, brightness=rng.uniform(16, 21, 300), resamples=100)
     assert (found["n"], found["unusable"]) == (293, 7)
     for name, figure in found["metrics"].items():
         if name != "calibration_error":
@@ -111,7 +112,7 @@ def test_evaluate_counts_unusable_rows_and_brackets_its_values(k: int) -> None:
 
 
 def test_evaluate_of_nothing_usable_says_so() -> None:
-    found = ev.evaluate(np.full((4, 2), np.nan), [0, 1, 0, 1], ["a", "b"], resamples=5)
+    found = evaluate(np.full((4, 2), np.nan), [0, 1, 0, 1], ["a", "b"], resamples=5)
     assert found["n"] == 0
     assert found["unusable"] == 4
     assert math.isnan(found["metrics"]["auc"]["value"])
@@ -121,7 +122,7 @@ def test_compare_tells_the_better_model() -> None:
     rng = np.random.default_rng(5)
     y = rng.integers(0, 2, 500)
     good, poor = (np.clip(0.5 + gain * (y - 0.5) + rng.normal(0, 0.2, 500), 0, 1) for gain in (0.7, 0.2))
-    found = ev.compare(np.stack([1 - good, good], 1), np.stack([1 - poor, poor], 1), y, resamples=200)
+    found = compare(np.stack([1 - good, good], 1), np.stack([1 - poor, poor], 1), y, resamples=200)
     assert found["p"] < 0.001
     assert found["auc"]["low"] > 0
     assert found["only_first_right"] > found["only_second_right"]

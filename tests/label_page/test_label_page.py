@@ -135,6 +135,36 @@ def test_twenty_by_keyboard_a_kill_and_on(browser: Any, folder: Path) -> None:
     assert "torchvision" not in done.stderr
 
 
+def test_what_is_not_saved_stays_announced_until_it_is(browser: Any, folder: Path) -> None:
+    """A poll that succeeds, and the next answer, must not wipe what is said of another request."""
+    with label_server(folder) as (_, url):
+        page = begin(browser, url)
+        page.route("**/api/answers", lambda route: route.abort())
+        page.keyboard.press("r")
+        alarm = "document.querySelector('#alarm')"
+        page.wait_for_function(f"() => {alarm}.textContent.startsWith('NOT saved yet: 1 answer')")
+        with page.expect_response("**/api/progress*"):
+            pass
+        page.evaluate("new Promise(requestAnimationFrame)")
+        assert page.text_content("#alarm").startswith("NOT saved yet: 1 answer")
+        page.unroute("**/api/answers")
+        saved(page)
+        assert page.is_hidden("#alarm")
+        refusal = {"status": 400, "json": {"error": "no such class."}}
+        page.route("**/api/answers", lambda route: route.fulfill(**refusal))
+        refused = page.text_content("#facts dd")
+        press(page, "b")
+        page.wait_for_function(f"() => {alarm}.textContent.startsWith('NOT saved: ')")
+        page.unroute("**/api/answers")
+        press(page, "r")
+        saved(page)
+        assert page.text_content("#alarm span").startswith(f"NOT saved: {refused}. no such class.")
+        page.click("#alarm button")
+        assert page.is_hidden("#alarm")
+        assert page.problems == []
+        page.close()
+
+
 def test_fast_keys_answer_one_painted_stamp_each_and_none_is_lost(browser: Any, folder: Path) -> None:
     """Ten keys a second against a server half a second away."""
     with label_server(folder) as (process, url):
@@ -367,6 +397,77 @@ def test_several_are_labelled_at_once_in_the_grid(browser: Any, folder: Path) ->
         page.close()
         end(process)
     assert labels(folder) == dict.fromkeys(ids[:4], "real") | {ids[5]: "bogus", ids[7]: "bogus"}
+
+
+def test_a_drag_selects_a_range(browser: Any, folder: Path) -> None:
+    with label_server(folder) as (process, url):
+        page = begin(browser, url)
+        page.keyboard.press("g")
+        page.wait_for_selector("#tile-6 canvas")
+        ids = [page.text_content(f"#tile-{k} span") for k in range(7)]
+        page.hover("#tile-1")
+        page.mouse.down()
+        page.hover("#tile-4")
+        page.mouse.up()
+        assert page.text_content("#selected") == "4 selected"
+        assert page.get_attribute("#tile-5", "aria-selected") == "false"
+        page.keyboard.press("r")
+        page.wait_for_function("() => document.querySelector('#tile-4 b').textContent === 'real'")
+        page.click("#tile-0")
+        assert page.text_content("#selected") == ""
+        saved(page)
+        assert page.problems == []
+        page.close()
+        end(process)
+    assert labels(folder) == dict.fromkeys(ids[1:5], "real")
+
+
+def test_a_finger_that_rests_and_moves_selects_a_range(browser: Any, folder: Path) -> None:
+    with label_server(folder) as (_, url):
+        page = begin(browser, url, size=PHONE)
+        devtools = page.context.new_cdp_session(page)
+        devtools.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        page.click("#mode")
+        page.wait_for_selector("#tile-3 canvas")
+
+        def touch(kind: str, tile: int | None = None) -> None:
+            box = None if tile is None else page.locator(f"#tile-{tile}").bounding_box()
+            points = [] if box is None else [{"x": box["x"] + 50, "y": box["y"] + 30}]
+            devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        touch("touchStart", 0)
+        page.wait_for_function("() => document.querySelector('#selected').textContent === '1 selected'")
+        touch("touchMove", 1)
+        touch("touchMove", 2)
+        touch("touchEnd")
+        assert page.text_content("#selected") == "3 selected"
+        # A finger that moves at once scrolls, and selects nothing.
+        touch("touchStart", 2)
+        touch("touchMove", 1)
+        touch("touchMove", 0)
+        touch("touchEnd")
+        assert page.text_content("#selected") == "3 selected"
+        assert page.problems == []
+        page.close()
+
+
+def test_the_light_curve_of_a_packet_is_drawn(browser: Any, shared_data: Path, tmp_path: Path) -> None:
+    packet = shared_data / "packets" / "ztf" / "20231012_2475433850415015006.avro"
+    with label_server(tmp_path, source=str(packet)) as (_, url):
+        page = begin(browser, url)
+        page.wait_for_selector("#light-curve:not([hidden]) svg")
+        said = page.get_attribute("#light-curve svg", "aria-label")
+        assert said.startswith("Light curve: ")
+        assert "detections and" in said
+        points = page.locator("#light-curve g title").all_text_contents()
+        assert any("(this candidate)" in point and "18.07" in point for point in points)
+        assert any("forced photometry" in point for point in points)
+        assert {"g", "r", "upper limit"} <= set(
+            page.locator("#light-curve figcaption span").all_text_contents()
+        )
+        assert grave(page) == []
+        assert page.problems == []
+        page.close()
 
 
 SWIPE = """way => {

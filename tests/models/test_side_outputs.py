@@ -56,16 +56,22 @@ def network() -> StampNetwork:
     return network
 
 
+@pytest.fixture(scope="module")
+def small(network: StampNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network as a file, which every test reads and none changes."""
+    path = tmp_path_factory.mktemp("small") / "small.onnx"
+    export_onnx(network, "small", record(None), path)
+    return path
+
+
 def stamps(n: int) -> list[Triplet]:
     return [Triplet(*images, fwhm=2.0) for images in np.random.default_rng(0).normal(100, 5, (n, 3, 63, 63))]
 
 
 def test_a_file_with_side_outputs_names_kinds_and_flags_what_is_odd(
-    network: StampNetwork, tmp_path: Path
+    network: StampNetwork, small: Path
 ) -> None:
-    path = tmp_path / "small.onnx"
-    export_onnx(network, "small", record(None), path)
-    plain = Classifier(path, record(None))
+    plain = Classifier(small, record(None))
     assert plain.kinds == KINDS
     tensor = np.random.default_rng(1).normal(size=(5, 3, 63, 63)).astype(np.float32)
     given = plain.run_all(tensor)
@@ -76,21 +82,19 @@ def test_a_file_with_side_outputs_names_kinds_and_flags_what_is_odd(
     np.testing.assert_allclose(given["oddity"][:, 0], broken - sound, atol=1e-4)
     # No threshold, no flag; a low one flags everything, a high one nothing.
     for threshold, share in ((None, 0.0), (-1e3, 1.0), (1e3, 0.0)):
-        classifier = Classifier(path, record(threshold))
+        classifier = Classifier(small, record(threshold))
         quality = classifier.predict(stamps(4)).quality
         assert ((quality & QualityFlag.OUT_OF_DISTRIBUTION) != 0).mean() == share
 
 
-def test_the_raw_model_flags_what_the_network_calls_odd(network: StampNetwork, tmp_path: Path) -> None:
+def test_the_raw_model_flags_what_the_network_calls_odd(small: Path) -> None:
     """A threshold in the middle: half of the stamps are flagged, and they are the ones of Python."""
-    path = tmp_path / "small.onnx"
-    export_onnx(network, "small", record(0.0), path)
     parts = list(hard_stamps(96, seed=4))
     tensors = [preprocess(as_triplets(part), InputContract()) for part in parts]
-    odd = [Classifier(path, record(0.0)).run_all(t.tensor[t.usable])["oddity"] for t in tensors]
+    odd = [Classifier(small, record(0.0)).run_all(t.tensor[t.usable])["oddity"] for t in tensors]
     judged = replace(record(0.0), reference={"oddity": {"threshold": float(np.median(np.concatenate(odd)))}})
-    classifier = Classifier(path, judged)
-    made = raw_model(path, judged).SerializeToString()
+    classifier = Classifier(small, judged)
+    made = raw_model(small, judged).SerializeToString()
     assert verify_raw(made, classifier, parts).n == 96
     quality = np.concatenate([open_raw(made, 1).run(["quality"], part._asdict())[0] for part in parts])
     foreign = (quality & QualityFlag.OUT_OF_DISTRIBUTION) != 0
@@ -100,34 +104,29 @@ def test_the_raw_model_flags_what_the_network_calls_odd(network: StampNetwork, t
     assert 0.3 < foreign[usable].mean() < 0.7
 
 
-def test_adapting_keeps_the_side_outputs(network: StampNetwork, tmp_path: Path) -> None:
+def test_adapting_keeps_the_side_outputs(small: Path, tmp_path: Path) -> None:
     """What is broken and which kind of bogus it is does not depend on a survey's labels."""
-    base = tmp_path / "small.onnx"
-    export_onnx(network, "small", record(0.0), base)
-    adapted = load_base(base, record(0.0), ("a", "b", "bogus"))
+    adapted = load_base(small, record(0.0), ("a", "b", "bogus"))
     made = replace(record(0.0), classes=("a", "b", "bogus"))
-    rewrite_onnx(base, adapted, HEAD, made, tmp_path / "adapted.onnx")
+    rewrite_onnx(small, adapted, HEAD, made, tmp_path / "adapted.onnx")
     classifier = Classifier(tmp_path / "adapted.onnx", made)
     assert classifier.kinds == KINDS
     tensor = np.random.default_rng(2).normal(size=(5, 3, 63, 63)).astype(np.float32)
-    before, after = Classifier(base, record(0.0)).run_all(tensor), classifier.run_all(tensor)
+    before, after = Classifier(small, record(0.0)).run_all(tensor), classifier.run_all(tensor)
     assert after["logits"].shape == (5, 3)
     for name in ("kinds", "oddity"):
         np.testing.assert_allclose(after[name], before[name], atol=1e-5)
 
 
-def test_a_network_without_side_heads_is_written_without_their_outputs(
-    network: StampNetwork, tmp_path: Path
-) -> None:
-    base = tmp_path / "small.onnx"
-    export_onnx(network, "small", record(0.0), base)
-    adapted = load_network(base, record(0.0), {"new": 3})
+def test_a_network_without_side_heads_is_written_without_their_outputs(small: Path, tmp_path: Path) -> None:
+    adapted = load_network(small, record(0.0), {"new": 3})
     made = replace(record(None), classes=("a", "b", "c"), network=SMALL.to_dict())
-    rewrite_onnx(base, adapted, "new", made, tmp_path / "adapted.onnx")
+    rewrite_onnx(small, adapted, "new", made, tmp_path / "adapted.onnx")
     classifier = Classifier(tmp_path / "adapted.onnx", made)
     assert classifier.kinds == ()
     assert set(classifier.run_all(np.zeros((2, 3, 63, 63), np.float32))) == {"logits", "features"}
-    assert (tmp_path / "adapted.onnx").stat().st_size < base.stat().st_size
+    assert classifier.predict(stamps(2)).probabilities.shape == (2, 3)
+    assert (tmp_path / "adapted.onnx").stat().st_size < small.stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -135,15 +134,14 @@ def test_a_network_without_side_heads_is_written_without_their_outputs(
     [("csv", 2), ("csv", 1), ("ecsv", 1), ("jsonl", 1), ("parquet", 1), ("fits", 1), ("vot", 1)],
 )
 def test_rejected_candidates_have_a_reason_where_it_is_asked_for(
-    network: StampNetwork, tmp_path: Path, ending: str, workers: int
+    small: Path, tmp_path: Path, ending: str, workers: int
 ) -> None:
-    model, night = tmp_path / "small.onnx", tmp_path / "night.npy"
-    export_onnx(network, "small", record(None), model)
+    night = tmp_path / "night.npy"
     images = np.array([[t.science, t.reference, t.difference] for t in stamps(40)], np.float32)
     images[::8] = 0.0
     np.save(night, images)
     # A threshold halfway: some rows are rejected, some are not.
-    classifier = load_model(model)
+    classifier = load_model(small)
     named = classifier.predict(images, kinds=True)
     threshold = float(np.nanmedian(named.probabilities[:, 1]))
     table = tmp_path / f"scores.{ending}"
@@ -162,12 +160,11 @@ def test_rejected_candidates_have_a_reason_where_it_is_asked_for(
     assert "kind" not in read_scores(plain).columns()
 
 
-def test_the_option_of_the_command_line(network: StampNetwork, tmp_path: Path) -> None:
-    model, night = tmp_path / "small.onnx", tmp_path / "night.npy"
-    export_onnx(network, "small", record(None), model)
+def test_the_option_of_the_command_line(small: Path, tmp_path: Path) -> None:
+    night = tmp_path / "night.npy"
     np.save(night, [[t.science, t.reference, t.difference] for t in stamps(3)])
     table = tmp_path / "scores.csv"
-    done = CliRunner().invoke(app, ["score", str(night), "-m", str(model), "-o", str(table), "--kinds"])
+    done = CliRunner().invoke(app, ["score", str(night), "-m", str(small), "-o", str(table), "--kinds"])
     assert done.exit_code == 0, done.output
     assert table.read_text().splitlines()[0].endswith(",kind")
 
@@ -180,11 +177,9 @@ def test_a_model_without_kinds_or_without_bogus_says_so(network: StampNetwork, t
             classify(stamps(2), model=load_model(name), kinds=True)
 
 
-def test_a_base_with_side_outputs_can_be_adapted(network: StampNetwork, tmp_path: Path) -> None:
+def test_a_base_with_side_outputs_can_be_adapted(network: StampNetwork, small: Path) -> None:
     """The head of its classes is the one that is taken over."""
-    base = tmp_path / "small.onnx"
-    export_onnx(network, "small", record(0.0), base)
-    taken = load_base(base, record(0.0), ("bogus", "real"))
+    taken = load_base(small, record(0.0), ("bogus", "real"))
     assert set(taken.heads) == {HEAD, "kinds", "input"}
     with torch.inference_mode():
         tensor = torch.zeros(2, 3, 63, 63)
@@ -192,13 +187,9 @@ def test_a_base_with_side_outputs_can_be_adapted(network: StampNetwork, tmp_path
         np.testing.assert_allclose(mine, network(tensor)["small"], atol=1e-4)
 
 
-def test_a_batch_that_was_never_scored_takes_no_kinds_from_the_others(
-    network: StampNetwork, tmp_path: Path
-) -> None:
+def test_a_batch_that_was_never_scored_takes_no_kinds_from_the_others(small: Path) -> None:
     """Rows of a worker that died, or for which memory did not suffice, have no kind."""
-    model = tmp_path / "small.onnx"
-    export_onnx(network, "small", record(None), model)
-    classifier = load_model(model)
+    classifier = load_model(small)
     scored = classifier.score(stamps(3))
     lost = replace(classifier.score([Triplet.unreadable("lost", "a.fits", "gone")]), kinds=None)
     joined = classifier.joined([scored, lost], kinds=True)

@@ -49,7 +49,12 @@ class Run:
 
     def wait_for(self, count: int) -> list[int]:
         """Wait until so many other processes run."""
+        patience = time.monotonic() + 200
         while len(found := self.others()) != count:
+            # Above none: there is nothing to wait for where the first process has ended.
+            if time.monotonic() > patience or (count and self.process.poll() is not None):
+                self.process.kill()
+                raise AssertionError(f"{len(found)} of {count} processes: {self.process.communicate()[1]}")
             time.sleep(0.02)
         return found
 

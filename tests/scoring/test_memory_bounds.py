@@ -7,13 +7,18 @@ import io
 import os
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
 from transientnet import Predictions, QualityFlag, Triplet, classify, open_triplets
+from transientnet.errors import ReadError
+from transientnet.files.tables import open_table
 from transientnet.models.classifier import Classifier, load_model
 from transientnet.readers.open import Reading
 from transientnet.scoring.batches import batches
@@ -23,7 +28,12 @@ from transientnet.settings import memory_limit
 ROOT = Path(__file__).parents[2]
 #: Scores files, and says how much memory that took beyond what was there before: megabytes.
 MEASURE = """
-import resource, sys
+import importlib, resource, sys
+for library in ("h5py", "pyarrow.parquet"):
+    try:
+        importlib.import_module(library)
+    except ImportError:
+        pass
 from transientnet import classify, load_model
 model = load_model("realbogus", threads=1)
 classify(["first.npy"], model=model, workers=1)
@@ -52,13 +62,13 @@ def measured(folder: Path, *names: str, memory: int) -> tuple[int, int, int]:
     return peak, rows, unreadable
 
 
-def avro(path: Path, cutout: bytes, records: int) -> None:
+def avro(path: Path, cutout: bytes, records: int, codec: str = "null") -> None:
     fastavro = pytest.importorskip("fastavro")
     fields = [{"name": f"cutout{c}", "type": "bytes"} for c in ("Science", "Template", "Difference")]
     schema = {"type": "record", "name": "alert", "fields": [{"name": "candid", "type": "long"}, *fields]}
     with open(path, "wb") as file:
         rows = ({"candid": n, **{item["name"]: cutout for item in fields}} for n in range(records))
-        fastavro.writer(file, schema, rows)
+        fastavro.writer(file, schema, rows, codec=codec)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux counts it")
@@ -84,6 +94,121 @@ def test_what_a_small_file_unpacks_to_stays_within_the_bound(tmp_path: Path) -> 
     peak, rows, unreadable = measured(tmp_path, "bomb.fits.gz", "scaled.fits.gz", "sound.fits.gz", memory=128)
     assert (rows, unreadable) == (202, 2)
     assert peak < 128 + 32
+
+
+def parquet_of_one_value(path: Path, value: bytes, rows: int, **options: Any) -> None:
+    """A table whose dictionary holds one value, for each row of three columns."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    column = pyarrow.DictionaryArray.from_arrays(
+        np.zeros(rows, np.int32), pyarrow.array([value], "large_binary")
+    )
+    columns = {f"cutout{c}": column for c in ("Science", "Template", "Difference")}
+    parquet.write_table(
+        pyarrow.table(columns), path, compression="zstd", dictionary_pagesize_limit=2**30, **options
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux counts it")
+@pytest.mark.parametrize("store_schema", [True, False])
+def test_a_dictionary_does_not_outgrow_the_bound(tmp_path: Path, store_schema: bool) -> None:
+    # Small files: 64 rows of 144 MB, 64 of the most that 128 MB allow for, and many of an ordinary stamp.
+    rng = np.random.default_rng(0)
+    sound = fits_bytes(rng.normal(100, 5, (63, 63)).astype(np.float32))
+    for name, value, rows in (("huge", bytes(48 * 2**20), 64), ("large", bytes(5 * 2**20), 64),
+                              ("many", sound, 10**6), ("sound", sound, 500)):  # fmt: skip
+        parquet_of_one_value(tmp_path / f"{name}.parquet", value, rows, store_schema=store_schema)
+    assert (tmp_path / "huge.parquet").stat().st_size < 10_000
+    names = [f"{name}.parquet" for name in ("huge", "large", "many", "sound")]
+    peak, rows, unreadable = measured(tmp_path, *names, memory=128)
+    assert rows < 5000
+    assert rows - unreadable >= 500
+    assert peak < 128 + 32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux counts it")
+def test_runs_of_equal_pixels_do_not_outgrow_the_bound(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pixels = np.zeros(8 * 3 * 1024 * 1024, np.float32)
+    for name, column in {
+        "list": pyarrow.ListArray.from_arrays(np.arange(9, dtype=np.int32) * (pixels.size // 8), pixels),
+        # All pixels in one row, the others are empty.
+        "uneven": pyarrow.ListArray.from_arrays(np.int32([0, *[pixels.size] * 8]), pixels),
+        "nested": pyarrow.FixedSizeListArray.from_arrays(
+            pyarrow.FixedSizeListArray.from_arrays(
+                pyarrow.FixedSizeListArray.from_arrays(pixels, 1024), 1024
+            ),
+            3,
+        ),
+    }.items():
+        parquet.write_table(pyarrow.table({"triplet": column}), tmp_path / f"{name}.parquet")
+    peak, rows, unreadable = measured(
+        tmp_path, *(f"{name}.parquet" for name in ("list", "uneven", "nested")), memory=128
+    )
+    assert rows == unreadable == 3
+    assert peak < 128 + 32
+
+
+def test_a_table_of_large_cells_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSIENTNET_MEMORY", "64")
+    parquet_of_one_value(tmp_path / "labels.parquet", bytes(48 * 2**20), 64)
+    with pytest.raises(ReadError, match="row 0: its pages of 48 MiB"):
+        open_table(tmp_path / "labels.parquet").columns(["cutoutScience"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux counts it")
+def test_packed_chunks_and_links_do_not_outgrow_the_bound(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "links.h5", "w") as file:
+        # Few groups, and two ways to each: a thousand million ways in all.
+        for level in range(30, -1, -1):
+            group = file.create_group(f"level{level}")
+            for name in ("a", "b"):
+                if level < 30:
+                    group[name] = file[f"level{level + 1}"]
+    with h5py.File(tmp_path / "shared.h5", "w") as file:
+        ones = np.ones((2000, 3, 63, 63), np.uint8)
+        bomb = file.create_dataset("0/stamps", data=ones, chunks=(1000, 3, 63, 63), compression="gzip")
+        for n in range(1, 20):
+            file[f"{n}/stamps"] = bomb
+    with h5py.File(tmp_path / "tall.h5", "w") as file:
+        # Chunks that are larger than all that is in them.
+        tall = file.create_dataset(
+            "stamps",
+            (40, 3, 9, 9),
+            "u1",
+            chunks=(10**6, 1, 1, 1),
+            maxshape=(None, 3, 9, 9),
+            compression="gzip",
+        )
+        tall[:] = np.ones(tall.shape, np.uint8)
+    names = ("links", "shared", "tall")
+    peak, rows, unreadable = measured(tmp_path, *(f"{name}.h5" for name in names), memory=128)
+    assert rows < 6000
+    assert unreadable > 2
+    assert peak < 128 + 32
+
+
+def test_members_of_archives_do_not_outgrow_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSIENTNET_MEMORY", "16")
+    member = io.BytesIO()
+    np.save(member, np.ones((3000, 3, 20, 20), np.uint8))
+    with tarfile.open(tmp_path / "night.tar.gz", "w:gz") as archive:
+        for n in range(30):
+            info = tarfile.TarInfo(f"{n}.npy")
+            info.size = len(member.getvalue())
+            archive.addfile(info, io.BytesIO(member.getvalue()))
+    with zipfile.ZipFile(tmp_path / "night.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for n in range(30):
+            archive.writestr(f"{n}.npy", member.getvalue())
+    avro(tmp_path / "packed.avro", bytes(2**20), 60, codec="deflate")
+    for name in ("night.tar.gz", "night.npz", "packed.avro"):
+        *_, last = open_triplets(tmp_path / name)
+        assert last.error is not None, name
+        assert "refused" in last.error
 
 
 @pytest.mark.parametrize(

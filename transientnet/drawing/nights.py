@@ -42,7 +42,7 @@ def figure_text(key: str, figure: Figure) -> tuple[str, str]:
     Parameters
     ----------
     key : str
-        As `transientnet.evaluation.metrics.evaluate` and `night_figures` call it.
+        As `transientnet.evaluation.summary.evaluate` and `night_figures` call it.
     figure : mapping
         ``value``, ``low``, ``high``.
     """

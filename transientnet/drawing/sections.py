@@ -93,7 +93,7 @@ def _kind(name: str, c: int, classes: Sequence[str]) -> str:
 
 
 def figure_name(key: str) -> str:
-    """What a figure is called on a page; keys as `transientnet.evaluation.metrics.evaluate` gives them."""
+    """What a figure is called on a page; keys as `transientnet.evaluation.summary.evaluate` gives them."""
     if key.startswith("false_negative_rate_at_"):
         return f"Lost at {100 * float(key.rpartition('_')[2]):g} % false positives"
     return _NAMES.get(key, key)

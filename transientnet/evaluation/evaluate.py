@@ -22,8 +22,8 @@ from ..models.classifier import Classifier, load_model
 from ..results.predictions import Predictions
 from ..triplet import QualityFlag
 from .brightness import brightness
-from .metrics import compare, evaluate
 from .night import LABELLED, Night, nightly
+from .summary import compare, evaluate
 
 __all__ = ["measure"]
 
@@ -58,7 +58,7 @@ def measure(
     Returns
     -------
     dict
-        Per model what `transientnet.evaluation.metrics.evaluate` gives, per curve ``night`` from
+        Per model what `transientnet.evaluation.summary.evaluate` gives, per curve ``night`` from
         `transientnet.evaluation.night.nightly`, and ``left_out``: rows that could not be scored, and why.
 
     Raises

@@ -18,7 +18,9 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import MissingDependencyError, ReadError
+from .compressed import Growth
 from .fits_counts import check_counts
+from .parquet_pages import batches
 
 __all__ = ["columns_of", "open_parquet", "read_columns"]
 
@@ -67,13 +69,14 @@ def read_columns(stream: IO[bytes], form: str, limit: int) -> Columns:
             sides = (math.prod(int(n) for n in re.findall(r"[0-9]+", shape)) for shape in shapes)
             if (side := max(sides, default=1)) > len(text):
                 raise ReadError(f"cells of {side} values in a table of {len(text)} bytes")
-        if form == "ascii.sextractor":
-            # A vector of values is announced by the number of the next column: gaps become columns.
-            last = max((int(n) for n in re.findall(r"^#\s*([0-9]{1,18})\s", text, re.MULTILINE)), default=0)
-            if last > _MAX_COLUMNS:
-                raise ReadError(f"column {last} in a table of {len(text)} bytes")
         # As lines: a text alone could be taken for the name of a file, or for an address.
         lines = [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
+        if form == "ascii.sextractor":
+            # A vector of values is announced by the number of the next column: gaps become columns.
+            named = (re.match(r"\s*#\s*0*([0-9]+)\s", line) for line in lines)
+            last = max((int(number[1][:9]) for number in named if number), default=0)
+            if last > _MAX_COLUMNS:
+                raise ReadError(f"it names column {last}; a SExtractor catalogue has up to {_MAX_COLUMNS}")
         return columns_of(Table.read(lines, format=form))
 
 
@@ -200,21 +203,19 @@ def open_parquet(
         names = tuple(pyarrow.parquet.ParquetFile(stream).schema_arrow.names)
 
     def read(wanted: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
-        number = size = 0
+        number, growth = 0, Growth(0, least=limit)
         try:
-            with opened() as stream:
+            with opened() as stream, opened() as pages:
                 file = pyarrow.parquet.ParquetFile(stream)
                 # Without columns no bytes carry the rows, whatever their number is.
-                for batch in file.iter_batches(_BATCH_ROWS, columns=list(wanted)) if wanted else ():
-                    size += batch.nbytes
-                    if size > limit:
-                        raise ReadError(f"{where} holds more than the limit of {limit} bytes")
-                    for row in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True):
-                        number += 1
-                        yield number, row
+                for group in range(file.metadata.num_row_groups if wanted else 0):
+                    for batch in batches(file, pages, group, wanted, growth, _BATCH_ROWS):
+                        for row in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True):
+                            number += 1
+                            yield number, row
+        except ReadError as error:
+            raise ReadError(f"{where}: row {number}: {error}") from error
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            if isinstance(error, ReadError):
-                raise
             raise ReadError(f"{where} is damaged behind row {number}: {str(error)[:200]}") from error
 
     return names, read

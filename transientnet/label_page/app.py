@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -37,7 +37,10 @@ GUIDE = (
 )
 """Simulated examples of the field guide."""
 
-_SCRIPTS = ("app", "curve", "grid", "guide", "outbox", "panel", "server", "stamps", "touch")
+_SCRIPTS = (
+    *("app", "curve", "grid", "guide", "lightcurve", "notices", "one", "outbox"),
+    *("panel", "server", "stamps", "state", "touch"),
+)
 STATIC = {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
@@ -47,6 +50,8 @@ STATIC = {
 }
 MAX_ANSWERS = 64
 MAX_STAMPS = 96
+FIRST_LOOK = 5.0
+"""Seconds for which the model waits for somebody to open the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ def make_app(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(page.keep_table())]
         if classifier is not None:
-            tasks.append(asyncio.create_task(page.judge(classifier)))
+            tasks.append(asyncio.create_task(page.judge_in_turn(classifier)))
         yield
         for task in tasks:
             task.cancel()
@@ -112,7 +117,9 @@ def make_app(
 
     routes = [
         Route("/api/session", page.session),
+        Route("/api/order", page.order),
         Route("/api/stamps", page.stamps),
+        Route("/api/history", page.history),
         Route("/api/progress", page.progress),
         Route("/api/answers", page.answers, methods=["POST"]),
         Route("/api/undo", page.undo, methods=["POST"]),
@@ -127,7 +134,8 @@ def make_app(
         routes=[Mount(f"/{token}", routes=routes)],
         middleware=[
             Middleware(Gate, token=token, hosts=options.hosts),
-            Middleware(GZipMiddleware, minimum_size=1024),
+            # For phones on a slow network; more of it costs more than it saves on any other.
+            Middleware(GZipMiddleware, minimum_size=1024, compresslevel=1),
         ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
@@ -138,6 +146,7 @@ class _Page:
     def __init__(self, session: Session, training: Training, options: Options) -> None:
         self._session, self._training, self._options = session, training, options
         self._changed = asyncio.Event()
+        self._shown = asyncio.Event()
         #: labeller and visit of the page -> number of the last answer that is on disk
         self._heard: dict[tuple[str, str], int] = {}
         self._task: asyncio.Task[None] | None = None
@@ -158,9 +167,16 @@ class _Page:
                 self._changed.set()
                 await asyncio.sleep(2)
 
+    async def judge_in_turn(self, classifier: Classifier) -> None:
+        """Judge, but show first: who opens the page at once has their stamps before a core is busy."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._shown.wait(), FIRST_LOOK)
+        await self.judge(classifier)
+
     async def judge(self, classifier: Classifier) -> None:
         """Put the queue in the order that a model suggests, once it has seen all candidates."""
-        self._session.use(await asyncio.to_thread(self._session.candidates.judge, classifier))
+        judgement = await asyncio.to_thread(self._session.candidates.judge, classifier)
+        (await asyncio.to_thread(self._session.taking(judgement)))()
         self._learn()
 
     async def session(self, request: Request) -> Response:
@@ -180,6 +196,9 @@ class _Page:
             }
         )
 
+    async def order(self, _: Request) -> Response:
+        return Json(self._session.order)
+
     async def stamps(self, request: Request) -> Response:
         rows = [self._row(text) for text in request.query_params.get("rows", "").split(",")[:MAX_STAMPS]]
         parts = []
@@ -188,7 +207,14 @@ class _Page:
             about += b" " * (len(about) % 2)
             packed = pack_stamps(self._session.candidates.triplet(row))
             parts += [len(about).to_bytes(4, "little"), len(packed).to_bytes(4, "little"), about, packed]
+        self._shown.set()
         return Response(b"".join(parts), media_type="application/octet-stream")
+
+    async def history(self, request: Request) -> Response:
+        """The light curve of one candidate, as far as its packet has one."""
+        row = self._row(request.query_params.get("row"))
+        found = await asyncio.to_thread(self._session.candidates.history, row)
+        return Json([point._asdict() for point in found])
 
     async def progress(self, request: Request) -> Response:
         return Json(self._state(labeller_of(request.query_params.get("labeller"))))

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EmptyInputError
+from ..errors import EmptyInputError, TransientnetError
 from ..models.classifier import BATCH_SIZE, Classifier
 from ..prepare.missing import background, observed
 from ..prepare.preprocess import preprocess
+from ..readers.history import Measurement, history
 from ..triplet import CHANNELS, Triplet
 
 __all__ = ["Candidate", "Candidates", "Judgement", "pack_stamps"]
@@ -28,6 +29,8 @@ FIELD = 127
 
 BLANK_PIXEL = -32768
 _MAX_CODE = 32767
+#: Bytes of stamps that are written at a time.
+_SPOOLED = 2**20
 _NUMBERS = ("magnitude", "snr", "ra", "dec", "jd")
 
 
@@ -46,6 +49,8 @@ class Candidate:
     details: Mapping[str, Any] = field(default_factory=dict)
     pixel_scale: float | None = None
     fwhm: float | None = None
+    #: The file that it was read from, and its place among the candidates of that file.
+    place: tuple[str, int] = ("", 0)
 
     @property
     def row(self) -> dict[str, Any]:
@@ -114,7 +119,7 @@ class Candidates:
         self._options = dict(options)
         self._companions = _companions(sources, options.get("layout"))
         self._folder = folder.resolve()
-        self._spool = tempfile.TemporaryFile(prefix="transientnet-label-")  # noqa: SIM115 (lives as long as we)
+        self._spool = tempfile.TemporaryFile(buffering=_SPOOLED, prefix="transientnet-label-")  # noqa: SIM115 (lives as long as we)
         # Stamps are fetched in one thread while a model judges in another.
         self._reading = Lock()
         #: For each stamp of each candidate: place in the file, shape and dtype; None where there is none.
@@ -130,7 +135,9 @@ class Candidates:
         except BaseException:
             self.close()
             raise
-        self.index = {candidate.key: row for row, candidate in enumerate(self.items)}
+        #: Of each candidate, `Candidate.key`.
+        self.keys = [candidate.key for candidate in self.items]
+        self.index = {key: row for row, key in enumerate(self.keys)}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -163,9 +170,18 @@ class Candidates:
             fwhm=item.details.get("fwhm"),
         )
 
+    def history(self, row: int) -> list[Measurement]:
+        """The light curve that the candidate's packet brings along; empty where there is none."""
+        item = self.items[row]
+        try:
+            return history(*item.place, self._options.get("layout"), str(item.details.get("survey", "")))
+        except (TransientnetError, OSError):
+            # The stamps were read before the file went; without its light curve they can be judged.
+            return []
+
     def ambiguous(self) -> list[str]:
         """Ids that several candidates of one file share: a table cannot distinguish these."""
-        counts = Counter(candidate.key for candidate in self.items)
+        counts = Counter(self.keys)
         return [key.split("\n")[1] for key, count in counts.items() if count > 1]
 
     def judge(self, classifier: Classifier) -> Judgement:
@@ -192,7 +208,10 @@ class Candidates:
         from ..readers.open import open_triplets
 
         end = 0
+        seen: Counter[str] = Counter()
         for triplet in open_triplets(sources, **self._options):
+            place = triplet.source, seen[triplet.source]
+            seen[triplet.source] += 1
             if triplet.error is not None:
                 self.unreadable.append(f"{triplet.source or triplet.id}: {triplet.error}")
                 continue
@@ -206,12 +225,12 @@ class Candidates:
                 places.append((end, data.shape, data.dtype))
                 end += data.nbytes
             self._places.append(places)
-            self.items.append(self._describe(triplet))
+            self.items.append(self._describe(triplet, place))
             if progress is not None and len(self.items) % 100 == 0:
                 progress(len(self.items))
         self._spool.flush()
 
-    def _describe(self, triplet: Triplet) -> Candidate:
+    def _describe(self, triplet: Triplet, place: tuple[str, int]) -> Candidate:
         paths = self._companions.get(triplet.source) or {"path": triplet.source}
         details: dict[str, float | str] = {
             name: float(value)
@@ -227,6 +246,7 @@ class Candidates:
             details,
             self._options.get("pixel_scale"),
             self._options.get("fwhm"),
+            place,
         )
 
     def _from_folder(self, path: str) -> str:

@@ -145,6 +145,7 @@ class Journal:
         #: labeller -> (label then, label now) of the candidates that were asked about a second time
         self.repeats: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self._repeated: set[tuple[str, str]] = set()
+        self._labels: dict[str, str] | None = None
         table.parent.mkdir(parents=True, exist_ok=True)
         in_use = LabelError(
             f"{self.path} is in use by another 'transientnet label': open its page, or name another "
@@ -199,6 +200,10 @@ class Journal:
         self._append(event)
         self._apply(event)
 
+    def count_repeated(self, labeller: str) -> int:
+        """Of how many candidates the labeller was asked a second time."""
+        return sum(name == labeller for name, _ in self._repeated)
+
     def was_repeated(self, labeller: str, key: str) -> bool:
         """Whether the labeller was asked a second time."""
         return (labeller, key) in self._repeated
@@ -224,9 +229,11 @@ class Journal:
         found += [Agreement.of((name, name), pairs) for name, pairs in sorted(self.repeats.items()) if pairs]
         return found
 
-    def labels(self) -> dict[str, str]:
+    def labels(self) -> Mapping[str, str]:
         """Label of each candidate that somebody labelled or was unsure of; empty if they disagree."""
-        return {key: label for key, label, _ in self._judged()}
+        if self._labels is None:
+            self._labels = {key: label for key, label, _ in self._judged()}
+        return self._labels
 
     def write_table(self) -> None:
         """Write the label table anew; it appears whole or not at all.
@@ -321,10 +328,12 @@ class Journal:
     def _set(self, labeller: str, key: str, answer: Answer) -> None:
         self._past[labeller].append((key, self.answers[labeller].get(key, Answer())))
         self.answers[labeller][key] = answer
+        self._labels = None
 
     def _take_back(self, labeller: str) -> str:
         key, before = self._past[labeller].pop()
         self.answers[labeller][key] = before
+        self._labels = None
         return key
 
 

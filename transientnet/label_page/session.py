@@ -95,18 +95,30 @@ class Session:
 
     def use(self, judgement: Judgement) -> None:
         """Take another model's answers and features, and put the queue in the order that they suggest."""
-        items = self.candidates.items
-        self.judgement = judgement
-        self.chosen = how_chosen(items, judgement.quality, self.share)
-        self.start = start_of(judgement.features, judgement.probabilities, judgement.classes, self.classes)
-        self.order = random_order(items)
-        if judgement.model:
-            done = self._labels()[0].tolist()
-            first = softmax(self.start.offset)
-            self.order = teaching_order(items, self.chosen, self.start, first, self.share, done)
-        self.curve: dict[str, Any] | None = None
-        self.fitted_on = 0
-        self.generation += 1
+        self.taking(judgement)()()
+
+    def taking(self, judgement: Judgement) -> Callable[[], Callable[[], None]]:
+        """`use` in two parts, as `fitting`: the order of ten thousand takes a second of another thread."""
+        items, share, classes = self.candidates.items, self.share, self.classes
+        done = self._labels()[0].tolist()
+
+        def work() -> Callable[[], None]:
+            chosen = how_chosen(items, judgement.quality, share)
+            start = start_of(judgement.features, judgement.probabilities, judgement.classes, classes)
+            order = random_order(items)
+            if judgement.model:
+                order = teaching_order(items, chosen, start, softmax(start.offset), share, done)
+
+            def finish() -> None:
+                self.judgement, self.chosen, self.start, self.order = judgement, chosen, start, order
+                self._drawn = chosen == RANDOM
+                self.curve: dict[str, Any] | None = None
+                self.fitted_on = 0
+                self.generation += 1
+
+            return finish
+
+        return work
 
     def _labels(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Rows that have a label, in the order of their answers, and their classes."""
@@ -178,7 +190,7 @@ class Session:
         if labeller not in self._asked_again:
             answers = self.journal.answers[labeller]
             labelled = [key for key, answer in answers.items() if answer.kind == LABEL]
-            asked = len([key for key in labelled if self.journal.was_repeated(labeller, key)])
+            asked = self.journal.count_repeated(labeller)
             if len(labelled) >= REPEAT_EACH * (asked + 1):
                 # Long enough ago to be forgotten, and not seen with the model's opinion since.
                 index, journal = self.candidates.index, self.journal
@@ -199,12 +211,13 @@ class Session:
         others = [answers for name, answers in self.journal.answers.items() if name != labeller]
         now = time.monotonic()
         skipped: list[int] = []
+        keys = self.candidates.keys
         for row in self.order:
-            key = self.candidates.items[row].key
+            key = keys[row]
             kind = mine[key].kind if key in mine else NONE
             if kind in (LABEL, UNSURE):
                 continue
-            if self.chosen[row] != RANDOM:
+            if not self._drawn[row]:
                 holder, until = self._leases.get(row, (labeller, 0.0))
                 if holder != labeller and until > now:
                     continue
@@ -298,6 +311,8 @@ class Session:
     def disputed(self) -> list[int]:
         """Rows to which labellers gave different classes."""
         index = self.candidates.index
+        if sum(map(bool, self.journal.answers.values())) < 2:
+            return []
         given: dict[str, set[str]] = {}
         settled: set[str] = set()
         for answers in self.journal.answers.values():
@@ -330,8 +345,8 @@ class Session:
             "counts": {name: counts[name] for name in self.classes},
             "unsure": sum(not label for label in labels.values()),
             "random": [
-                sum(bool(self.chosen[row] == RANDOM) for row in judged),
-                int((self.chosen == RANDOM).sum()),
+                int(self._drawn[np.array(judged, np.int64)].sum()),
+                int(self._drawn.sum()),
             ],
             "labellers": sorted(name for name, answers in self.journal.answers.items() if answers),
             "agreements": [asdict(agreement) for agreement in self.journal.agreements()],

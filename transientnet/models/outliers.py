@@ -133,6 +133,7 @@ def fit_reference(
     probability, flags = np.asarray(probabilities, np.float64), np.asarray(quality, np.uint16)
     fitted = _fit(values)
     index = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
+    # Not the split of `evaluation`, a room above: thresholds of released records rest on these folds.
     fold = np.random.default_rng(seed).permutation(int(index.max()) + 1)[index] % 5
     distance = {name: np.full(n, np.nan) for name in _ABSENT}
     for number in np.unique(fold):

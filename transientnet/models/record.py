@@ -8,7 +8,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from ..errors import ContractError
@@ -309,5 +309,7 @@ class ModelRecord:
 
     def differences(self, other: ModelRecord) -> list[str]:
         """Names of the fields, known to both manifest and ONNX metadata, that differ."""
+        if self == replace(other, **{name: getattr(self, name) for name in MANIFEST_ONLY}):
+            return []
         mine, theirs = json.loads(self.to_metadata()), json.loads(other.to_metadata())
         return [key for key in mine if mine[key] != theirs[key]]

@@ -5,6 +5,7 @@ Read from front to back and never unpacked to disk: one member is in memory at a
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Self, cast
 
 from ..errors import MissingDependencyError, ReadError
-from ..files.compressed import most_of_a_file
+from ..files.compressed import Growth, most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
 from .layouts import Layout
@@ -51,10 +52,13 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     """
     n = 0
     try:
+        with open_file(path) as raw:
+            growth = Growth(raw.seek(0, os.SEEK_END))
         with open_file(path) as raw, tarfile.open(fileobj=raw, mode="r|*", tarinfo=_Member) as archive:
             while (member := archive.next()) is not None:
                 # It would keep every header to its end.
                 cast(Any, archive).members.clear()
+                growth.take(tarfile.BLOCKSIZE + member.size)
                 if not member.isfile():
                     continue
                 _check(member)

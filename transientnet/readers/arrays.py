@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReadError, UsageError
-from ..files.compressed import most_of_a_file
+from ..files.compressed import Growth, most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image, facts
 from .layouts import Layout, match_channels
 from .sniff import Loaded, open_file
-from .stacks import MAX_EXPANSION, Rows, check_dtype, filled, read_stack
+from .stacks import Rows, check_dtype, filled, read_stack
 
 __all__ = ["from_memory", "in_memory", "promised", "read", "read_planes"]
 
@@ -55,7 +55,9 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
             magic = file.read(2)
             file.seek(0)
             if magic == b"PK":
-                arrays = _members(files.enter_context(zipfile.ZipFile(file)), path, files)
+                # Of the file, not of each member: those of a forged archive lie on top of each other.
+                growth = Growth(file.seek(0, os.SEEK_END))
+                arrays = _members(files.enter_context(zipfile.ZipFile(file)), path, files, growth)
             else:
                 arrays = {"": _array_file(file, path)}
             yield from read_stack(arrays, layout, path, name=stem(path))
@@ -129,7 +131,7 @@ def _array_file(file: IO[bytes], path: str) -> Rows:
     file.seek(0)
     if zipped or isinstance(path, Loaded):
         size = len(path.data) if isinstance(path, Loaded) else os.path.getsize(path)
-        return _Stream(gzip.GzipFile(fileobj=file) if zipped else file, path, size)
+        return _Stream(gzip.GzipFile(fileobj=file) if zipped else file, path, Growth(size))
     return _Plain(file, path)
 
 
@@ -171,7 +173,7 @@ class _Plain:
         return np.frombuffer(data, self.dtype)
 
 
-def _members(archive: zipfile.ZipFile, path: str, files: ExitStack) -> dict[str, Rows]:
+def _members(archive: zipfile.ZipFile, path: str, files: ExitStack, growth: Growth) -> dict[str, Rows]:
     arrays: dict[str, Rows] = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")
@@ -181,7 +183,7 @@ def _members(archive: zipfile.ZipFile, path: str, files: ExitStack) -> dict[str,
         # Other methods unpack a block of any size at once; np.savez never uses them.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ReadError(f"{label} is packed by a method that np.savez_compressed does not use")
-        arrays[name] = _Stream(files.enter_context(archive.open(info)), label, info.compress_size)
+        arrays[name] = _Stream(files.enter_context(archive.open(info)), label, growth)
     if not arrays:
         there = ", ".join(archive.namelist()[:5])
         raise ReadError(f"{path}: a zip archive without NumPy arrays ({there or 'empty'}): unpack it")
@@ -213,14 +215,13 @@ class _Stream:
         Stands at the beginning of the ``.npy``.
     label : str
         What to call it in messages.
-    packed : int
-        Its size on disk in bytes.
+    growth : Growth
+        What its file may still unpack to.
     """
 
-    def __init__(self, file: Any, label: str, packed: int) -> None:
-        self._file, self._label = file, label
+    def __init__(self, file: Any, label: str, growth: Growth) -> None:
+        self._file, self._label, self._growth = file, label, growth
         self.shape, fortran, self.dtype = _header(file, label)
-        self._limit = max(most_of_a_file(), MAX_EXPANSION * packed)
         self._next = 0
         self._loaded: npt.NDArray[Any] | None = None
         if fortran and len(self.shape) > 1 and not self.dtype.hasobject:
@@ -248,9 +249,7 @@ class _Stream:
 
     def _read(self, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         wanted = self._bytes(shape)
-        self._limit -= wanted
-        if self._limit < 0:
-            raise ReadError(f"{self._label} unpacks to more than {MAX_EXPANSION} times its size: refused")
+        self._growth.take(wanted, self._label)
         data = self._file.read(wanted)
         if len(data) != wanted:
             raise ReadError(f"{self._label} ends early: {len(data)} of {wanted} bytes are there")

@@ -11,15 +11,16 @@ import bz2
 import io
 import json
 import lzma
+import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ..errors import MissingDependencyError, ReadError
-from ..files.compressed import most_of_a_file
+from ..files.compressed import Growth, most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images, from_record
@@ -29,7 +30,7 @@ from .records import DAMAGE, Read, compile_record
 from .sniff import Loaded, unzipped
 from .stamp import decode_image
 
-__all__ = ["read"]
+__all__ = ["read", "read_record"]
 
 _MAGIC = b"Obj\x01"
 _SYNC = 16
@@ -72,7 +73,7 @@ def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
         raise ReadError(f"{path}: an Avro file without a schema") from error
     except (ReadError, UnicodeDecodeError) as error:
         raise ReadError(f"{path}: {error}") from error
-    n = 0
+    n, growth = 0, Growth(len(path.data) if isinstance(path, Loaded) else os.path.getsize(path))
     try:
         while (count := _long(file, at_end=None)) is not None:
             size = _long(file)
@@ -82,6 +83,7 @@ def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
             if size > limit:
                 raise ReadError(f"a block of {size} bytes is beyond the limit of {limit}")
             block, at = _decompress(_exactly(file, size), codec, limit), 0
+            growth.take(len(block))
             for _ in range(count):
                 triplet, at = _one(block, at, plan, path, n, layout)
                 yield triplet
@@ -213,7 +215,51 @@ def _decompress_arrow(data: bytes, codec: str, limit: int) -> bytes:
     return bytes(pyarrow.Codec("snappy").decompress(data[:-4], size, asbytes=True))
 
 
+def read_record(path: str, number: int, layout: Layout) -> dict[str, Any]:
+    """One record of a file with everything in it, histories included, which `read` steps over.
+
+    Parameters
+    ----------
+    path : str
+    number : int
+        Its place in the file, from 0.
+    layout : Layout
+        Of the user: its schema reads a bare record.
+
+    Raises
+    ------
+    ReadError
+        There is no such record, or the file is damaged before it ends.
+    """
+    with unzipped(path) as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            if layout.schema is None or number:
+                raise ReadError(f"{path}: no schema for record {number}")
+            schema, folder = Path(layout.schema).read_bytes(), Path(layout.schema).parent
+            return _whole(schema, folder)(file.read(most_of_a_file()), _FRAME - len(_MAGIC))[0]
+        metadata = _metadata(file)
+        _exactly(file, _SYNC)
+        schema, codec = metadata["avro.schema"], metadata.get("avro.codec", b"null").decode("ascii")
+        while count := _long(file, at_end=None):
+            block = _decompress(_exactly(file, _long(file) or 0), codec, most_of_a_file())
+            _exactly(file, _SYNC)
+            if number < count:
+                at, step = 0, _plan(schema, layout).read
+                for _ in range(number):
+                    _, at = step(block, at)
+                return _whole(schema, None)(block, at)[0]
+            number -= count
+    raise ReadError(f"{path}: the file ends before that record")
+
+
 # ---------------------------------------------------------------- schemas
+
+
+@lru_cache(maxsize=16)
+def _whole(text: bytes, folder: Path | None) -> Callable[[bytes, int], tuple[dict[str, Any], int]]:
+    """What reads every field of the records of a schema."""
+    schema = _Schema(json.loads(text), folder)
+    return compile_record(schema.root, schema.names, None)
 
 
 class _Plan(NamedTuple):

@@ -18,10 +18,12 @@ from .image import SCALES, Image, oriented_like, seeing_px, sky_axes
 from .layouts import Layout, combined, match_channels, match_roles, recognise
 from .stamp import decode_image
 
-__all__ = ["from_images", "from_record", "has_stamps"]
+__all__ = ["from_images", "from_record", "has_stamps", "refuse_frames"]
 
 _NUMBERS = ("jd", "mjd", "magnitude", "flux", "flux_error", "snr", "source_fwhm")
 _DEPTH = 3
+#: Side in pixels from which an image file is a full frame: stamps in use are of 30 to some 200 pixels.
+_FRAME = 256
 #: Rows and columns to add before and behind; empty if none.
 _Edges = tuple[()] | tuple[tuple[int, int], tuple[int, int]]
 _MJD = 2400000.5
@@ -65,6 +67,35 @@ def from_images(
     """
     roles = _Roles(scalars or {}, layout)
     return _assemble(images, roles, id, source, layout, hints, most_of_a_stamp())
+
+
+def refuse_frames(images: Mapping[str, Image | None], layout: Layout, source: str) -> None:
+    """Refuse image files that hold full frames: only the middle would be scored, where nothing need be.
+
+    Packets and stacks are not asked: they hold stamps whatever their size, such as those of long trails.
+
+    Parameters
+    ----------
+    images : mapping of channel to Image or None
+    layout : Layout
+        Its `stamp_size` vouches for stamps up to that size.
+    source : str
+        The file, for the message.
+
+    Raises
+    ------
+    ReadError
+        An image is a full frame.
+    """
+    for channel, image in images.items():
+        if image is None or min(image.data.shape) < max(_FRAME, (layout.stamp_size or 0) + 1):
+            continue
+        height, width = image.data.shape
+        raise ReadError(
+            f"{source}: a full frame by its size, {width} x {height} pixels ({channel}): cut stamps around "
+            "the candidates with `transientnet cut` (cut_triplets in Python); if it is a stamp with the "
+            f"candidate at its centre, a layout with stamp_size = {max(height, width)} says so"
+        )
 
 
 def _assemble(

@@ -20,7 +20,7 @@ from ..files.paths import stem
 from ..files.tables import open_table
 from ..triplet import Triplet
 from .arrays import read_planes
-from .candidate import from_images, from_record
+from .candidate import from_images, from_record, refuse_frames
 from .grouping import group_files
 from .hdus import load_image
 from .image import Image
@@ -71,6 +71,7 @@ def read_stamps(
             images[channel], values = load_image(path)
             if channel == "science":
                 header = values
+        refuse_frames(images, layout, source)
         scalars = {**metadata, **{key: value for key, value in header.items() if key not in metadata}}
         triplet = from_images(images, id=files.id, source=source, layout=layout, scalars=scalars)
         # A label table names all of them.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..errors import ReadError
 from ..files.paths import stem
 from ..triplet import CHANNELS, Triplet
-from .candidate import from_images, from_record
+from .candidate import from_images, from_record, refuse_frames
 from .files import path_columns, read_rows
 from .grouping import channel_of_file
 from .hdus import Hdu, hdu_image, header_values, load_hdus, pick
@@ -75,6 +75,7 @@ def _assembled(
     for i, (channels, own) in enumerate(candidates):
         name = stem(path) if len(candidates) == 1 else f"{stem(path)}_{i}"
         try:
+            refuse_frames(channels, layout, path)
             yield from_images(channels, id=name, source=path, layout=layout, scalars={**scalars, **own})
         except ReadError as error:
             yield Triplet.unreadable(name, path, str(error))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import MissingDependencyError, ReadError
-from ..files.compressed import most_of_a_file
+from ..files.compressed import Growth, most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
 from .layouts import Layout
 from .sniff import Loaded, open_file
-from .stacks import MAX_EXPANSION, Rows, read_stack
+from .stacks import BLOCK_BYTES, Rows, read_stack
 from .vocabulary import ORDER_NAMES, channel_of, normalise
 
 __all__ = ["read"]
@@ -42,8 +43,9 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         raise MissingDependencyError.for_extra("hdf5", "Reading HDF5") from error
     try:
         with h5py.File(open_file(path) if isinstance(path, Loaded) else path, "r") as file:
+            size = len(path.data) if isinstance(path, Loaded) else os.path.getsize(path)
             found = False
-            for triplet in _group(file, path, layout, {}, ()):
+            for triplet in _group(file, path, layout, {}, _Walk(Growth(size), set())):
                 found = True
                 yield triplet
             if not found:
@@ -59,14 +61,23 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         raise ReadError(f"{path} is damaged or not an HDF5 file: {error}") from error
 
 
+class _Walk(NamedTuple):
+    """What is known of a file on the way through its groups: what it may still unpack to, groups met."""
+
+    growth: Growth
+    met: set[int]
+
+
 def _group(
-    group: Any, path: str, layout: Layout, inherited: Mapping[str, Any], above: tuple[Any, ...]
+    group: Any, path: str, layout: Layout, inherited: Mapping[str, Any], walk: _Walk
 ) -> Iterator[Triplet]:
     import h5py
 
-    if group.id in above:
-        raise ReadError(f"{path}: group {group.name} contains itself")
-    top = not above
+    # The identity of the object: a few links to one group make a maze without end.
+    if hash(group.id) in walk.met:
+        raise ReadError(f"{path}: group {group.name} is linked from more than one place, and is read once")
+    top = not walk.met
+    walk.met.add(hash(group.id))
     where = path if top else f"{path}{group.name}"
     arrays: dict[str, Rows] = {}
     below = []
@@ -78,11 +89,11 @@ def _group(
             )
         kind = group.get(name, getclass=True)
         if kind is h5py.Dataset:
-            arrays[name] = _checked(group[name], f"{where}[{name}]")
+            arrays[name] = _checked(group[name], f"{where}[{name}]", walk.growth)
         elif kind is h5py.Group:
             below.append(name)
     for name in tuple(below):
-        lifted = _lifted(group[name], f"{where}/{name}")
+        lifted = _lifted(group[name], f"{where}/{name}", walk.growth)
         if lifted and not lifted.keys() & arrays.keys():
             arrays |= lifted
             below.remove(name)
@@ -95,12 +106,12 @@ def _group(
         yield from read_stack({**columns, **arrays}, layout, where, source=path, order=order, name=name)
     for name in below:
         try:
-            yield from _group(group[name], path, layout, metadata, (*above, group.id))
+            yield from _group(group[name], path, layout, metadata, walk)
         except ReadError as error:
             yield Triplet.unreadable(name, path, str(error))
 
 
-def _lifted(group: Any, where: str) -> dict[str, Rows]:
+def _lifted(group: Any, where: str, growth: Growth) -> dict[str, Rows]:
     """Arrays that lie a level too deep: ``science/data`` is the stack of a channel, ``meta/id`` a column."""
     import h5py
 
@@ -111,13 +122,13 @@ def _lifted(group: Any, where: str) -> dict[str, Rows]:
     name = group.name.rpartition("/")[2]
     deep = [key for key in group if len(group[key].shape) >= 2]
     if not deep:
-        return {key: _checked(group[key], f"{where}[{key}]") for key in group}
+        return {key: _checked(group[key], f"{where}[{key}]", growth) for key in group}
     if len(deep) == 1 and channel_of(name) and not channel_of(deep[0]):
-        return {name: _checked(group[deep[0]], f"{where}[{deep[0]}]")}
+        return {name: _checked(group[deep[0]], f"{where}[{deep[0]}]", growth)}
     return {}
 
 
-def _checked(rows: Any, where: str) -> Rows:
+def _checked(rows: Any, where: str, growth: Growth) -> Rows:
     """A data set that lies wholly in the file and unpacks within bounds."""
     if rows.is_virtual or rows.external:
         raise ReadError(f"{where} keeps its data in other files; copy them in (h5repack does)")
@@ -126,10 +137,15 @@ def _checked(rows: Any, where: str) -> Rows:
             raise ReadError(f"{where} has {rows.shape} texts: too many for one column")
         return np.asarray(rows.asstr(errors="replace")[()], dtype=str)
     size = math.prod(rows.shape) * rows.dtype.itemsize
-    if size > max(most_of_a_file(), MAX_EXPANSION * rows.id.get_storage_size()):
-        raise ReadError(f"{where} unpacks to more than {MAX_EXPANSION} times its size: refused")
-    if rows.chunks and math.prod(rows.chunks) * rows.dtype.itemsize > most_of_a_file():
-        raise ReadError(f"{where} has chunks beyond the limit of {most_of_a_file() // 2**20} MiB")
+    if rows.chunks:
+        chunk = math.prod(rows.chunks) * rows.dtype.itemsize
+        if chunk > most_of_a_file():
+            raise ReadError(f"{where} has chunks beyond the limit of {most_of_a_file() // 2**20} MiB")
+        # A chunk is unpacked anew for each block of rows that it has a part in.
+        row = math.prod(rows.shape[1:]) * rows.dtype.itemsize
+        times = min(rows.chunks[0], rows.shape[0]) / max(1, BLOCK_BYTES // max(row, 1))
+        size = max(size, int(rows.id.get_num_chunks() * chunk * max(1.0, times)))
+    growth.take(size, where)
     return rows  # type: ignore[no-any-return]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import itertools
 import json
 import re
 import zlib
@@ -24,7 +25,7 @@ from .candidate import from_record, has_stamps
 from .layouts import Layout
 from .sniff import unzipped
 
-__all__ = ["read", "unpacked"]
+__all__ = ["read", "read_record", "unpacked"]
 
 #: What the Python objects of a record may take, as a multiple of its characters, and copies on the way.
 _EXPANSION = 64
@@ -63,6 +64,15 @@ def _candidates(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]
         yield Triplet.unreadable(f"{stem(path)}_{n}", path, message)
     if n == 0:
         raise ReadError(f"{path}: JSON without a record")
+
+
+def read_record(path: str, number: int, layout: Layout) -> Mapping[str, Any]:
+    """One record of a file, from 0; raises `ReadError` where there is none."""
+    with unzipped(path) as file:
+        records = (one for value in _records(file) for one in _unwrapped(_decoded(value), layout))
+        for record in itertools.islice(records, number, None):
+            return record
+    raise ReadError(f"{path}: the file ends before record {number}")
 
 
 def _records(file: IO[bytes]) -> Iterator[dict[str, Any]]:

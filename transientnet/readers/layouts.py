@@ -59,7 +59,8 @@ class Layout:
     fwhm : float or None
         Typical seeing FWHM in pixels, where the file has none.
     stamp_size : int or None
-        Width of a whole stamp in pixels; what is missing was cut off at the edge of the chip.
+        Width of a whole stamp in pixels; what is missing was cut off at the edge of the chip. Image files
+        larger than this, and of 256 pixels or more, are full frames.
     bands : mapping of str to str
         Names of numbered filters.
     zero_point : float or None

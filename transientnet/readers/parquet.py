@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,18 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import MissingDependencyError, ReadError
+from ..files.compressed import Growth
+from ..files.parquet_pages import batches
 from ..files.paths import stem
 from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
 from .layouts import Layout, match_channels, match_role, match_roles
-from .sniff import Loaded
+from .sniff import Loaded, open_file
 from .vocabulary import STACK_NAMES, normalise
 
-__all__ = ["read"]
+__all__ = ["read", "read_record"]
 
 _BATCH_ROWS = 64
-_BATCH_BYTES = 32 * 2**20
 
 
 def read(path: str, layout: Layout) -> Iterator[Triplet]:
@@ -46,24 +47,32 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
     except ImportError as error:
         raise MissingDependencyError.for_extra("parquet", "Reading Parquet") from error
     damage = (pyarrow.ArrowException, OSError, ValueError, MemoryError)
-    try:
-        opened = pyarrow.BufferReader(path.data) if isinstance(path, Loaded) else path
-        file = pyarrow.parquet.ParquetFile(opened, buffer_size=2**20)
-    except damage as error:
-        raise ReadError(f"{path} is damaged or not a Parquet file: {error}") from error
-    with file:
+    with open_file(path) as stream:
+        try:
+            opened = pyarrow.BufferReader(path.data) if isinstance(path, Loaded) else path
+            file = pyarrow.parquet.ParquetFile(opened, buffer_size=2**20)
+        except damage as error:
+            raise ReadError(f"{path} is damaged or not a Parquet file: {error}") from error
+        size = stream.seek(0, os.SEEK_END)
         try:
             leaves = dict(_leaves(file.schema_arrow))
         except damage as error:
             raise ReadError(f"{path} has a schema that cannot be read: {error}") from error
-        columns, triplets = _plan(file, leaves, path, layout)
-        first = 0
+
+        def sample(column: str) -> Iterator[Any]:
+            groups = range(min(file.metadata.num_row_groups, 1))
+            return (
+                b
+                for group in groups
+                for b in batches(file, stream, group, [column], Growth(size), _BATCH_ROWS)
+            )
+
+        columns, triplets = _plan(sample, leaves, path, layout)
+        first, growth = 0, Growth(size)
         for group in range(file.metadata.num_row_groups):
-            stored = file.metadata.row_group(group)
-            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * stored.num_rows // max(stored.total_byte_size, 1)))
-            row = first
+            row, stored = first, file.metadata.row_group(group)
             try:
-                for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
+                for batch in batches(file, stream, group, columns, growth, _BATCH_ROWS):
                     values = {name: _values(_leaf(batch, name)) for name in columns}
                     for i in range(batch.num_rows):
                         try:
@@ -72,10 +81,30 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
                             yield Triplet.unreadable(str(row), path, f"{path}: row {row}: {error}")
                         row += 1
             except damage as error:
-                where = f"row group {group} of {stored.num_rows} rows is damaged from row {row} on"
+                where = f"row group {group} of {stored.num_rows} rows cannot be read from row {row} on"
                 message = f"{path}: {where}: {error}"
                 yield Triplet.unreadable(f"{stem(path)}_{row}", path, message)
             first += stored.num_rows
+
+
+def read_record(path: str, number: int) -> dict[str, Any]:
+    """One row of a file without its stamps, lists of records included; raises `ReadError`."""
+    import pyarrow.parquet
+    from pyarrow import types
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for group in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if number < rows:
+                small = [
+                    f.name
+                    for f in file.schema_arrow
+                    if not types.is_binary(f.type) and _pixel_type(f.type) is None
+                ]
+                record: dict[str, Any] = file.read_row_group(group, small).slice(number, 1).to_pylist()[0]
+                return record
+            number -= rows
+    raise ReadError(f"{path}: the file ends before that row")
 
 
 def _leaves(fields: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -87,7 +116,8 @@ def _leaves(fields: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if types.is_struct(field.type):
             yield from _leaves(field.type, f"{name}.")
         else:
-            yield name, field.type
+            # Categories come as their values.
+            yield name, field.type.value_type if types.is_dictionary(field.type) else field.type
 
 
 def _is_list(kind: Any) -> bool:
@@ -111,7 +141,7 @@ def _pixel_type(kind: Any) -> Any:
 
 
 def _plan(
-    file: Any, leaves: dict[str, Any], path: str, layout: Layout
+    sample: Callable[[str], Iterator[Any]], leaves: dict[str, Any], path: str, layout: Layout
 ) -> tuple[list[str], Callable[[dict[str, Any], str], Iterable[Triplet]]]:
     """The columns to read, and what makes a triplet (or, of files named, several) of a row of them."""
     from pyarrow import types
@@ -161,7 +191,7 @@ def _plan(
             "names of files) or one list column named like triplet or cutouts; a layout names others"
         )
     cube, own = stacks[0], next(iter(match_role(scalars, "id", layout)), None)
-    last = _channels_last(file, cube, len(layout.order))
+    last = _channels_last(sample, cube, len(layout.order))
 
     def triplet(row: dict[str, Any], id: str) -> Iterable[Triplet]:
         pixels = row.pop(cube)
@@ -194,7 +224,7 @@ def _planes(pixels: npt.NDArray[Any] | None, order: tuple[str, ...], last: bool)
     return {channel: Image(plane) for channel, plane in zip(order, pixels, strict=True)}
 
 
-def _channels_last(file: Any, cube: str, count: int) -> bool:
+def _channels_last(sample: Callable[[str], Iterator[Any]], cube: str, count: int) -> bool:
     """Whether a flattened column runs through the channels first, judged by its first rows.
 
     Neighbouring pixels of one stamp resemble each other: the point-spread function and the background
@@ -204,7 +234,8 @@ def _channels_last(file: Any, cube: str, count: int) -> bool:
 
     near = far = 0.0
     try:
-        for batch in itertools.islice(file.iter_batches(_BATCH_ROWS, columns=[cube], use_threads=False), 1):
+        batch = next(sample(cube), None)
+        if batch is not None:
             get = _values(_leaf(batch, cube))
             for i in range(batch.num_rows):
                 row = get(i)
@@ -261,8 +292,7 @@ def _values(column: Any) -> Callable[[int], Any]:
         if shape is not None and not permutation:
             return lambda i: None if not column[i].is_valid else _pixels(column[i].values).reshape(shape)
     if _pixel_type(column.type) is None:
-        values = column.to_pylist()
-        return lambda i: values[i]
+        return lambda i: column[i].as_py()
     return lambda i: _pixels(column[i].values) if column[i].is_valid else None
 
 

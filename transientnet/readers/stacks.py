@@ -19,13 +19,13 @@ import numpy.typing as npt
 from ..errors import ReadError
 from ..files.compressed import most_of_a_file, most_of_a_stamp
 from ..triplet import Triplet
-from .candidate import from_images
+from .candidate import from_images, refuse_frames
 from .image import Image
 from .layouts import Layout, match_channels, match_roles
 from .vocabulary import ORDER_NAMES, STACK_NAMES, channel_of, companion_of, is_companion, normalise
 
 __all__ = [
-    "MAX_EXPANSION",
+    "BLOCK_BYTES",
     "Rows",
     "check_dtype",
     "declared_order",
@@ -33,10 +33,9 @@ __all__ = [
     "read_stack",
 ]
 
-MAX_EXPANSION = 200
-"""Most that a packed array may grow by once it is beyond the bound of a file; stamps pack far less."""
+BLOCK_BYTES = 16 * 2**20
+"""Bytes of the rows that are read at once."""
 
-_BLOCK_BYTES = 16 * 2**20
 _ACCEPTED = (
     "accepted are (3, H, W) for one triplet, (N, 3, H, W) for many, channels last where no axis but the last "
     "has that length, or arrays (N, H, W) named science, reference and difference"
@@ -152,7 +151,7 @@ def _read(
     mask_key = next((key for key, rows in others.items() if _is_mask(key) and _is_deep(rows)), None)
     mask_label = f"{where}[{mask_key}]"
     missing = mask_key and _missing(others[mask_key], stamps.n, stamps.single, mask_label)
-    block = max(1, _BLOCK_BYTES // stamps.row_bytes)
+    block = max(1, BLOCK_BYTES // stamps.row_bytes)
     for first in range(0, stamps.n, block):
         stop = min(first + block, stamps.n)
         cubes = stamps.read(arrays, first, stop)
@@ -160,8 +159,11 @@ def _read(
             bad = missing(first, stop)
             cubes = {channel: _nan_where(bad, cube, mask_label) for channel, cube in cubes.items()}
         for i, row in enumerate(range(first, stop)):
+            images = {channel: Image(cube[i]) for channel, cube in cubes.items()}
+            if stamps.single:
+                refuse_frames(images, layout, where)
             yield from_images(
-                {channel: Image(cube[i]) for channel, cube in cubes.items()},
+                images,
                 id=called(row),
                 source=source,
                 layout=layout,

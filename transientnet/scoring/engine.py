@@ -7,7 +7,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, Full, Queue
 from typing import Any, TypeVar
 
@@ -72,6 +71,8 @@ def in_order(
         for item in items:
             yield from work(item)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     ended = threading.Event()
     waiting: deque[tuple[Queue[Any], int]] = deque()
     most, weight = memory_limit() // _SHARE, 0

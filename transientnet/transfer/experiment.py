@@ -11,9 +11,10 @@ import numpy.typing as npt
 from torch import nn
 
 from ..evaluation.calibration import fit_calibration
-from ..evaluation.metrics import balanced_accuracy, compare, confusion_matrix, roc_auc
+from ..evaluation.metrics import balanced_accuracy, confusion_matrix, roc_auc
 from ..evaluation.splits import draw_objects
 from ..evaluation.statistics import cohen_d, t_test
+from ..evaluation.summary import compare
 from ..models.calibration import Calibration
 from ..prepare.contract import InputContract
 from .config import AdaptConfig

@@ -57,9 +57,9 @@ class Judgement:
     Attributes
     ----------
     new : mapping
-        The new model, as `transientnet.evaluation.metrics.evaluate` measures it.
+        The new model, as `transientnet.evaluation.summary.evaluate` measures it.
     base, new_against_base : mapping or None
-        The base model, and both compared by `transientnet.evaluation.metrics.compare`; None where it does
+        The base model, and both compared by `transientnet.evaluation.summary.compare`; None where it does
         not have the classes.
     evidence : str
         Which rows these are.
@@ -391,7 +391,7 @@ def versus(compared: Mapping[str, Any]) -> str:
     Parameters
     ----------
     compared : mapping
-        From `transientnet.evaluation.metrics.compare`, new model first.
+        From `transientnet.evaluation.summary.compare`, new model first.
     """
     parts = []
     for key, name in (("accuracy", "accuracy"), ("auc", "AUC")):

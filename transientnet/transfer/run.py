@@ -15,8 +15,8 @@ import torch
 from ..errors import UsageError
 from ..evaluation.brightness import brightness
 from ..evaluation.calibration import calibrate
-from ..evaluation.metrics import compare, evaluate
 from ..evaluation.splits import Fold
+from ..evaluation.summary import compare, evaluate
 from ..labels.checks import LabelCheck, check_labels, prepare
 from ..labels.table import Labels, read_labels
 from ..models.calibration import Calibration

@@ -1,26 +1,16 @@
 import { Refused, candidate, get, post, reason } from "./server.js";
 import { Outbox } from "./outbox.js";
-import { draw } from "./stamps.js";
+import { alarm, say } from "./notices.js";
+import { STRETCHES, buildStage, paint, setStretch, setZoom, showFacts, toggleBlink } from "./one.js";
+import { run, said, view } from "./state.js";
 import { Grid } from "./grid.js";
 import { fillGuide } from "./guide.js";
 import { showPace, showProgress } from "./panel.js";
+import { measurements, showLightCurve } from "./lightcurve.js";
 import { onSwipe } from "./touch.js";
 
 const $ = (id) => document.getElementById(id);
-const STRETCHES = ["asinh", "zscale", "linear"];
-const CHANNELS = ["science", "reference", "difference"];
-const ZOOMS = [1, 2, 4, 8];
-const BLINK_MS = 500;
 const LISTEN_MS = 4000;
-// Facts beside the stamps: name and unit.
-const QUANTITIES = {
-  magnitude: ["brightness", " mag"], snr: ["signal-to-noise", ""], pixel_scale: ["pixel scale", " ″/px"], fwhm: ["FWHM", " px"],
-};
-
-const run = {
-  labeller: "", classes: [], keys: [], ids: [], order: [], answers: {}, next: [], progress: null, training: null, again: null, links: [], goal: 0,
-};
-const view = { row: null, shown: null, past: [], stretch: "asinh", zoom: 0, blink: 0, phase: 0, grid: false, opinions: false };
 let outbox = null;
 
 // --- one thing after the other --------------------------------------------------------------------------
@@ -42,19 +32,14 @@ const painted = () =>
 
 // --- the server's word --------------------------------------------------------------------------------
 
-function alarm(text) {
-  $("alarm").textContent = text;
-  $("alarm").hidden = !text;
-}
-
 /** Run a request; what fails is said, never swallowed. */
-async function trying(action, failure) {
+async function trying(action, failure, about) {
   try {
     const result = await action();
-    alarm("");
+    alarm("", about);
     return result;
   } catch (error) {
-    alarm(error instanceof Refused ? error.message : `${failure} ${reason(error)}`);
+    alarm(error instanceof Refused ? error.message : `${failure} ${reason(error)}`, about);
     return null;
   }
 }
@@ -64,51 +49,16 @@ async function take(state) {
   Object.assign(run, { next: state.next, again: state.again, progress: state.progress, training: state.training });
   for (const row of run.next) candidate(row).catch(() => {});
   if (generation !== undefined && generation !== run.progress.generation) {
-    const session = await get(`api/session?labeller=${encodeURIComponent(run.labeller)}`);
-    Object.assign(run, { order: session.order });
+    run.order = await get("api/order");
     const learned = run.progress.fitted_on ? `${run.progress.fitted_on} labels` : run.progress.model;
     say(`The queue is in a new order, after ${learned}.`);
   }
   showPace(run.goal, run.progress.mine);
-  if (state.trouble) alarm(state.trouble);
+  alarm(state.trouble, "table");
   showProgress(run);
 }
 
 // --- one candidate ------------------------------------------------------------------------------------
-
-// One that is asked a second time looks as if it were new.
-const said = (row) => (row !== run.again && run.answers[row]) || ["none", "", ""];
-const say = (text) => ($("said").textContent = text);
-
-function buildStage() {
-  for (const channel of CHANNELS) {
-    const figure = document.createElement("figure");
-    const canvas = document.createElement("canvas");
-    canvas.width = canvas.height = 480;
-    canvas.id = `stamp-${channel}`;
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${channel} stamp`);
-    const caption = document.createElement("figcaption");
-    caption.textContent = channel;
-    caption.id = `caption-${channel}`;
-    figure.append(caption, canvas);
-    $("stage").append(figure);
-  }
-  const facts = document.createElement("dl");
-  facts.id = "facts";
-  $("stage").append(facts);
-}
-
-function paint() {
-  if (!view.shown) return;
-  const options = { stretch: view.stretch, zoom: ZOOMS[view.zoom], marks: true, pixelScale: view.shown.pixel_scale };
-  CHANNELS.forEach((channel, k) => {
-    const other = k === 0 && view.phase ? 1 : k;
-    draw($(`stamp-${channel}`), view.shown.stamps[other], options);
-    $(`caption-${channel}`).textContent = other === k ? channel : `reference (blinking)`;
-  });
-  $("zoom").textContent = `${ZOOMS[view.zoom]}×`;
-}
 
 async function open(row) {
   if (row === undefined || row === null) {
@@ -125,63 +75,18 @@ async function open(row) {
   view.row = row;
   view.shown = found;
   for (const next of run.next) candidate(next).catch(() => {});
+  for (const next of [row, ...run.next.slice(0, 3)]) measurements(next);
   $("note").value = said(row)[2];
   showFacts(found);
   showAnswer();
   showDispute(row);
+  showLightCurve($("light-curve"), row, () => row === view.row);
   paint();
   await painted();
 }
 
 /** The first of the next rows that was not answered here, whether the server has heard of it or not. */
 const following = () => run.next.find((row) => row !== view.row && !outbox.holds(row));
-
-function showFacts(found) {
-  const facts = [["candidate", found.id]];
-  for (const name of ["group", "survey", "band"]) if (found[name]) facts.push([name, found[name]]);
-  for (const [name, [term, unit]] of Object.entries(QUANTITIES)) {
-    if (found[name] !== undefined) facts.push([term, `${Number(found[name].toPrecision(4))}${unit}`]);
-  }
-  if (found.ra !== undefined && found.dec !== undefined) facts.push(["RA, Dec", whereabouts(found)]);
-  if (found.flags.length) facts.push(["quality", found.flags.join(", ")]);
-  $("facts").replaceChildren(
-    ...facts.map(([term, text]) => {
-      const pair = document.createElement("div");
-      const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
-      dt.textContent = term;
-      dd.append(...[text].flat());
-      pair.append(dt, dd);
-      return pair;
-    }),
-  );
-}
-
-/** Where it is on the sky: to copy, and links that the user has set. */
-function whereabouts({ id, ra, dec }) {
-  const place = `${ra.toFixed(5)} ${dec.toFixed(5)}`;
-  const [text, copy] = ["span", "button"].map((tag) => document.createElement(tag));
-  text.textContent = place;
-  copy.type = "button";
-  copy.className = "small";
-  copy.textContent = "Copy";
-  copy.setAttribute("aria-label", `Copy RA and Dec ${place}`);
-  copy.addEventListener("click", async () => {
-    // A page that is not of this machine has no clipboard of its own: then the text is left marked.
-    getSelection().selectAllChildren(text);
-    await navigator.clipboard?.writeText(place).catch(() => {});
-    say(`${navigator.clipboard ? "copied" : "marked"}: ${place}`);
-  });
-  const links = run.links.map(([name, address]) => {
-    const link = document.createElement("a");
-    link.textContent = name;
-    link.target = "_blank";
-    link.rel = "noopener noreferrer";
-    const values = { ra, dec, id };
-    link.href = address.replace(/\{(ra|dec|id)\}/g, (_, key) => encodeURIComponent(values[key]));
-    return link;
-  });
-  return [text, copy, ...links];
-}
 
 async function showDispute(row) {
   $("given").textContent = "";
@@ -305,36 +210,6 @@ function saveNote() {
   if ($("note").value !== note) give(view.row, kind, label, $("note").value);
 }
 
-// --- looking ------------------------------------------------------------------------------------------
-
-function setStretch(name) {
-  view.stretch = $("stretch").value = name;
-  paint();
-  if (view.grid) grid.repaint();
-}
-
-function setZoom(step) {
-  view.zoom = Math.max(0, Math.min(ZOOMS.length - 1, view.zoom + step));
-  paint();
-}
-
-function toggleBlink() {
-  if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
-    view.phase = 1 - view.phase;
-  } else if (view.blink) {
-    clearInterval(view.blink);
-    view.blink = view.phase = 0;
-  } else {
-    view.phase = 1;
-    view.blink = setInterval(() => {
-      view.phase = 1 - view.phase;
-      paint();
-    }, BLINK_MS);
-  }
-  $("blink").setAttribute("aria-pressed", Boolean(view.blink || view.phase));
-  paint();
-}
-
 // --- the grid -----------------------------------------------------------------------------------------
 
 const grid = new Grid($("grid"), {
@@ -347,6 +222,11 @@ const grid = new Grid($("grid"), {
   chosen: (row) => toggleGrid(row),
   selected: (count) => ($("selected").textContent = count ? `${count} selected` : ""),
 });
+
+function look(stretch) {
+  setStretch(stretch);
+  if (view.grid) grid.repaint();
+}
 
 const FILTERS = {
   all: () => true,
@@ -395,6 +275,7 @@ async function listen() {
   const state = await trying(
     () => get(`api/progress?labeller=${encodeURIComponent(run.labeller)}`),
     "Answers cannot be saved now.",
+    "server",
   );
   if (state) await take(state);
   setTimeout(listen, run.training?.state === "running" ? LISTEN_MS / 4 : LISTEN_MS);
@@ -407,7 +288,7 @@ const COMMANDS = {
   s: ["skip: ask me later", () => answer("skip", "")],
   z: ["undo (Backspace, too)", undo],
   n: ["write a note (Enter keeps it)", () => $("note").focus()],
-  c: ["next stretch", () => setStretch(STRETCHES[(STRETCHES.indexOf(view.stretch) + 1) % STRETCHES.length])],
+  c: ["next stretch", () => look(STRETCHES[(STRETCHES.indexOf(view.stretch) + 1) % STRETCHES.length])],
   x: ["blink science and reference", toggleBlink],
   "+": ["zoom in", () => setZoom(1)],
   "-": ["zoom out", () => setZoom(-1)],
@@ -459,7 +340,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 $("note").addEventListener("blur", saveNote);
-$("stretch").addEventListener("change", () => setStretch($("stretch").value));
+$("stretch").addEventListener("change", () => look($("stretch").value));
 $("blink").addEventListener("click", toggleBlink);
 $("zoom-in").addEventListener("click", () => setZoom(1));
 $("zoom-out").addEventListener("click", () => setZoom(-1));
@@ -488,10 +369,10 @@ async function start(name) {
   Object.assign(run, session, { labeller: name.trim().split(/\s+/).join(" ") });
   outbox = new Outbox(run.labeller, {
     saved: take,
-    trouble: alarm,
+    trouble: (text) => alarm(text, "answers"),
     refused: (message, answers) => {
       for (const { row, before } of answers.toReversed()) run.answers[row] = before ?? ["none", "", ""];
-      alarm(`NOT saved: ${answers.map(({ row }) => run.ids[row]).join(", ")}. ${message}`);
+      alarm(`NOT saved: ${answers.map(({ row }) => run.ids[row]).join(", ")}. ${message}`, "refused");
     },
     changed: (count) => ($("saving").textContent = count ? `saving ${count}…` : "saved"),
   });

@@ -6,6 +6,14 @@ import { drawStrip } from "./stamps.js";
 const GAP = 8;
 const NAME_HEIGHT = 40; // name, padding and border
 const SPARE_ROWS = 2;
+const HOLD_MS = 400; // for which a finger rests on a tile before it selects
+const STILL = 8; // pixels within which a pointer counts as resting
+const EDGE = 24; // pixels from the edge of the box within which it scrolls under a drag
+
+const placeOf = (element) => {
+  const tile = element?.closest?.(".tile");
+  return tile ? Number(tile.dataset.place) : null;
+};
 
 export class Grid {
   /** box: the scrolling listbox; look(row): {text, className, stretch}; chosen(row): called on open; selected(count). */
@@ -23,10 +31,10 @@ export class Grid {
     this.tiles = new Map(); // place -> element
     box.addEventListener("scroll", () => this.#soon());
     new ResizeObserver(() => this.layout()).observe(box);
+    this.#drags();
     box.addEventListener("click", (event) => {
-      const tile = event.target.closest(".tile");
-      if (!tile) return;
-      const place = Number(tile.dataset.place);
+      const place = placeOf(event.target);
+      if (place === null || this.dragged) return;
       if (event.shiftKey) this.#range(place);
       else if (this.picking || event.ctrlKey || event.metaKey) this.#toggle(place);
       else this.unselect();
@@ -61,10 +69,61 @@ export class Grid {
     this.anchor = place;
   }
 
-  #range(place) {
+  #range(place, before = []) {
     const rows = this.rows.slice(Math.min(this.anchor, place), Math.max(this.anchor, place) + 1);
-    this.#changed([...this.picked], () => (this.picked = new Set(rows)));
+    this.#changed([], () => (this.picked = new Set([...before, ...rows])));
     this.repaint();
+  }
+
+  /** A mouse drags over a range; a finger does after it has rested on the first tile, else it scrolls. */
+  #drags() {
+    let from = null, held = false, timer = 0, before = [], pointer = null;
+    const begin = (extend) => {
+      held = this.dragged = true;
+      before = extend ? [...this.picked] : [];
+      this.anchor = from.place;
+      this.#range(from.place, before);
+    };
+    const follow = () => {
+      const place = placeOf(document.elementFromPoint(...pointer));
+      if (place !== null && place !== this.at) {
+        this.#range(place, before);
+        this.select(place, true);
+      }
+    };
+    // At the edge of the box the grid runs on under the pointer.
+    const run = () => {
+      if (!held) return;
+      const { top, bottom } = this.box.getBoundingClientRect();
+      const beyond = Math.min(0, pointer[1] - top - EDGE) + Math.max(0, pointer[1] - bottom + EDGE);
+      if (beyond) this.box.scrollTop += beyond / 3;
+      if (beyond) follow();
+      requestAnimationFrame(run);
+    };
+    this.box.addEventListener("pointerdown", (event) => {
+      const place = placeOf(event.target);
+      this.dragged = held = false;
+      if (place === null || !event.isPrimary || event.button || event.shiftKey) return;
+      pointer = [event.clientX, event.clientY];
+      from = { place, at: pointer };
+      if (event.pointerType === "touch") timer = setTimeout(() => from && (begin(true), run()), HOLD_MS);
+    });
+    addEventListener("pointermove", (event) => {
+      if (!from || !event.isPrimary) return;
+      pointer = [event.clientX, event.clientY];
+      const far = Math.hypot(pointer[0] - from.at[0], pointer[1] - from.at[1]) > STILL;
+      if (!held && far && event.pointerType === "touch") return end();
+      if (!held && far) (begin(this.picking || event.ctrlKey || event.metaKey), run());
+      if (held) follow();
+    });
+    const end = () => {
+      clearTimeout(timer);
+      from = null;
+      held = false;
+    };
+    for (const name of ["pointerup", "pointercancel"]) addEventListener(name, end);
+    this.box.addEventListener("touchmove", (event) => held && event.preventDefault(), { passive: false });
+    this.box.addEventListener("contextmenu", (event) => (held || timer) && event.pointerType === "touch" && event.preventDefault());
   }
 
   show(rows, at = 0) {
