@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import environment, save
 
 from transientnet.cli.columns import columns
 from transientnet.scoring.expected import Expected
@@ -28,6 +34,22 @@ def test_a_column_of_words_stays_on_the_left_if_one_cell_is_a_number() -> None:
 def test_a_pipe_gets_no_colours(capsys: pytest.CaptureFixture[str]) -> None:
     print(columns(["id", "label"], [["a", "real"]], ["bogus", "real"]))
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
+def test_kinds_of_bogus_are_a_column_on_a_terminal(tmp_path: Path) -> None:
+    save(tmp_path, 6)
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "transientnet", "score", "s.npz", "--kinds", "-q"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # the end of the other side
+        while part := os.read(ours, 4096):
+            shown += part
+    os.close(ours)
+    assert process.wait() == 0
+    assert re.search(r"id +label +kind +p\(bogus\)", shown.decode())
 
 
 def test_arrays_say_how_many_candidates_are_to_come(tmp_path: Path) -> None:

@@ -78,6 +78,13 @@ def test_doctor_names_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch)
         return known(name)
 
     monkeypatch.setattr(metadata, "version", without_rich)
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert not told["ok"]
+    assert [check["found"] for check in told["checks"] if not check["ok"]] == [
+        "rich is missing: install transientnet again"
+    ]
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1
     assert "BROKEN  rich is missing" in result.stdout

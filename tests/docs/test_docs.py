@@ -110,8 +110,9 @@ def frames(folder: Path) -> None:
             for place in (60, 150, 295):
                 image += 300 * np.exp(-((x - place) ** 2 + (y - 100) ** 2) / 8)
         fits.PrimaryHDU(image.astype(np.float32)).writeto(folder / f"{name}.fits")
+        fits.PrimaryHDU(image[69:132, 29:92].astype(np.float32)).writeto(folder / f"a_{name}.fits")
     (folder / "detections.csv").write_text("id,x,y\na,60,100\nb,150,100\nc,295,100\n")
-    (folder / "candidates.csv").write_text("science,reference,id\nscience.fits,reference.fits,a\n")
+    (folder / "candidates.csv").write_text("science,reference,id\na_science.fits,a_reference.fits,a\n")
 
 
 def first_night(folder: Path) -> None:

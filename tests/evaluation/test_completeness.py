@@ -250,9 +250,10 @@ def test_frames_are_injected_into_at_empty_places_stars_and_galaxies(tmp_path: P
     for name, image in frames().items():
         fits.PrimaryHDU(image.astype(np.float32)).writeto(tmp_path / f"{name}.fits")
         arguments += [f"--{name}", str(tmp_path / f"{name}.fits")]
-    done = CliRunner().invoke(app, arguments)
+    done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
-    places = json.loads((tmp_path / "out" / "metrics.json").read_text())["recall_by_place"]
+    assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    places = json.loads(done.stdout)["recall_by_place"]
     assert all(places[name]["n"] >= 10 for name in ("empty", "star", "galaxy"))
     assert places["empty"]["recall"] > 0.7
 

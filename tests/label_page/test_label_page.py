@@ -209,10 +209,14 @@ def test_train_now_puts_the_queue_in_the_new_model_s_order(browser: Any, folder:
         before = order(page)
         page.click("#panel-button")
         page.click("#train")
+        stage = r"() => /^Training: [a-z].*\. Labelling can go on\.$/.test"
+        page.wait_for_function(f"{stage}(document.querySelector('#train-state').textContent)", timeout=60_000)
+        assert page.is_visible("#train-bar")
         page.wait_for_function(
             "() => document.querySelector('#train-state').textContent.startsWith('Trained. ')", timeout=60_000
         )
         assert "my-model@" in page.text_content("#train-state")
+        assert page.is_hidden("#train-bar")
         assert page.is_enabled("#train")
         after = order(page)
         assert after != before

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -310,6 +310,29 @@ def test_beyond_loopback_a_token_is_needed(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "16" in done.stderr
+
+
+def test_a_body_that_stalls_is_given_up_and_leaves_no_room_taken(classifier: Classifier) -> None:
+    app = make_service(classifier, patience=0.2)
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"Obj"
+        await asyncio.sleep(60)
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+        ):
+            answer = await client.post("/score", content=stalling())
+            assert answer.status_code == 408
+            assert "0.2 s" in answer.text
+            metrics = (await client.get("/metrics")).text
+            assert 'transientnet_requests_total{status="408"} 1.0' in metrics
+            assert "transientnet_held_bytes 0.0" in metrics
+
+    asyncio.run(ask())
 
 
 def test_a_token_is_asked_of_every_host_name(classifier: Classifier) -> None:

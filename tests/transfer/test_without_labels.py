@@ -247,3 +247,20 @@ def test_no_torch_is_loaded(started: Path, tmp_path: Path) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_command_prints_its_figures_for_a_script(started: Path, tmp_path: Path) -> None:
+    arguments = [
+        "--unlabelled",
+        str(started / "night.npz"),
+        "-o",
+        str(tmp_path / "mine"),
+        "--json",
+        "--stages",
+    ]
+    done = CliRunner().invoke(app, ["adapt", *arguments])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == json.loads((tmp_path / "mine" / "metrics.json").read_text())
+    stages = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    assert stages
+    assert {*stages[-1]} == {"stage", "done", "total"}

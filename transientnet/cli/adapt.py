@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import Bar, Quiet, note, say
+from .console import Bar, Quiet, StageLines, note, say
 
 if TYPE_CHECKING:
     from ..transfer.outcome import AdaptResult
@@ -73,6 +73,12 @@ def adapt(
     name: Annotated[str | None, typer.Option(help="The new model's name; default the folder's.")] = None,
     model_version: Annotated[str, typer.Option(help="The new model's version.")] = "1.0.0",
     licence: Annotated[str, typer.Option(help="Licence of the new model, for its card.")] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print metrics.json instead of the summary.")
+    ] = False,
+    stages: Annotated[
+        bool, typer.Option("--stages", hidden=True, help="Each step as a line of JSON on stderr.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Adapt a model to your own labels, or to a night without any: calibrated, with a report."""
@@ -109,11 +115,14 @@ def adapt(
         columns = {"label_column": label_column, "group_column": group_column}
         _check(labels, {**given, **columns, "new_classes": new_classes})
         return
-    with Bar("steps") as bar:
+    with StageLines() if stages else Bar("steps") as bar:
         result = run(
             labels, unlabelled=unlabelled or None, output=str(output), config=config, progress=bar, **given
         )
-    _summary(result)
+    if as_json:
+        typer.echo((output / "metrics.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        _summary(result)
     note(f"wrote {output}; {_duration(result.figures.seconds)}")
     if result.interrupted:
         raise KeyboardInterrupt

@@ -49,6 +49,9 @@ def completeness(
         typer.Option(min=0, max=1, help="Exit with 1 if recall at detection is below this."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the injections.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print metrics.json instead of the summary.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Inject sources into your own stamps or frames: recall, limits, thresholds; no label needed."""
@@ -82,9 +85,11 @@ def completeness(
         threshold=threshold,
         seed=seed,
     )
-    for line in summary(result):
-        typer.echo(line)
     written = write_folder(result, output)
+    if as_json:
+        typer.echo((output / "metrics.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        typer.echo("\n".join(summary(result)))
     note(f"wrote {', '.join(str(path) for path in written)}; {time.monotonic() - started:.1f} s")
     recall = result.recall()
     if min_recall is not None and not recall.value >= min_recall:

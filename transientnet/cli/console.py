@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from contextlib import suppress
@@ -12,7 +13,10 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import Task
 
-__all__ = ["Bar", "Quiet", "note", "say"]
+__all__ = ["Bar", "Quiet", "StageLines", "note", "say"]
+
+#: Seconds between two lines of one stage.
+_EACH = 0.3
 
 _state: dict[str, Any] = {"quiet": False, "live": None}
 
@@ -101,6 +105,26 @@ class Bar:
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total, began=time.monotonic())
         self._progress.update(self._tasks[stage], completed=done, total=total)
+
+
+class StageLines:
+    """Stages as lines of JSON on stderr, for a program that shows them; called as a `Bar` is."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """So much of a stage is done; a few lines a second at most."""
+        now = time.monotonic()
+        if stage != self._last[0] or done == total or now - self._last[1] > _EACH:
+            self._last = stage, now
+            typer.echo(json.dumps({"stage": stage, "done": done, "total": total}), err=True)
 
 
 def _count(done: float, total: float | None, unit: str, began: float, finished: bool) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ..files.strict_json import dump_json
 
 if TYPE_CHECKING:
     from ..models.registry.cache import Cache
@@ -15,13 +17,19 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 
-def doctor() -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="The checks as one JSON object.")] = False,
+) -> None:
     """Check the installation and say what to mend; exit 1 if something is broken."""
-    broken = 0
+    checks = []
     for good, line in _checks():
-        typer.echo(f"{'ok    ' if good else 'BROKEN'}  {line}")
-        broken += not good
-    if broken:
+        checks.append({"ok": good, "found": line})
+        if not as_json:
+            typer.echo(f"{'ok    ' if good else 'BROKEN'}  {line}")
+    sound = all(check["ok"] for check in checks)
+    if as_json:
+        typer.echo(dump_json({"ok": sound, "checks": checks}))
+    if not sound:
         raise typer.Exit(1)
 
 

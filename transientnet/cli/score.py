@@ -269,17 +269,29 @@ class _Terminal:
         from ..triplet import QualityFlag
         from .columns import columns
 
+        named = any(part.kinds is not None for part in self._parts)
         rows = [
             [
                 one_line([row.id])[0],
                 row.label or "unusable",
+                *([kind] if named else []),
                 *(f"{p:.3f}" if p == p else "" for p in row.probabilities.values()),
                 ", ".join(QualityFlag.names(row.quality)).lower().replace("_", " "),
             ]
             for predictions in self._parts
-            for row in predictions
+            for row, kind in zip(
+                predictions,
+                [""] * len(predictions) if predictions.kinds is None else predictions["kind"],
+                strict=True,
+            )
         ]
-        header = ["id", "label", *(f"p({name})" for name in self._classes), "quality"]
+        header = [
+            "id",
+            "label",
+            *(["kind"] if named else []),
+            *(f"p({name})" for name in self._classes),
+            "quality",
+        ]
         typer.echo(f"{self._model}\n{columns(header, rows, self._classes)}")
         if self._rows > len(rows):
             say(f"{self._rows - len(rows):,} more rows; -o scores.csv keeps them all")

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import MissingDependencyError, ReadError
 from .compressed import Growth
-from .fits_counts import check_counts
+from .fits_counts import check_counts, check_rows
 from .parquet_pages import batches
 
 __all__ = ["columns_of", "open_parquet", "read_columns"]
@@ -162,9 +162,8 @@ def _fits(stream: IO[bytes]) -> Columns:
         )
         if hdu is None:
             raise ReadError("the FITS file has no table extension")
-        width, rows = int(hdu.header["NAXIS1"]), int(hdu.header["NAXIS2"])
-        if rows and (width < 1 or rows * width > size):
-            raise ReadError(f"damaged FITS: {rows} rows of {width} bytes in a file of {size}")
+        check_rows(hdu.header, size)
+        rows = int(hdu.header["NAXIS2"])
         columns: dict[str, Any] = {}
         units: dict[str, str] = {}
         for column in hdu.columns:

@@ -84,6 +84,8 @@ def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
                 raise ReadError(f"a block of {size} bytes is beyond the limit of {limit}")
             block, at = _decompress(_exactly(file, size), codec, limit), 0
             growth.take(len(block))
+            if count > len(block):
+                raise ReadError(f"a block of {len(block)} bytes claims {count} records")
             for _ in range(count):
                 triplet, at = _one(block, at, plan, path, n, layout)
                 yield triplet

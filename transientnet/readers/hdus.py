@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..errors import ReadError
 from ..files.compressed import GZIP, gunzip, most_of_a_file, most_of_a_stamp
-from ..files.fits_counts import check_counts
+from ..files.fits_counts import check_counts, check_rows
 from .image import Image, bad_pixels, facts
 from .plain import header_of, plain_file, plain_hdu
 from .sniff import Loaded, open_file
@@ -148,6 +148,9 @@ def _hdus(data: bytes | str, limit: int) -> Iterator[Hdu]:
     stored = len(data) if isinstance(data, bytes) else os.path.getsize(data)
 
     def check(index: int, hdu: Any) -> None:
+        if isinstance(hdu, fits.BinTableHDU) and not isinstance(hdu, fits.CompImageHDU):
+            check_rows(hdu.header, stored)
+            return
         axes = [int(hdu.header.get(f"NAXIS{i + 1}", 0)) for i in range(hdu.header["NAXIS"])]
         if min(axes) < 0:
             raise ReadError(f"HDU {index} has sides of {axes} pixels")
@@ -184,6 +187,7 @@ def _contents(opened: Any, check: Callable[[int, Any], None]) -> Iterator[Hdu]:
         common = (index, *_name_and_version(header), header, comments)
         # In astropy 6.1 a compressed image is a table too.
         if isinstance(hdu, fits.BinTableHDU) and not isinstance(hdu, fits.CompImageHDU):
+            check(index, hdu)
             yield Hdu(*common, rows=hdu.data)
         elif not getattr(hdu, "is_image", False) or hdu.header.get("NAXIS", 0) < 1:
             # A primary header without pixels names the candidate.

@@ -40,7 +40,7 @@ from .gather import Gatherer, Job, NoRoomError
 from .serve_schema import openapi, parameters
 from .web import LOOPBACK, TooLongError, foreign, headers_of, listen, read_body
 
-__all__ = ["MAX_BODY", "MAX_WAITING", "make_service", "serve"]
+__all__ = ["MAX_BODY", "MAX_WAITING", "PATIENCE", "make_service", "serve"]
 
 USUAL_PORT = 8766
 MAX_BODY = 64 * 2**20
@@ -48,8 +48,10 @@ MAX_BODY = 64 * 2**20
 MAX_WAITING = 256
 """Requests that may be on their way through the server at a time."""
 
+PATIENCE = 60.0
+"""Seconds that the body of a request may take to arrive."""
+
 _HELD_BODIES = 4
-_SLOWEST_BODY = 60.0
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _JOBS = (1, 2, 4, 8, 16, 32, 64)
 _JSONL = writer_for(Path("rows.jsonl"))
@@ -92,10 +94,11 @@ class _Service:
         workers: int,
         body: int,
         waiting: int,
+        patience: float,
     ) -> None:
         self.classifier, self.reading, self.threshold = classifier, reading, threshold
         self.parameters = parameters(classifier.classes)
-        self.max_body, self.max_waiting = body, waiting
+        self.max_body, self.max_waiting, self.patience = body, waiting, patience
         self.requests = self.bytes = 0
         self.registry = registry = CollectorRegistry()
         named: dict[str, Any] = {"namespace": "transientnet", "registry": registry}
@@ -143,7 +146,7 @@ class _Service:
             job, threshold = self._asked(request)
             if request.headers.get("content-type", "").lower().startswith("multipart/"):
                 return _refusal(415, "send the file itself as the body, not a form: curl --data-binary @FILE")
-            async with asyncio.timeout(_SLOWEST_BODY):
+            async with asyncio.timeout(self.patience):
                 data = await read_body(request, self.max_body, take)
             if not data:
                 return _refusal(400, "the body is empty: send an alert packet, a FITS file or an npz")
@@ -157,7 +160,7 @@ class _Service:
         except UsageError as error:
             return _refusal(400, str(error))
         except TimeoutError:
-            return _refusal(408, f"the body did not arrive within {_SLOWEST_BODY:.0f} s")
+            return _refusal(408, f"the body did not arrive within {self.patience:g} s")
         except ClientDisconnect:
             return _refusal(400, "the client has gone")
         except NoRoomError:
@@ -228,6 +231,7 @@ def make_service(
     workers: int | None = None,
     max_body: int = MAX_BODY,
     max_waiting: int = MAX_WAITING,
+    patience: float = PATIENCE,
 ) -> Starlette:
     """The ASGI application of the service, for any ASGI server.
 
@@ -249,6 +253,8 @@ def make_service(
         Bytes of one request's body; four times as much is held at a time.
     max_waiting : int
         Requests on their way at a time.
+    patience : float
+        Seconds that the body of a request may take to arrive; then the answer is 408.
 
     Raises
     ------
@@ -256,7 +262,9 @@ def make_service(
         The threshold makes no sense for the model.
     """
     classifier.decide(classifier.predict([]), threshold, None)
-    service = _Service(classifier, reading or Reading(), threshold, workers or cores(), max_body, max_waiting)
+    service = _Service(
+        classifier, reading or Reading(), threshold, workers or cores(), max_body, max_waiting, patience
+    )
     schema = openapi(classifier.record.id, classifier.classes, token=token is not None)
 
     async def description(_: Request) -> Response:

@@ -59,7 +59,7 @@ export function showProgress(run) {
 }
 
 function showTraining(run) {
-  const { state, lines } = run.training;
+  const { state, stage, lines } = run.training;
   const texts = {
     unavailable: "Training needs an optional dependency: pip install 'transientnet[adapt,label]'.",
     idle: run.progress.model ? `The queue is ordered by ${run.progress.model}.` : "The model is looking at the candidates; until then they come at random.",
@@ -68,8 +68,19 @@ function showTraining(run) {
     done: `Trained. The queue is ordered by ${run.progress.model}.`,
     failed: "Training failed:",
   };
-  $("train-state").textContent = texts[state];
+  const busy = state === "running" || state === "ordering", bar = $("train-bar");
+  bar.hidden = !busy;
+  if (state === "running" && stage) {
+    const counted = stage.total > 1;
+    texts.running = `Training: ${stage.stage}${counted ? `, ${stage.done} of ${stage.total}` : ""}. Labelling can go on.`;
+    bar.max = stage.total || 1;
+    if (counted) bar.value = stage.done;
+    else bar.removeAttribute("value");
+  } else bar.removeAttribute("value");
+  // Words that stay are not read out again.
+  if ($("train-state").textContent !== texts[state]) $("train-state").textContent = texts[state];
+  $("train").textContent = busy ? "Training…" : state === "failed" ? "Train again" : "Train now";
   $("train-lines").hidden = lines.length === 0;
   $("train-lines").textContent = lines.join("\n");
-  $("train").disabled = state === "unavailable" || state === "running" || state === "ordering";
+  $("train").disabled = state === "unavailable" || busy;
 }
