@@ -65,7 +65,8 @@ def read(folder: Path, classifier: Classifier) -> dict[str, Alerts]:
     triplets = []
     for images, row in zip(stamps, rows, strict=True):
         height, width = int(row["size_y"]), int(row["size_x"])
-        top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+        # Of the stamps that are larger than the table's the middle was kept.
+        top, left = max(0, images.shape[1] - height) // 2, max(0, images.shape[2] - width) // 2
         native = images[:, top : top + height, left : left + width]
         triplets.append(Triplet(*native, fwhm=float(row["fwhm_sci_px"]) if row["fwhm_sci_px"] else None))
     p = real_column(classifier)(classifier.predict(triplets).probabilities)
