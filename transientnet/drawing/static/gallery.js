@@ -178,7 +178,7 @@ function choose() {
   else if (sort !== "order") shownRows.sort((a, b) => scored(b) - scored(a) || (scored(a) && up * (value(a) - value(b))));
   const all = R.length === 1 ? "1 candidate" : `${R.length} candidates`;
   $("count").textContent = `${shownRows.length} of ${all}: science, reference, difference. ` +
-    `Arrow keys move, Enter enlarges, ${C.map((c, i) => `${i + 1} ${c}`).join(", ")} marks, 0 clears.`;
+    (matchMedia("(pointer: coarse)").matches ? "Tap one to enlarge and mark it." : `Arrow keys move, Enter enlarges, ${C.map((c, i) => `${i + 1} ${c}`).join(", ")} marks, 0 clears.`);
   at = 0; scrollTo(0, 0); layout();
 }
 function layout() {
