@@ -262,3 +262,32 @@ def test_the_documentation_is_searched_and_shows_what_the_notebook_makes(site: s
     with urllib.request.urlopen(f"{site}search/search_index.json") as answer:
         pages = json.load(answer)["docs"]
     assert any(re.search(r"\bGPU\b", entry["title"]) for entry in pages)
+
+
+def test_each_candidate_of_a_gallery_has_its_own_picture(browser: Any, tmp_path: Path) -> None:
+    """Pictures lie in the file in the order of rank, over more than one part."""
+    n = 130
+    rng = np.random.default_rng(0)
+    p = rng.permutation(n) / n
+    with GalleryWriter(tmp_path / "g.html", ("bogus", "real")) as gallery:
+        for k in range(n):
+            stamp = rng.normal(size=(63, 63)).astype(np.float32)
+            # A block whose column tells the number.
+            stamp[40:56, k % 8 * 8 : k % 8 * 8 + 7] = 1000.0
+            row = np.array([[1 - p[k], p[k]]], np.float32)
+            gallery.add([Triplet(stamp, stamp, stamp, id=f"c{k}")], row, np.zeros(1, np.uint16))
+    page = open_page(browser, DESKTOP, f"file://{tmp_path / 'g.html'}")
+    columns = page.evaluate(
+        """async () => {
+            const found = [];
+            for (const r of R) {
+                const pen = (await tile(r)).getContext("2d");
+                const light = [...Array(8).keys()].map((k) => pen.getImageData(8 * k + 3, 12, 1, 1).data[0]);
+                found.push(light.indexOf(Math.max(...light)));
+            }
+            return found;
+        }"""
+    )
+    assert columns == [k % 8 for k in range(n)]
+    assert page.problems == []
+    page.close()

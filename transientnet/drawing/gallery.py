@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -71,7 +72,11 @@ class GalleryWriter:
         self._stream: IO[str] = open(self._temporary, "w", encoding="utf-8")  # noqa: SIM115
         self._night = hashlib.sha256(usedforsecurity=False)
         self._rows: list[list[Any]] = []
-        self._pictures: list[str] = []
+        #: The pictures wait for the facts of all: the page shows those first, and the best pictures next.
+        self._pictures: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        #: Of each candidate: rank (the best lowest), place of its picture and length.
+        self._places: list[tuple[float, int, int]] = []
+        self._end = 0
         self._sources: dict[str, int] = {}
         self._stream.write(
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -100,7 +105,10 @@ class GalleryWriter:
             p = [None if value != value else round(value, 4) for value in row]
             source = self._sources.setdefault(_script_safe(_files(triplet)), len(self._sources))
             self._rows.append([triplet.id, source, p, bits, _facts(triplet)])
-            self._pictures.append(_picture(triplet))
+            picture = _picture(triplet).encode("ascii")
+            self._pictures.write(picture)
+            self._places.append((self._rank(p), self._end, len(picture)))
+            self._end += len(picture)
             self._night.update(f"{triplet.id}\n".encode("utf-8", "surrogatepass"))
             if len(self._rows) == _PART:
                 self._flush()
@@ -108,7 +116,10 @@ class GalleryWriter:
     def close(self) -> None:
         """Finish the page and put it in its place."""
         self._flush()
+        order = sorted(range(len(self._places)), key=lambda k: (self._places[k][0], k))
         facts = {
+            "order": order,
+            "part": _PART,
             "classes": self.classes,
             "flags": [[int(flag), text] for flag, text in FLAG_WORDS.items()],
             "heads": [_base64(jpeg_head(TILE, 3 * TILE, level)) for level in _COARSENESS],
@@ -116,19 +127,32 @@ class GalleryWriter:
             "night": self._night.hexdigest()[:16],
         }
         script = f'"use strict";\nconst K = {_script_safe(facts)};\n{_static("gallery.js")}'
-        self._stream.write(f"<script>{script}</script></body></html>\n")
+        self._stream.write(f"<script>{script}</script>\n")
+        for first in range(0, len(order), _PART):
+            lines = "\n".join(self._picture(k) for k in order[first : first + _PART])
+            self._stream.write(f'<script type="text/plain" class="pictures">\n{lines}\n</script>\n')
+        self._stream.write("</body></html>\n")
         self._stream.close()
+        self._pictures.close()
         os.replace(self._temporary, self.path)
 
     def _flush(self) -> None:
         if self._rows:
             part = f'{{"sources":[{",".join(self._sources)}],"rows":{_script_safe(self._rows)}}}'
-            pictures = "\n".join(self._pictures)
-            self._stream.write(
-                f'<script type="application/json" class="part">{part}</script>'
-                f'<script type="text/plain">\n{pictures}\n</script>\n'
-            )
-        self._rows, self._pictures, self._sources = [], [], {}
+            self._stream.write(f'<script type="application/json" class="part">{part}</script>\n')
+        self._rows, self._sources = [], {}
+
+    def _rank(self, p: Sequence[float | None]) -> float:
+        """Of a candidate's probabilities, as the page sorts at first; those without any come last."""
+        values = [value for value in p if value is not None]
+        if len(values) < len(self.classes):
+            return 1.0
+        return values[self.classes.index("bogus")] - 1 if "bogus" in self.classes else -max(values)
+
+    def _picture(self, number: int) -> str:
+        _, start, length = self._places[number]
+        self._pictures.seek(start)
+        return self._pictures.read(length).decode("ascii")
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +164,7 @@ class GalleryWriter:
             self.close()
         else:
             self._stream.close()
+            self._pictures.close()
             self._temporary.unlink(missing_ok=True)
 
 

@@ -1,13 +1,12 @@
 // The page keeps its candidates as text and draws only the rows in sight: ten thousand scroll like ten.
 const $ = (id) => document.getElementById(id), C = K.classes, sheet = $("sheet"), view = $("view");
 const SIDE = 63, TILE = 64, CHANNELS = ["science", "reference", "difference"];
-const R = [], pictures = [];
+const R = [];
 for (const text of document.querySelectorAll("script.part")) {
-  const { sources, rows } = JSON.parse(text.textContent), part = pictures.length;
-  pictures.push(text.nextElementSibling);
-  rows.forEach(([id, source, p, q, facts], line) =>
-    R.push({ id, source: sources[source], p, q, facts, part, line, order: R.length }));
+  const { sources, rows } = JSON.parse(text.textContent);
+  for (const [id, source, p, q, facts] of rows) R.push({ id, source: sources[source], p, q, facts, order: R.length });
 }
+K.order.forEach((k, place) => (R[k].place = place));
 const scored = (r) => r.p[0] !== null, best = (r) => (scored(r) ? r.p.indexOf(Math.max(...r.p)) : -1);
 const bogus = C.indexOf("bogus");
 const worth = (r) => (bogus < 0 ? Math.max(...r.p) : 1 - r.p[bogus]);
@@ -70,7 +69,16 @@ function save() {
 }
 
 // --- stamps ---------------------------------------------------------------------------------------------
-const lines = (part) => (pictures[part].found ??= pictures[part].textContent.trim().split("\n"));
+// The pictures follow the facts in the file, the best first, and may still be on their way.
+const pictures = document.getElementsByClassName("pictures");
+const soon = () => new Promise((resolve) => setTimeout(resolve, 20));
+async function pixels(r) {
+  const part = Math.floor(r.place / K.part);
+  // A part is whole once something stands behind it.
+  while (!pictures[part]?.nextSibling && document.readyState === "loading") await soon();
+  const text = pictures[part];
+  return (text.found ??= text.textContent.slice(1, -1).split("\n"))[r.place % K.part].split(" ");
+}
 const loaded = new Map();
 async function picture(address) {
   const image = new Image();
@@ -82,12 +90,12 @@ async function picture(address) {
 function tile(r) {
   let ready = loaded.get(r.order);
   if (!ready) {
-    const [level, pixels, missing] = lines(r.part)[r.line].split(" ");
     ready = (async () => {
+      const [level, coded, missing] = await pixels(r);
       const canvas = document.createElement("canvas");
       canvas.width = 3 * TILE; canvas.height = TILE;
       const pen = canvas.getContext("2d");
-      if (pixels) pen.drawImage(await picture(`data:image/jpeg;base64,${K.heads[level]}${pixels}`), 0, 0);
+      if (coded) pen.drawImage(await picture(`data:image/jpeg;base64,${K.heads[level]}${coded}`), 0, 0);
       if (missing) pen.drawImage(await picture(`data:image/png;base64,${missing}`), 0, 0);
       return canvas;
     })();
@@ -170,7 +178,7 @@ function choose() {
   else if (sort !== "order") shownRows.sort((a, b) => scored(b) - scored(a) || (scored(a) && up * (value(a) - value(b))));
   const all = R.length === 1 ? "1 candidate" : `${R.length} candidates`;
   $("count").textContent = `${shownRows.length} of ${all}: science, reference, difference. ` +
-    `Arrow keys move, Enter enlarges, ${C.map((c, i) => `${i + 1} ${c}`).join(", ")} marks, 0 clears.`;
+    (matchMedia("(pointer: coarse)").matches ? "Tap one to enlarge and mark it." : `Arrow keys move, Enter enlarges, ${C.map((c, i) => `${i + 1} ${c}`).join(", ")} marks, 0 clears.`);
   at = 0; scrollTo(0, 0); layout();
 }
 function layout() {
