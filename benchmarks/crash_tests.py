@@ -253,8 +253,11 @@ def stream(run: Run, kills: int) -> None:
         producer.flush(30)
         run.kill(run.start(address, out, code=CONSUME), shortest=8.0)
     process = run.start(address, out, code=CONSUME)
-    patience = time.monotonic() + 120
-    while time.monotonic() < patience and not (out.exists() and not wanted - rows(out)):
+    # As long as rows come, and the minutes that a dead consumer may hold its place in the group.
+    came, patience = 0, time.monotonic() + 240
+    while time.monotonic() < patience and wanted - (there := rows(out)):
+        if there.total() > came:
+            came, patience = there.total(), time.monotonic() + 240
         time.sleep(1)
     process.kill()
     process.communicate()

@@ -25,6 +25,18 @@ def test_nothing_is_lost_or_doubled(operation: str, faults: int, tmp_path: Path)
     assert run.count.faults > 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_disk_that_fills_up_within_a_block_of_rows_leaves_none_torn(tmp_path: Path, ending: str) -> None:
+    run = CRASH.Run(tmp_path, random.Random(0))
+    ids = CRASH.night(tmp_path / "night", 2)
+    out = tmp_path / f"x.{ending}"
+    assert "cannot be written" in run.end(run.start("score", "night", "-o", out, limit=1155), 1)
+    run.end(run.start("score", "night", "-o", out, "--resume"), 0)
+    run.count.compare(ids, CRASH.rows(out))
+    assert (run.count.lost, run.count.doubled, run.count.problems) == (0, 0, [])
+
+
 def test_the_counts_are_of_rows() -> None:
     count = CRASH.Count()
     count.compare(CRASH.collections.Counter("aabc"), CRASH.collections.Counter("abbbd"))

@@ -24,6 +24,7 @@ from .explain import Explanation, explain
 from .outliers import out_of_distribution
 from .record import ModelRecord
 from .registry.resolve import resolve
+from .runtime import onnx_runtime
 
 __all__ = ["BATCH_SIZE", "Classifier", "load_model"]
 
@@ -398,7 +399,7 @@ class Classifier:
 
 
 def _open_session(path: Path, device: str, threads: int | None) -> Any:
-    import onnxruntime as ort
+    ort = onnx_runtime()
 
     if device not in ("auto", *_PROVIDERS):
         raise UsageError(f"device must be auto, cpu or cuda, not {device!r}")

@@ -17,6 +17,7 @@ from ..prepare.missing import SENTINEL
 from ..settings import cores
 from ..triplet import Triplet
 from .classifier import Classifier
+from .runtime import onnx_runtime
 
 __all__ = [
     "TOLERANCE",
@@ -113,7 +114,7 @@ def as_inputs(triplets: Iterable[Triplet]) -> list[Inputs]:
 
 def open_raw(model: bytes | str, threads: int = 0) -> Any:
     """An onnxruntime session of a raw model, a file or its bytes, on the CPU."""
-    import onnxruntime as ort
+    ort = onnx_runtime()
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

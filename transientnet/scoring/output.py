@@ -85,6 +85,7 @@ class ScoreFile:
         self._positions: bool | None = None
         self.rows = 0
         self._end = 0
+        self._torn = False
         self._known: Counter[str] = Counter()
         self._begun: dict[str, int] = {}
         self._open: tuple[str, int] | None = None
@@ -218,14 +219,14 @@ class ScoreFile:
             with output_errors(self.path):
                 self._note({"journal": _VERSION, **self._made_by, "positions": positions})
         if self._end == 0 and self._table.tell() == 0:
-            self._table.write(self._writer.header(self._empty.columns(self._positions)))
+            self._write(self._writer.header(self._empty.columns(self._positions)))
 
     def append(self, part: Part) -> None:
         """Add rows, and commit them when it is time to."""
         self.begin(False)
         if len(part.predictions):
             with output_errors(self.path):
-                self._table.write(self._writer.rows(part.predictions.columns(self._positions)))
+                self._write(self._writer.rows(part.predictions.columns(self._positions)))
             self.rows += len(part.predictions)
         for mark in part.marks:
             if mark.lost:
@@ -239,6 +240,12 @@ class ScoreFile:
                 self._ended.append(mark.content)
         if time.monotonic() - self._committed > _INTERVAL:
             self.commit()
+
+    def _write(self, data: bytes) -> None:
+        # A full disk takes a part of it, and the rest is not kept for another try.
+        self._torn = True
+        self._table.write(data)
+        self._torn = False
 
     def commit(self) -> None:
         """Vouch for all rows so far."""
@@ -263,6 +270,9 @@ class ScoreFile:
     def close(self) -> None:
         """Commit, and make the file where the format is not made by appending."""
         with self._resources, output_errors(self.path):
+            if self._torn:
+                self._table.truncate(self._end)
+                return
             self.commit()
             self._table.close()
             if self._writer.staged:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import ContractError
 from ..models.record import METADATA_KEY, ModelRecord
+from ..models.runtime import onnx_runtime
 from .network import NetworkConfig, StampNetwork
 
 __all__ = ["OPSET", "PARITY", "SIDES", "export_onnx", "load_network", "rewrite_onnx"]
@@ -170,7 +171,7 @@ def _write(model: onnx.ModelProto, record: ModelRecord, shipped: nn.Module, path
 
 
 def _parity(shipped: nn.Module, path: Path, size: int) -> float:
-    import onnxruntime as ort
+    ort = onnx_runtime()
 
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
