@@ -40,6 +40,15 @@ VERSION = "0.2.0"
 
 FLAGGED = 0.05
 """Share of sound simulated stamps, of telescopes of every kind, that are flagged as broken."""
+# Families that the card of real or bogus shows, and what is simulated for each.
+_SHOWN = {
+    "saturated sources": "supernova",
+    "trailed asteroids": "asteroid",
+    "variable stars": "variable star",
+    "dipoles": "dipole",
+    "cosmic rays": "cosmic ray",
+    "noise peaks": "noise peak",
+}
 _DESCRIPTIONS = {
     "realbogus": "Is the difference-image candidate a real astrophysical source?",
     "3class": "Host morphology of a real candidate.",
@@ -272,11 +281,7 @@ def write_models(
         classifier = Classifier(path, record)
         vectors = write_test_vectors(weights / f"{head}-{VERSION}.npz", classifier, _vector_stamps())
         row = manifest_row(record, path, sources=[Source("bundled")], vectors=vectors)
-        pictures = (
-            []
-            if head == "5class"
-            else [_worst(cards / f"{head}_surest_mistakes_on_simulated_stamps.png", classifier)]
-        )
+        pictures = [] if head == "5class" else _pictures(cards, head, classifier)
         write_card(row, cards, pictures=pictures, name=f"{head}.md")
         rows.append(row)
     # A run's own folder is no registry yet: done again, it replaces what it made.
@@ -461,11 +466,24 @@ def _by_family(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _worst(path: Path, classifier: Classifier, columns: int = 3, count: int = 12) -> Path:
-    """The surest mistakes on simulated stamps, as one picture: science, reference, difference.
+def _pictures(folder: Path, head: str, classifier: Classifier) -> list[Path]:
+    """Simulated stamps for a card: the surest mistakes, and for real or bogus a few of each family.
 
     Simulated, since real stamps belong to their surveys.
     """
+    made = [_worst(folder / f"{head}_surest_mistakes_on_simulated_stamps.png", classifier)]
+    if head == "realbogus":
+        for number, (family, kind) in enumerate(_SHOWN.items()):
+            drawn = simulate(24, 500 + number, telescope=ZTF_LIKE, kinds=[kind] * 24)
+            fits = {"saturated": drawn.saturated, "trailed": drawn.trail > 2 * drawn.fwhm}
+            rows = np.flatnonzero(fits.get(family.split()[0], drawn.snr > 5))[:6]
+            triplets = [Triplet(*drawn.triplets[row]) for row in rows]
+            made.append(_sheet(folder / f"simulated_{family.replace(' ', '_')}.png", triplets))
+    return made
+
+
+def _worst(path: Path, classifier: Classifier, count: int = 12) -> Path:
+    """The surest mistakes on simulated stamps, as one picture."""
     drawn = simulate(600, 77, telescope=ZTF_LIKE)
     truth = drawn.morphology if "real" not in classifier.classes else np.where(drawn.real, "real", "bogus")
     truth = np.where(drawn.real | (truth != ""), truth, "bogus")
@@ -474,8 +492,14 @@ def _worst(path: Path, classifier: Classifier, columns: int = 3, count: int = 12
     given = classifier.predict(triplets).probabilities
     right = given[np.arange(len(rows)), [classifier.classes.index(truth[row]) for row in rows]]
     worst = np.argsort(np.where(np.isfinite(right), right, np.inf))[:count]
-    strips = [np.pad(strip(triplets[row]), 4, constant_values=GAP) for row in worst]
-    lines = [np.concatenate(strips[k : k + columns], axis=1) for k in range(0, count, columns)]
+    return _sheet(path, [triplets[row] for row in worst])
+
+
+def _sheet(path: Path, triplets: list[Triplet], columns: int = 3) -> Path:
+    """Science, reference and difference of each, three candidates a line."""
+    strips = [np.pad(strip(triplet), 4, constant_values=GAP) for triplet in triplets]
+    strips += [np.full_like(strips[0], GAP)] * (-len(strips) % columns)
+    lines = [np.concatenate(strips[k : k + columns], axis=1) for k in range(0, len(strips), columns)]
     path.write_bytes(encode_png(np.concatenate(lines)))
     return path
 
