@@ -51,7 +51,7 @@ EXAMPLES = {
     "dipole": Example("dipole", 14, 1, 6),
     "cosmic_ray": Example("cosmic ray", 17, 4, 6),
     "saturated_star": Example("saturated core", 11, 0, 6),
-    "chip_edge": Example("hostless", 22, 8, 48),
+    "chip_edge": Example("hostless", 22, 9, 48),
     "blank": Example("hostless", 15, 1, 6, lost="all"),
     "missing_reference": Example("asteroid", 19, 5, 6, lost="reference"),
 }

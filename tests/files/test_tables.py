@@ -225,7 +225,7 @@ def test_parquet_and_gzip_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "t.parquet"
     pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"a": ["x" * 1000] * 10_000}), path)
     assert path.stat().st_size < 2**16
-    with pytest.raises(ReadError, match="limit"):
+    with pytest.raises(ReadError, match="unpacks to more than"):
         open_table(path).columns()
     path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 2**19))
     with pytest.raises(ReadError, match="limit"):

@@ -59,6 +59,8 @@ def batches(
     import pyarrow
 
     stored = file.metadata.row_group(group)
+    if not stored.num_rows:
+        return  # as clusters write an empty partition: it has no pages
     held, row = 0, 1
     for index in range(stored.num_columns):
         chunk = stored.column(index)

@@ -131,7 +131,11 @@ def _gemm(v: Values, a: Attributes) -> Tensor:
 
 
 def _average_pool(v: Values, a: Attributes) -> Tensor:
-    return F.avg_pool2d(v[0], a["kernel_shape"], a.get("strides", 1))
+    pads = a.get("pads", [0, 0, 0, 0])
+    return F.avg_pool2d(
+        v[0], a["kernel_shape"], a.get("strides", 1), pads[:2], bool(a.get("ceil_mode")),
+        bool(a.get("count_include_pad")),
+    )  # fmt: skip
 
 
 def _clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
