@@ -43,17 +43,17 @@ class Example(NamedTuple):
 EXAMPLES = {
     "supernova_on_galaxy": Example("supernova", 12, 9, 48, _NEARBY),
     "supernova_faint": Example("supernova", 12, 14, 24),
-    "nuclear_agn": Example("nuclear", 12, 6),
-    "variable_star": Example("variable star", 13, 6),
-    "variable_star_fading": Example("variable star", 13, 7),
-    "asteroid": Example("asteroid", 14, 4, 6),
+    "nuclear_agn": Example("nuclear", 12, 0),
+    "variable_star": Example("variable star", 13, 9),
+    "variable_star_fading": Example("variable star", 15, 8),
+    "asteroid": Example("asteroid", 31, 1, 6),
     "hostless": Example("hostless", 10, 1, 6),
     "dipole": Example("dipole", 14, 1, 6),
     "cosmic_ray": Example("cosmic ray", 17, 4, 6),
     "saturated_star": Example("saturated core", 11, 0, 6),
-    "chip_edge": Example("hostless", 22, 9, 48),
+    "chip_edge": Example("hostless", 22, 19, 48),
     "blank": Example("hostless", 15, 1, 6, lost="all"),
-    "missing_reference": Example("asteroid", 19, 5, 6, lost="reference"),
+    "missing_reference": Example("asteroid", 20, 4, 6, lost="reference"),
 }
 
 
