@@ -47,7 +47,7 @@ def hosts(session: nox.Session, host: str, packages: list[str]) -> None:
     apf = ("confluent-kafka", "pandas", "boto3", "jinja2", "click", "prometheus-client", "pyroscope-io")
     session.install("-e", ".", *needs, *(apf if host == "alerce" else ()))
     session.install(*packages)
-    session.run("python", "-m", "pytest", "-n", "0", "tests/docs/test_hosts.py", "-k", host)
+    session.run("python", "-m", "pytest", "-n", "0", "-m", "site", "tests/docs/test_hosts.py", "-k", host)
 
 
 @nox.session

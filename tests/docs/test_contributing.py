@@ -15,6 +15,7 @@ from browsing import ROOT
 BLOCK = re.compile(r"<!-- (file|diff): (\S+) -->\n```(?:python|diff)\n(.*?)^```$", re.M | re.S)
 
 
+@pytest.mark.site
 def test_a_format_is_added_as_the_page_says(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     for folder in ("transientnet", "tests"):

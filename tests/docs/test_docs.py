@@ -210,6 +210,7 @@ def hub(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hu
         yield hub
 
 
+@pytest.mark.site
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_commands_and_code_of_a_page_run(page: Path, prepared: Path, hub: Hub, tmp_path: Path) -> None:
@@ -300,6 +301,7 @@ def test_every_quality_flag_is_explained() -> None:
     }
 
 
+@pytest.mark.site
 @pytest.mark.parametrize("path", sorted(DOCS.rglob("*.ipynb")), ids=lambda p: p.name)
 def test_the_notebook_runs_without_a_warning(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat")

@@ -22,6 +22,8 @@ from alerts import packet, ztf_alert, ztf_schema
 from transientnet import QualityFlag, classify
 from transientnet.scoring.tags import tag_packets
 
+pytestmark = pytest.mark.site
+
 DATA = Path(__file__).parents[3] / "shared" / "data"
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 BLOCK = "```python\n"
