@@ -49,6 +49,7 @@ def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.site
 @SIZES
 def test_the_contact_sheet_scrolls_and_obeys_the_keyboard(
     browser: Any, sheet: Path, size: tuple[int, int]

@@ -333,6 +333,7 @@ def test_strangers_get_nothing_from_the_running_server(folder: Path) -> None:
         assert status(f"{at.path}api/session?labeller=a", sec_fetch_site="cross-site") == 403
 
 
+@pytest.mark.site
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_axe_finds_nothing_serious(browser: Any, folder: Path, size: tuple[int, int]) -> None:
     with label_server(folder) as (_, url):
