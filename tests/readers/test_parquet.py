@@ -201,3 +201,20 @@ def test_real_files(shared_data: Path, name: str, n: int, survey: str) -> None:
         assert triplet.pixel_scale is not None
         assert triplet.reference is not None
     assert len({triplet.group for triplet in triplets}) > n / 2
+
+
+def test_a_page_header_of_other_types_is_a_row(tmp_path: Path) -> None:
+    """Fields of Thrift that are structures where numbers belong, and lengths beyond any file."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(
+        pa.table({f"cutout{c}": [b"x" * 30] * 3 for c in ("Science", "Template", "Difference")}), path
+    )
+    whole = path.read_bytes()
+    damaged = 0
+    for at in range(4, 60):
+        for byte in (0x1C, 0x2C, 0x18, 0xFF):
+            path.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
+            rows = list(open_triplets(path))
+            assert rows
+            damaged += any(row.error is not None for row in rows)
+    assert damaged > 50

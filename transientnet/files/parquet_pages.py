@@ -85,6 +85,10 @@ def batches(
         yield batch
 
 
+# Behind the end of any file, and still a place that can be sought.
+_FAR = 2**40
+
+
 def _cost(stream: IO[bytes], chunk: Any, rows: int, growth: Growth) -> tuple[int, int]:
     """Bytes that the pages of a column chunk hold while it is read, and those of the values of one row.
 
@@ -138,9 +142,10 @@ def _pages(stream: IO[bytes], chunk: Any) -> Iterator[tuple[int, int, int, tuple
         kind, size, packed = (header.get(field, 0) for field in (1, 2, 3))
         inner = header.get(8, header.get(5, {}))
         count = inner.get(1, 0) if isinstance(inner, dict) else -1
-        if min(size, packed, count) < 0:
-            raise ReadError("a page has a damaged header")
         at = stream.tell()
+        numbers = (kind, size, packed, count)
+        if not all(isinstance(number, int) for number in numbers) or min(numbers) < 0 or packed > end - at:
+            raise ReadError("a page has a damaged header")
         yield kind, size, count, (at, packed)
         at += packed
 
@@ -157,7 +162,7 @@ def _struct(stream: IO[bytes], depth: int = 0) -> dict[int, Any]:
         elif kind in (4, 5, 6):
             found[field] = _zigzag(stream)
         elif kind in (3, 7, 8):
-            stream.seek({3: 1, 7: 8}.get(kind) or _varint(stream), 1)
+            stream.seek({3: 1, 7: 8}.get(kind) or min(_varint(stream), _FAR), 1)
         elif kind == 12 and depth < 4:
             found[field] = _struct(stream, depth + 1)
         else:

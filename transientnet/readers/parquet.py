@@ -80,6 +80,8 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
                         except ReadError as error:
                             yield Triplet.unreadable(str(row), path, f"{path}: row {row}: {error}")
                         row += 1
+                if row < first + stored.num_rows:
+                    raise ReadError("its pages hold fewer rows than the file's footer says")
             except damage as error:
                 where = f"row group {group} of {stored.num_rows} rows cannot be read from row {row} on"
                 message = f"{path}: {where}: {error}"
