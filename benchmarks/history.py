@@ -33,6 +33,7 @@ import numpy as np
 from cold_start import importing, scoring
 from night import links, score
 
+from training_reference.install import replace_between
 from transientnet.evaluation.metrics import roc_auc
 from transientnet.files.atomic import write_atomically
 from transientnet.settings import cores
@@ -80,9 +81,7 @@ def main() -> None:
         known.sort(key=lambda one: [int(part) for part in re.findall(r"\d+", one["release"])])
         write_atomically(STORE, "".join(json.dumps(one) + "\n" for one in known))
     page = PAGE.read_text(encoding="utf-8")
-    block = f"<!-- begin: releases -->\n\n{table(known)}\n\n<!-- end: releases -->"
-    pattern = r"<!-- begin: releases -->.*<!-- end: releases -->"
-    write_atomically(PAGE, re.sub(pattern, lambda _: block, page, flags=re.S))
+    write_atomically(PAGE, replace_between(page, "releases", table(known)))
 
 
 def table(known: list[dict[str, Any]]) -> str:

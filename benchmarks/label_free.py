@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training_reference.install import replace_between
 from transientnet import AdaptConfig, Triplet, adapt, load_model
 from transientnet.evaluation.completeness import Recall, completeness
 from transientnet.evaluation.metrics import roc_auc
@@ -80,11 +80,7 @@ def main() -> None:
     print(f"\n{text}")
     if options.page is not None:
         page = options.page.read_text(encoding="utf-8")
-        block = f"<!-- begin: label-free -->\n\n{text}\n\n<!-- end: label-free -->"
-        pattern = "<!-- begin: label-free -->.*<!-- end: label-free -->"
-        if not re.search(pattern, page, re.S):
-            parser.error(f"{options.page} has no block between the label-free marks")
-        write_atomically(options.page, re.sub(pattern, lambda _: block, page, flags=re.S))
+        write_atomically(options.page, replace_between(page, "label-free", text))
 
 
 def judge(before: np.ndarray, after: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> list[str]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from training_reference.install import replace_between
 from transientnet import Triplet, load_model
 from transientnet.evaluation.completeness import real_column
 from transientnet.evaluation.metrics import roc_auc
@@ -151,11 +151,7 @@ def main() -> None:
     print(text)
     if options.page is not None:
         page = options.page.read_text(encoding="utf-8")
-        block = f"<!-- begin: reliability -->\n\n{text}\n\n<!-- end: reliability -->"
-        pattern = "<!-- begin: reliability -->.*<!-- end: reliability -->"
-        if not re.search(pattern, page, re.S):
-            parser.error(f"{options.page} has no block between the reliability marks")
-        write_atomically(options.page, re.sub(pattern, lambda _: block, page, flags=re.S))
+        write_atomically(options.page, replace_between(page, "reliability", text))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from training_reference.install import replace_between
+
 PAPER = Path(__file__).resolve().parent
 BENCHMARKS = PAPER.parent / "docs" / "benchmarks.md"
 CURVES = {"transfer": "transfer", "zero-shot": "the bundled model, no label used", "scratch": "from scratch"}
@@ -76,13 +78,7 @@ def main() -> None:
     """Write the figure, and the table into the text."""
     transfer(PAPER / "transfer.png")
     page = PAPER / "paper.md"
-    block = f"<!-- begin: table -->\n\n{cross_validated()}\n\n<!-- end: table -->"
-    text = re.sub(
-        "<!-- begin: table -->.*<!-- end: table -->",
-        lambda _: block,
-        page.read_text(encoding="utf-8"),
-        flags=re.S,
-    )
+    text = replace_between(page.read_text(encoding="utf-8"), "table", cross_validated())
     page.write_text(text, encoding="utf-8")
 
 

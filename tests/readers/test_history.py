@@ -110,3 +110,28 @@ def test_files_without_packets_have_none(tmp_path: Path) -> None:
     (tmp_path / "torn.avro").write_bytes(b"Obj\x01\x02")
     with pytest.raises(ReadError):
         history(str(tmp_path / "torn.avro"), 0)
+
+
+def test_a_record_is_read_within_the_bounds_of_all_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fastavro = pytest.importorskip("fastavro")
+    schema = {"type": "record", "name": "alert", "fields": [{"name": "jd", "type": "double"}]}
+    with open(tmp_path / "huge.avro", "wb") as file:
+        fastavro.writer(file, schema, [])
+        # One record in a block of 2^50 bytes, as zigzag numbers.
+        file.write(b"\x02" + b"\x80" * 7 + b"\x04")
+    with pytest.raises(ReadError, match="beyond the limit"):
+        history(str(tmp_path / "huge.avro"), 0)
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    count = 3_000_000
+    times = pa.StructArray.from_arrays([pa.array(np.full(count, 2460000.5))], ["jd"])
+    earlier = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), times)
+    pq.write_table(
+        pa.table({"jd": [2460001.5], "magpsf": [18.0], "prv_candidates": earlier}), tmp_path / "x.parquet"
+    )
+    assert (tmp_path / "x.parquet").stat().st_size < 2**18
+    monkeypatch.setenv("TRANSIENTNET_MEMORY", "64")
+    with pytest.raises(ReadError, match="TRANSIENTNET_MEMORY"):
+        history(str(tmp_path / "x.parquet"), 0)

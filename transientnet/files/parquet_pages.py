@@ -24,6 +24,8 @@ _BESIDE = 12
 _SMALL = 2**20
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _DICTIONARY = 2
+#: Behind the end of any file, and still a place that can be sought.
+_FAR = 2**40
 
 
 def batches(
@@ -83,10 +85,6 @@ def batches(
         batch = pyarrow.RecordBatch.from_arrays(values, batch.schema.names)
         growth.take(batch.nbytes)
         yield batch
-
-
-# Behind the end of any file, and still a place that can be sought.
-_FAR = 2**40
 
 
 def _cost(stream: IO[bytes], chunk: Any, rows: int, growth: Growth) -> tuple[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import tokenize
 import zipfile
 import zlib
@@ -22,7 +21,7 @@ from ..triplet import Triplet
 from .candidate import from_images
 from .image import Image, facts
 from .layouts import Layout, match_channels
-from .sniff import Loaded, open_file
+from .sniff import Loaded, open_file, size_of
 from .stacks import Rows, check_dtype, filled, read_stack
 
 __all__ = ["from_memory", "in_memory", "promised", "read", "read_planes"]
@@ -56,7 +55,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
             file.seek(0)
             if magic == b"PK":
                 # Of the file, not of each member: those of a forged archive lie on top of each other.
-                growth = Growth(file.seek(0, os.SEEK_END))
+                growth = Growth(size_of(path))
                 arrays = _members(files.enter_context(zipfile.ZipFile(file)), path, files, growth)
             else:
                 arrays = {"": _array_file(file, path)}
@@ -130,8 +129,7 @@ def _array_file(file: IO[bytes], path: str) -> Rows:
     zipped = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     if zipped or isinstance(path, Loaded):
-        size = len(path.data) if isinstance(path, Loaded) else os.path.getsize(path)
-        return _Stream(gzip.GzipFile(fileobj=file) if zipped else file, path, Growth(size))
+        return _Stream(gzip.GzipFile(fileobj=file) if zipped else file, path, Growth(size_of(path)))
     return _Plain(file, path)
 
 

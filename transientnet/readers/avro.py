@@ -11,7 +11,6 @@ import bz2
 import io
 import json
 import lzma
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from .candidate import from_images, from_record
 from .image import Image
 from .layouts import Layout, match_channels, match_roles, recognise
 from .records import DAMAGE, Read, compile_record
-from .sniff import Loaded, unzipped
+from .sniff import Loaded, size_of, unzipped
 from .stamp import decode_image
 
 __all__ = ["read", "read_record"]
@@ -73,19 +72,10 @@ def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
         raise ReadError(f"{path}: an Avro file without a schema") from error
     except (ReadError, UnicodeDecodeError) as error:
         raise ReadError(f"{path}: {error}") from error
-    n, growth = 0, Growth(len(path.data) if isinstance(path, Loaded) else os.path.getsize(path))
+    n, growth = 0, Growth(size_of(path))
     try:
-        while (count := _long(file, at_end=None)) is not None:
-            size = _long(file)
-            if size is None or size < 0 or count < 0:
-                raise ReadError("damaged block header")
-            limit = most_of_a_file()
-            if size > limit:
-                raise ReadError(f"a block of {size} bytes is beyond the limit of {limit}")
-            block, at = _decompress(_exactly(file, size), codec, limit), 0
-            growth.take(len(block))
-            if count > len(block):
-                raise ReadError(f"a block of {len(block)} bytes claims {count} records")
+        while (found := _block(file, codec, growth)) is not None:
+            (count, block), at = found, 0
             for _ in range(count):
                 triplet, at = _one(block, at, plan, path, n, layout)
                 yield triplet
@@ -97,6 +87,23 @@ def _container(file: IO[bytes], path: str, layout: Layout) -> Iterator[Triplet]:
         if n == 0:
             raise ReadError(message) from error
         yield Triplet.unreadable(f"{stem(path)}_{n}", path, message)
+
+
+def _block(file: IO[bytes], codec: str, growth: Growth) -> tuple[int, bytes] | None:
+    """Number of records and content of the next block, which its sync marker follows; None at the end."""
+    count = _long(file, at_end=None)
+    if count is None:
+        return None
+    size, limit = _long(file), most_of_a_file()
+    if size is None or size < 0 or count < 0:
+        raise ReadError("damaged block header")
+    if size > limit:
+        raise ReadError(f"a block of {size} bytes is beyond the limit of {limit}")
+    block = _decompress(_exactly(file, size), codec, limit)
+    growth.take(len(block))
+    if count > len(block):
+        raise ReadError(f"a block of {len(block)} bytes claims {count} records")
+    return count, block
 
 
 def _one(block: bytes, at: int, plan: _Plan, path: str, n: int, layout: Layout) -> tuple[Triplet, int]:
@@ -242,8 +249,9 @@ def read_record(path: str, number: int, layout: Layout) -> dict[str, Any]:
         metadata = _metadata(file)
         _exactly(file, _SYNC)
         schema, codec = metadata["avro.schema"], metadata.get("avro.codec", b"null").decode("ascii")
-        while count := _long(file, at_end=None):
-            block = _decompress(_exactly(file, _long(file) or 0), codec, most_of_a_file())
+        growth = Growth(size_of(path))
+        while (found := _block(file, codec, growth)) is not None:
+            count, block = found
             _exactly(file, _SYNC)
             if number < count:
                 at, step = 0, _plan(schema, layout).read

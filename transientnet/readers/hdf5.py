@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from ..files.compressed import Growth, most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
 from .layouts import Layout
-from .sniff import Loaded, open_file
+from .sniff import Loaded, open_file, size_of
 from .stacks import BLOCK_BYTES, Rows, read_stack
 from .vocabulary import ORDER_NAMES, channel_of, normalise
 
@@ -43,9 +42,8 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
         raise MissingDependencyError.for_extra("hdf5", "Reading HDF5") from error
     try:
         with h5py.File(open_file(path) if isinstance(path, Loaded) else path, "r") as file:
-            size = len(path.data) if isinstance(path, Loaded) else os.path.getsize(path)
             found = False
-            for triplet in _group(file, path, layout, {}, _Walk(Growth(size), set())):
+            for triplet in _group(file, path, layout, {}, _Walk(Growth(size_of(path)), set())):
                 found = True
                 yield triplet
             if not found:

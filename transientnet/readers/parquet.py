@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from ..triplet import Triplet
 from .candidate import from_images, from_record
 from .image import Image
 from .layouts import Layout, match_channels, match_role, match_roles
-from .sniff import Loaded, open_file
+from .sniff import Loaded, open_file, size_of
 from .vocabulary import STACK_NAMES, normalise
 
 __all__ = ["read", "read_record"]
@@ -53,7 +52,7 @@ def read(path: str, layout: Layout) -> Iterator[Triplet]:
             file = pyarrow.parquet.ParquetFile(opened, buffer_size=2**20)
         except damage as error:
             raise ReadError(f"{path} is damaged or not a Parquet file: {error}") from error
-        size = stream.seek(0, os.SEEK_END)
+        size = size_of(path)
         try:
             leaves = dict(_leaves(file.schema_arrow))
         except damage as error:
@@ -94,18 +93,22 @@ def read_record(path: str, number: int) -> dict[str, Any]:
     import pyarrow.parquet
     from pyarrow import types
 
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with open_file(path) as stream, pyarrow.parquet.ParquetFile(path) as file:
+        growth = Growth(size_of(path))
+        small = [
+            f.name for f in file.schema_arrow if not types.is_binary(f.type) and _pixel_type(f.type) is None
+        ]
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
-            if number < rows:
-                small = [
-                    f.name
-                    for f in file.schema_arrow
-                    if not types.is_binary(f.type) and _pixel_type(f.type) is None
-                ]
-                record: dict[str, Any] = file.read_row_group(group, small).slice(number, 1).to_pylist()[0]
-                return record
-            number -= rows
+            if number >= rows:
+                number -= rows
+                continue
+            for batch in batches(file, stream, group, small, growth, _BATCH_ROWS):
+                if number < batch.num_rows:
+                    record: dict[str, Any] = batch.slice(number, 1).to_pylist()[0]
+                    return record
+                number -= batch.num_rows
+            break
     raise ReadError(f"{path}: the file ends before that row")
 
 

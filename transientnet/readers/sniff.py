@@ -26,6 +26,7 @@ __all__ = [
     "open_file",
     "read_file",
     "refuse_other_nodes",
+    "size_of",
     "sniff",
     "sniff_bytes",
     "unzipped",
@@ -100,6 +101,11 @@ class Loaded(str):
 def open_file(path: str | Path, buffering: int = -1) -> IO[bytes]:
     """The file at `path`, or its bytes where they are known; `sniff` has looked whether it can be opened."""
     return io.BytesIO(path.data) if isinstance(path, Loaded) else open(path, "rb", buffering)
+
+
+def size_of(path: str | Path) -> int:
+    """Bytes of the file as it is stored."""
+    return len(path.data) if isinstance(path, Loaded) else os.path.getsize(path)
 
 
 def unzipped(path: str | Path) -> IO[bytes]:
