@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from small_survey import QUICK, Labelled, stamps
 
-from transientnet import AdaptConfig, AdaptResult, adapt, classify, load_model
+from training_reference.simulator import ZTF_LIKE, simulate
+from transientnet import AdaptConfig, AdaptResult, QualityFlag, Triplet, adapt, classify, load_model
 from transientnet.errors import LabelError, UsageError
 from transientnet.files.strict_json import dump_json
 from transientnet.transfer.outcome import Choice, Judgement, Rise, in_words, versus
@@ -450,3 +451,25 @@ def test_the_learning_curve_s_caption_follows_its_end(low: float, high: float, s
     text = str(Rise(100, 200, (low + high) / 2, low, high))
     assert said in text
     assert "From 100 to 200 labels" in text
+
+
+def test_an_adapted_model_names_kinds_and_flags_what_is_broken(tmp_path: Path) -> None:
+    drawn = simulate(120, 3, telescope=ZTF_LIKE)
+    triplets = [Triplet(*images, fwhm=2.0) for images in drawn.triplets]
+    found = adapt(
+        np.where(drawn.real, "real", "bogus").tolist(),
+        cutouts=triplets,
+        base="realbogus",
+        output=str(tmp_path / "m"),
+        config=AdaptConfig(method="probe", compare_scratch=False),
+    )
+    model = load_model(found.model)
+    assert model.kinds == load_model("realbogus").kinds
+
+    def flagged(some: list[Triplet]) -> float:
+        quality = model.predict(some).quality
+        return float(((quality & QualityFlag.OUT_OF_DISTRIBUTION) != 0).mean())
+
+    assert flagged(triplets) <= 0.06
+    noise = np.random.default_rng(0).normal(size=(50, 3, 63, 63))
+    assert flagged([Triplet(*images, fwhm=2.0) for images in noise]) > 0.8

@@ -14,7 +14,7 @@ from ..files.atomic import replacing, write_atomically
 from ..files.strict_json import dump_json
 from ..models.cards import CARD_NAME, write_card
 from ..models.classifier import Classifier
-from ..models.outliers import PASSING, fit_reference
+from ..models.outliers import fit_reference
 from ..models.record import ModelRecord
 from ..models.registry.manifest import MANIFEST_NAME, manifest_row, write_registry
 from ..models.vectors import write_test_vectors
@@ -31,6 +31,8 @@ from .training import HEAD
 __all__ = ["write_folder"]
 
 _INPUT = SIDES[1]
+#: Share of the survey's labelled stamps that get the flag: as of the sound ones that the bundled models saw.
+_FLAGGED = 0.05
 
 
 def write_folder(
@@ -129,14 +131,14 @@ def _reference(left_out: LeftOut, metrics: AdaptMetrics) -> dict[str, Any]:
 
 
 def _oddity(network: StampNetwork, left_out: LeftOut, base: ModelRecord) -> dict[str, Any]:
-    """Threshold of the flag: the base's, or a higher one that few stamps of the survey itself exceed."""
+    """Threshold of the flag, which as few of the survey's own stamps exceed as of those that taught it."""
     if _INPUT not in network.heads or "oddity" not in base.reference:
         return {}
     features = features_of(network, torch.from_numpy(left_out.prepared.tensor[left_out.rows]))
     with torch.inference_mode():
         sound, broken = network.heads[_INPUT](features).numpy().T
-    usual = float(np.quantile(broken - sound, PASSING, method="higher"))
-    return {"oddity": {"threshold": max(float(base.reference["oddity"]["threshold"]), usual)}}
+    # The base's own would not do: what it says has moved along with the layers below.
+    return {"oddity": {"threshold": float(np.quantile(broken - sound, 1 - _FLAGGED, method="higher"))}}
 
 
 def _shown(left_out: LeftOut, classes: int) -> list[Triplet]:
