@@ -33,6 +33,7 @@ import numpy as np
 from cold_start import importing, scoring
 from night import links, score
 
+from training_reference.data import unframed
 from training_reference.install import replace_between
 from transientnet.evaluation.metrics import roc_auc
 from transientnet.files.atomic import write_atomically
@@ -160,11 +161,8 @@ def rubin(rows: list[dict[str, str]], archive: Any) -> list[Candidate]:
     found: list[Candidate] = []
     for images, row in zip(archive["triplets"], rows, strict=True):
         if row["set"] == "rubin_lsstcam" and row["vetted"] in ("real", "bogus"):
-            height, width = int(row["size_y"]), int(row["size_x"])
-            top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-            native = images[:, top : top + height, left : left + width]
             fwhm = float(row["fwhm_sci_px"]) if row["fwhm_sci_px"] else None
-            found.append((native, row["vetted"] == "real", fwhm))
+            found.append((unframed(images), row["vetted"] == "real", fwhm))
     return found
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training_reference.data import unframed
 from training_reference.install import replace_between
 from transientnet import AdaptConfig, Triplet, adapt, load_model
 from transientnet.evaluation.completeness import Recall, completeness
@@ -152,10 +153,7 @@ def targets(folder: Path) -> Iterator[Target]:
     stamps, rows = read(folder / "rubin")
     triplets = []
     for images, row in zip(stamps, rows, strict=True):
-        seen = np.isfinite(images).any(axis=0)
-        y, x = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
-        inner = images[:, y[0] : y[-1] + 1, x[0] : x[-1] + 1]
-        triplets.append(Triplet(*inner, fwhm=float(row["fwhm_sci_px"] or 0) or None))
+        triplets.append(Triplet(*unframed(images), fwhm=float(row["fwhm_sci_px"] or 0) or None))
     vetted = codes([row["vetted"] for row in rows])
     groups = np.array([row["diaObjectId"] for row in rows])
     sets = np.array([row["set"] for row in rows])

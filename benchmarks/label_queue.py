@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training_reference.data import unframed
 from transientnet import Triplet, load_model
 from transientnet.evaluation.metrics import roc_auc
 from transientnet.evaluation.statistics import t_test
@@ -74,11 +75,8 @@ def rubin(folder: Path, classifier: Classifier) -> Night:
     rows = [(k, row) for k, row in enumerate(_rows(folder)) if row["vetted"]]
     triplets = []
     for k, row in rows:
-        height, width = int(row["size_y"]), int(row["size_x"])
-        top, left = (stamps.shape[2] - height) // 2, (stamps.shape[3] - width) // 2
-        seen = stamps[k, :, top : top + height, left : left + width]
         numbers = {"pixel_scale": row["pixel_scale"], "fwhm": row["fwhm_sci_px"]}
-        triplets.append(Triplet(*seen, **{name: float(v) for name, v in numbers.items() if v}))
+        triplets.append(Triplet(*unframed(stamps[k]), **{name: float(v) for name, v in numbers.items() if v}))
     y = np.array([row["vetted"] == "real" for _, row in rows], np.int64)
     extra = np.array([row["set"] == "rubin_lsstcam" for _, row in rows])
     return Night(classifier, triplets, y, np.array([row["diaObjectId"] for _, row in rows]), extra)

@@ -3,7 +3,7 @@
     python benchmarks/rubin_reliability.py --data FOLDER [--model realbogus] [--page docs/how-to/rubin.md]
 
 FOLDER holds ``stamps.npz`` (``triplets``, NaN outside the native stamp) and ``labels.csv`` (``set``,
-``vetted``, ``reliability``, ``diaObjectId``, ``visit``, ``size_y``, ``size_x``, ``fwhm_sci_px``). Prints the
+``vetted``, ``reliability``, ``diaObjectId``, ``visit``, ``fwhm_sci_px``). Prints the
 tables of the page; with ``--page`` it replaces those there. The cuts are those that brokers use, chosen
 without a look at these labels.
 """
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from training_reference.data import unframed
 from training_reference.install import replace_between
 from transientnet import Triplet, load_model
 from transientnet.evaluation.completeness import real_column
@@ -64,11 +65,9 @@ def read(folder: Path, classifier: Classifier) -> dict[str, Alerts]:
         stamps = archive["triplets"]
     triplets = []
     for images, row in zip(stamps, rows, strict=True):
-        height, width = int(row["size_y"]), int(row["size_x"])
-        # Of the stamps that are larger than the table's the middle was kept.
-        top, left = max(0, images.shape[1] - height) // 2, max(0, images.shape[2] - width) // 2
-        native = images[:, top : top + height, left : left + width]
-        triplets.append(Triplet(*native, fwhm=float(row["fwhm_sci_px"]) if row["fwhm_sci_px"] else None))
+        triplets.append(
+            Triplet(*unframed(images), fwhm=float(row["fwhm_sci_px"]) if row["fwhm_sci_px"] else None)
+        )
     p = real_column(classifier)(classifier.predict(triplets).probabilities)
     found = {}
     for name in SETS:

@@ -43,7 +43,7 @@ from transientnet.triplet import Triplet
 from .cleaning import clean, counterparts, on_bright_star
 
 __all__ = ["BINARY", "FOREIGN_SETS", "MORPHOLOGY", "SCIENCE", "Alerts", "Foreign", "load", "load_foreign",
-           "normalised"]  # fmt: skip
+           "normalised", "unframed"]  # fmt: skip
 
 BINARY = ("bogus", "real")
 MORPHOLOGY = ("hosted", "variable", "orphan", "bogus")
@@ -281,11 +281,8 @@ def load_foreign(folder: Path | None, sets: Sequence[str] = FOREIGN_SETS) -> For
     rows = [table[i] for i in chosen]
     stamps = []
     for i, row in zip(chosen, rows, strict=True):
-        seen = np.isfinite(triplets[i]).any(axis=0)
-        y, x = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
         fwhm = _number(row, "fwhm_sci_px")
-        inner = triplets[i][:, y[0] : y[-1] + 1, x[0] : x[-1] + 1]
-        stamps.append(Triplet(*inner, fwhm=fwhm if np.isfinite(fwhm) else None))
+        stamps.append(Triplet(*unframed(triplets[i]), fwhm=fwhm if np.isfinite(fwhm) else None))
     binary = np.array([{"real": 1, "bogus": 0}.get(row["vetted"], -1) for row in rows])
     hosts = [MORPHOLOGY.index(row["vetted_morphology"]) if row["vetted_morphology"] else -1 for row in rows]
     return Foreign(
@@ -296,6 +293,13 @@ def load_foreign(folder: Path | None, sets: Sequence[str] = FOREIGN_SETS) -> For
         groups=np.array(_hanging_together([(row["diaObjectId"], row["visit"]) for row in rows])),
         rows=rows,
     )
+
+
+def unframed(images: np.ndarray) -> np.ndarray:
+    """Stamps (3, H, W) without the empty frame in which a set keeps stamps of all sizes."""
+    seen = np.isfinite(images).any(axis=0)
+    y, x = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+    return images[:, y[0] : y[-1] + 1, x[0] : x[-1] + 1]
 
 
 def _hanging_together(pairs: list[tuple[str, str]]) -> list[str]:
