@@ -7,10 +7,8 @@ that are used are decoded (`records`): histories and forced photometry are stepp
 
 from __future__ import annotations
 
-import bz2
 import io
 import json
-import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,10 +16,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ..errors import MissingDependencyError, ReadError
+from ..errors import ReadError
 from ..files.compressed import Growth, most_of_a_file
 from ..files.paths import stem
 from ..triplet import Triplet
+from .avro_codecs import decompress
 from .candidate import from_images, from_record
 from .image import Image
 from .layouts import Layout, match_channels, match_roles, recognise
@@ -99,7 +98,7 @@ def _block(file: IO[bytes], codec: str, growth: Growth) -> tuple[int, bytes] | N
         raise ReadError("damaged block header")
     if size > limit:
         raise ReadError(f"a block of {size} bytes is beyond the limit of {limit}")
-    block = _decompress(_exactly(file, size), codec, limit)
+    block = decompress(_exactly(file, size), codec, limit)
     growth.take(len(block))
     if count > len(block):
         raise ReadError(f"a block of {len(block)} bytes claims {count} records")
@@ -179,49 +178,6 @@ def _long(file: IO[bytes], at_end: Any = _REQUIRED) -> int | None:
     if shift or at_end is _REQUIRED:
         raise ReadError("the file ends in the middle of a number")
     return None
-
-
-def _decompress(data: bytes, codec: str, limit: int) -> bytes:
-    """One block, of at most `limit` bytes."""
-    try:
-        if codec == "null":
-            return data
-        if codec == "deflate":
-            block = zlib.decompressobj(-15).decompress(data, limit + 1)
-        elif codec == "bzip2":
-            block = bz2.BZ2Decompressor().decompress(data, limit + 1)
-        elif codec == "xz":
-            block = lzma.LZMADecompressor(memlimit=limit).decompress(data, limit + 1)
-        elif codec in ("snappy", "zstandard"):
-            block = _decompress_arrow(data, codec, limit)
-        else:
-            raise ReadError(f"unknown compression {codec!r}")
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        if isinstance(error, ReadError):
-            raise
-        raise ReadError(f"damaged {codec} block: {error}") from error
-    if len(block) > limit:
-        raise ReadError(f"a block decompresses to more than the limit of {limit} bytes")
-    return block
-
-
-def _decompress_arrow(data: bytes, codec: str, limit: int) -> bytes:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("parquet", f"Avro compressed with {codec}") from error
-    if codec == "zstandard":
-        stream = pyarrow.CompressedInputStream(pyarrow.BufferReader(data), "zstd")
-        return bytes(stream.read(limit + 1))
-    # Snappy data begin with their size; four bytes of checksum follow it in Avro.
-    size = 0
-    for i, byte in enumerate(data[:5]):
-        size |= (byte & 0x7F) << (7 * i)
-        if byte < 0x80:
-            break
-    if size > limit or size > 64 * len(data):
-        raise ReadError(f"a snappy block claims {size} bytes, the limit is {limit}")
-    return bytes(pyarrow.Codec("snappy").decompress(data[:-4], size, asbytes=True))
 
 
 def read_record(path: str, number: int, layout: Layout) -> dict[str, Any]:
